@@ -1,0 +1,5 @@
+"""`python -m edgemtl` is the `edgemtl` command."""
+
+from edgemtl.cli.main import main
+
+main()

@@ -1,0 +1,154 @@
+"""The model's shape as data: pydantic classes that PyTorch, the compiler, the bundle and the runtime all read.
+
+No torch here: a device reads the same configuration from a bundle's manifest. The architecture is M3ViT's
+(Liang et al., NeurIPS 2022): a pre-norm ViT whose odd blocks hold a mixture of experts with one gate per task.
+Declared task paths are edgemtl's own: per task and MoE block the experts that its gate may choose.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, RGB, for pixels scaled to 0..1
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+TaskKind = Literal["semseg", "depth", "normals", "edge"]
+TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
+
+
+class Strict(BaseModel):
+    """Base of all configuration classes: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskConfig(Strict):
+    """One task: what its map means.
+
+    `channels` is the number of values per pixel of the raw map: classes for `semseg`, 1 for `depth` (metres) and
+    `edge` (logit), 3 for `normals` (x right, y up, z towards the camera; normalised after resizing).
+    """
+
+    name: TaskName
+    kind: TaskKind
+    channels: int = Field(ge=1, le=256)
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskConfig:
+        want = {"depth": 1, "edge": 1, "normals": 3}.get(self.kind)
+        if want is not None and self.channels != want:
+            raise ValueError(f"task {self.name!r} of kind {self.kind!r} has {want} channel(s), not {self.channels}")
+        for what in (self.classes, self.palette):
+            if what and len(what) != self.channels:
+                raise ValueError(
+                    f"task {self.name!r} names {len(what)} classes or colours for {self.channels} channels"
+                )
+        return self
+
+
+class ModelConfig(Strict):
+    """Shape of one model.
+
+    `paths[task][m]` lists, ascending, the experts that `task` may use in the m-th MoE block; a task without an entry
+    may use all. `slots[m]` lists the global ids of the experts that this model *holds* in MoE block m: None means all
+    of them; `model.slice(task)` sets it, and then the m-th bank has len(slots[m]) experts in that order.
+    """
+
+    name: str = "custom"
+    image_size: tuple[int, int] = (128, 256)  # height, width in pixels
+    patch: int = Field(16, ge=1, le=64)
+    dim: int = Field(192, ge=8, le=4096)
+    depth: int = Field(12, ge=1, le=64)
+    heads: int = Field(3, ge=1, le=64)
+    mlp_ratio: float = Field(4.0, gt=0, le=16)
+    experts: int = Field(16, ge=1, le=4096)
+    top_k: int = Field(4, ge=1, le=64)
+    expert_ratio: float = Field(1.0, gt=0, le=16)
+    renormalise: bool = False  # M3ViT: scores are the softmax over all experts, not renormalised over the chosen
+    gate: Literal["multi", "single"] = "multi"  # one gate per task, or one shared by all (pre-training)
+    norm_eps: float = 1e-6
+    head_dim: int = Field(32, ge=1, le=1024)  # channels of the light head
+    head_stride: int = Field(4, ge=1, le=64)  # the raw map has image_size / head_stride pixels
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=64)
+    paths: dict[str, tuple[ExpertIds, ...]] = Field(default_factory=dict)
+    slots: tuple[ExpertIds, ...] | None = None
+
+    @property
+    def moe_blocks(self) -> tuple[int, ...]:
+        """Indices of the blocks that hold experts: the odd ones."""
+        return tuple(range(1, self.depth, 2))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.image_size[0] // self.patch, self.image_size[1] // self.patch
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+        return self.grid[0] * self.grid[1] + 1
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of a task's raw map."""
+        return self.image_size[0] // self.head_stride, self.image_size[1] // self.head_stride
+
+    @property
+    def mlp_hidden(self) -> int:
+        return round(self.dim * self.mlp_ratio)
+
+    @property
+    def expert_hidden(self) -> int:
+        return round(self.dim * self.expert_ratio)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.tasks)
+
+    @property
+    def held(self) -> tuple[ExpertIds, ...]:
+        """Global ids of the experts held, per MoE block."""
+        return self.slots if self.slots is not None else (tuple(range(self.experts)),) * len(self.moe_blocks)
+
+    def path(self, task: str) -> tuple[ExpertIds, ...]:
+        """Global ids of the experts that `task` may use, per MoE block."""
+        return self.paths.get(task, self.held)
+
+    def task(self, name: str) -> TaskConfig:
+        return next(t for t in self.tasks if t.name == name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        (height, width), blocks = self.image_size, len(self.moe_blocks)
+        if min(height, width) < self.patch or height % self.patch or width % self.patch:
+            raise ValueError(f"image {height}x{width} is not a whole number of {self.patch}-pixel patches")
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
+        if self.patch % self.head_stride:
+            raise ValueError(f"head_stride {self.head_stride} does not divide the patch size {self.patch}")
+        if len(set(self.task_names)) != len(self.tasks):
+            raise ValueError(f"task names repeat: {', '.join(self.task_names)}")
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} is more than the {self.experts} experts")
+        if self.slots is not None and len(self.slots) != blocks:
+            raise ValueError(f"slots name {len(self.slots)} MoE blocks, the model has {blocks}")
+        for task, path in self.paths.items():
+            if task not in self.task_names:
+                raise ValueError(f"a path is declared for {task!r}, which is no task of this model")
+            if len(path) != blocks:
+                raise ValueError(f"the path of {task!r} names {len(path)} MoE blocks, the model has {blocks}")
+        for what, banks in [("slots", self.slots or ()), *self.paths.items()]:
+            for ids in banks:
+                if list(ids) != sorted(set(ids)) or (ids and ids[-1] >= self.experts):
+                    raise ValueError(f"{what}: experts must ascend without repeats and be below {self.experts}: {ids}")
+                if len(ids) < self.top_k:
+                    raise ValueError(f"{what}: {len(ids)} experts are fewer than top_k {self.top_k}")
+        for path in self.paths.values():
+            if any(not set(ids) <= set(bank) for ids, bank in zip(path, self.held, strict=True)):
+                raise ValueError("a declared path uses an expert that this model does not hold")
+        return self

@@ -1,0 +1,54 @@
+"""Named model shapes.
+
+`tiny` is the paper's tiny backbone with its routing (M3ViT, Liang et al., NeurIPS 2022: 16 experts of ratio 1,
+top-4); `edge-moe` is the shape that Edge-MoE put on an FPGA (Sarkar et al., ICCAD 2023: top-2 of ratio 2); `micro`
+is small enough for a test.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.errors import ConfigError
+
+
+def rooms_tasks() -> tuple[TaskConfig, ...]:
+    """The four tasks of the rooms data set; class names and colours come from the generator."""
+    from edgemtl.data.rooms.classes import CLASSES, PALETTE
+
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in PALETTE)
+    return (
+        TaskConfig(name="semseg", kind="semseg", channels=len(CLASSES), classes=CLASSES, palette=palette),
+        TaskConfig(name="depth", kind="depth", channels=1),
+        TaskConfig(name="normals", kind="normals", channels=3),
+        TaskConfig(name="edge", kind="edge", channels=1),
+    )
+
+
+ROOMS_TASKS = ("semseg", "depth", "normals", "edge")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 4, "expert_ratio": 1.0},
+    "edge-moe": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 2, "expert_ratio": 2.0},
+    "micro": {
+        "dim": 32,
+        "depth": 4,
+        "heads": 2,
+        "experts": 6,
+        "top_k": 2,
+        "expert_ratio": 1.0,
+        "image_size": (32, 64),
+        "head_dim": 16,
+    },
+}
+
+
+def preset(name: str, **changes: Any) -> ModelConfig:
+    """The configuration called `name`, with fields replaced by `changes`.
+
+    Raises ConfigError for a name that is no preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return ModelConfig(**{"name": name, "tasks": rooms_tasks(), **PRESETS[name], **changes})

@@ -1,0 +1,235 @@
+"""The multi-task vision transformer: shared trunk, per-task gates and heads, and its exact single-task slice.
+
+M3ViT (Liang et al., NeurIPS 2022): patch embedding, class token, pre-norm blocks; even blocks have a dense MLP, odd
+blocks a mixture of experts. What does not depend on the task (everything before the first gate) runs once for all
+tasks asked for. Parameter names follow M3ViT's checkpoints, heads excepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import TaskError
+from edgemtl.model.head import LightHead
+from edgemtl.model.moe import MoE, Routing, balance_loss
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection, qkv [3C, C]."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class Mlp(nn.Module):
+    """fc1, exact GELU, fc2."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm block; its feed-forward part is dense in even blocks and a mixture of experts in odd ones."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        dim, eps = config.dim, config.norm_eps
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, config.heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp: Mlp | MoE
+        if index not in config.moe_blocks:
+            self.mlp = Mlp(dim, config.mlp_hidden)
+            return
+        which = config.moe_blocks.index(index)
+        held = config.held[which]
+        paths = {t: tuple(held.index(e) for e in path[which]) for t, path in config.paths.items()}
+        gates = config.task_names if config.gate == "multi" else ("shared",)
+        hidden, k = config.expert_hidden, config.top_k
+        self.mlp = MoE(dim, hidden, len(held), k, gates, paths, renormalise=config.renormalise)
+
+    def attend(self, x: Tensor) -> Tensor:
+        return x + self.attn(self.norm1(x))
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose kernel and stride are the patch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, config.dim, config.patch, config.patch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
+class Backbone(nn.Module):
+    """Parameters of the trunk; the way of a frame through them is `MultiTaskViT`'s."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+
+class Trace(NamedTuple):
+    """What a forward pass noted: the balance loss, and each gate's routing per (task, MoE block)."""
+
+    balance: Tensor
+    routings: dict[tuple[str, int], Routing]
+
+
+class MultiTaskViT(nn.Module):
+    """`model(image)` returns {task: raw map [B, channels, H / head_stride, W / head_stride]}.
+
+    image: float [B, 3, H, W], normalised with `edgemtl.config.IMAGE_MEAN` and `IMAGE_STD`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.heads = nn.ModuleDict({t.name: LightHead(config, t.channels) for t in config.tasks})
+        self.apply(_init_linear)
+
+    def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        return self.trace(image, tasks)[0]
+
+    def trace(self, image: Tensor, tasks: Sequence[str] | None = None) -> tuple[dict[str, Tensor], Trace]:
+        """Like a call, and also the balance loss and the routings. All tasks when `tasks` is None.
+
+        The tasks' token streams are stacked along the batch, so that dense layers run once over all of them; with a
+        single shared gate and no paths there is only one stream, and the heads alone differ.
+        """
+        tasks = self._known(self.config.task_names if tasks is None else tasks)
+        batch, routings = len(image), {}
+        streams: Sequence[str] = tasks if self._task_dependent(tasks) else tasks[:1]
+        x = self.prefix(image)
+        balance = x.new_zeros(())
+        for i in range(min(1, len(self.backbone.blocks)), len(self.backbone.blocks)):
+            block = self._block(i)
+            if i > 1:
+                x = block.attend(x)
+            if isinstance(block.mlp, Mlp):
+                x = x + block.mlp(block.norm2(x))
+                continue
+            if i == 1:
+                x = x.repeat(len(streams), 1, 1)
+            tokens = block.norm2(x).flatten(0, 1)
+            rows = len(tokens) // len(streams)
+            parts = []
+            for s, task in enumerate(streams):
+                routing = block.mlp.route(tokens[s * rows : (s + 1) * rows], task)
+                routings[task, i] = routing
+                balance = balance + balance_loss(routing, block.mlp.path_mask(task))
+                parts.append(routing)
+            index = torch.cat([r.expert for r in parts])
+            score = torch.cat([r.score for r in parts])
+            x = x + block.mlp.apply_experts(tokens, index, score).view_as(x)
+        out = {}
+        for t, task in enumerate(tasks):
+            s = t if len(streams) > 1 else 0
+            out[task] = self.heads[task](x[s * batch : (s + 1) * batch])
+        return out, Trace(balance, routings)
+
+    def prefix(self, image: Tensor) -> Tensor:
+        """Tokens [B, N, C] after everything that no task changes: embedding, block 0, attention of block 1."""
+        bb = self.backbone
+        x = bb.patch_embed(image)
+        x = torch.cat([bb.cls_token.expand(len(x), -1, -1), x], 1) + bb.pos_embed
+        block = self._block(0)
+        x = block.attend(x)
+        assert isinstance(block.mlp, Mlp)
+        x = x + block.mlp(block.norm2(x))
+        return self._block(1).attend(x) if len(bb.blocks) > 1 else x
+
+    def suffix(self, x: Tensor, task: str) -> Tensor:
+        """Raw map of `task` from `prefix`'s tokens [1, N, C], with the experts as custom ops, for export.
+
+        Only for a slice: its banks hold the task's path and nothing else, so no mask is needed.
+        """
+        for i in range(1, len(self.backbone.blocks)):
+            block = self._block(i)
+            if i > 1:
+                x = block.attend(x)
+            if isinstance(block.mlp, Mlp):
+                x = x + block.mlp(block.norm2(x))
+            else:
+                shape = x.shape
+                tokens = block.norm2(x).reshape(-1, shape[-1])
+                x = block.mlp.export_forward(tokens, x.reshape(-1, shape[-1]), task).reshape(shape)
+        out: Tensor = self.heads[task](x)
+        return out
+
+    def slice(self, task: str) -> MultiTaskViT:
+        """The model of `task` alone: trunk, this task's gates, the experts of its path, its head; same outputs."""
+        (task,) = self._known([task])
+        config = self.config
+        path = config.path(task)
+        changes = {"tasks": (config.task(task),), "slots": path, "paths": {}}
+        if config.gate == "single":
+            raise TaskError("a model with one shared gate has no task paths to slice; convert it with to_multi_gate")
+        kept = ModelConfig(**{**dict(config), **changes})
+        reference = self.backbone.cls_token
+        with torch.device("meta"):
+            model = MultiTaskViT(kept)
+        model = model.to_empty(device=reference.device).to(reference.dtype)
+        full, state = self.state_dict(), {}
+        for key in model.state_dict():
+            state[key] = full[key]
+            parts = key.split(".")
+            if len(parts) > 4 and parts[3] == "mlp" and parts[4] in ("experts", "gate"):
+                which = config.moe_blocks.index(int(parts[2]))
+                local = [config.held[which].index(e) for e in path[which]]
+                state[key] = full[key][local] if parts[4] == "experts" else full[key][:, local]
+        model.load_state_dict(state)
+        return model.train(self.training)
+
+    def _block(self, i: int) -> Block:
+        block = self.backbone.blocks[i]
+        assert isinstance(block, Block)
+        return block
+
+    def _task_dependent(self, tasks: Sequence[str]) -> bool:
+        return (
+            len(tasks) > 1 and bool(self.config.moe_blocks) and (self.config.gate == "multi" or bool(self.config.paths))
+        )
+
+    def _known(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        for task in tasks:
+            if task not in self.config.task_names:
+                raise TaskError(f"there is no task {task!r}; this model has {', '.join(self.config.task_names)}")
+        if not tasks:
+            raise TaskError(f"no task was asked for; this model has {', '.join(self.config.task_names)}")
+        return tuple(tasks)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,59 @@
+"""Configurations that cannot work are refused with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.errors import ConfigError
+from edgemtl.model.presets import preset
+
+DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": (100, 256)}, "whole number of 16-pixel patches"),
+        ({"dim": 190}, "does not divide into 3 heads"),
+        ({"head_stride": 3}, "does not divide the patch"),
+        ({"top_k": 17}, "more than the 16 experts"),
+        ({"tasks": (DEPTH, DEPTH)}, "repeat"),
+        ({"paths": {"sky": ()}}, "no task of this model"),
+        ({"paths": {"depth": ((0, 1, 2, 3),)}}, "names 1 MoE blocks, the model has 6"),
+        ({"paths": {"depth": ((3, 1, 2, 0),) * 6}}, "ascend"),
+        ({"paths": {"depth": ((0, 1, 2),) * 6}}, "fewer than top_k"),
+        ({"paths": {"depth": ((0, 1, 2, 16),) * 6}}, "below 16"),
+        ({"slots": ((0, 1, 2, 3),) * 6, "paths": {"depth": ((0, 1, 2, 4),) * 6}}, "does not hold"),
+        ({"colour": 1}, "Extra inputs"),
+    ],
+)
+def test_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        preset("tiny", **changes)
+
+
+def test_task_channels_follow_the_kind() -> None:
+    with pytest.raises(ValidationError, match="has 3 channel"):
+        TaskConfig(name="normals", kind="normals", channels=1)
+    with pytest.raises(ValidationError, match="names 2 classes"):
+        TaskConfig(name="semseg", kind="semseg", channels=3, classes=("a", "b"))
+
+
+def test_unknown_preset_names_the_known() -> None:
+    with pytest.raises(ConfigError, match="tiny, edge-moe, micro"):
+        preset("small")
+
+
+def test_json_round_trip() -> None:
+    config = preset("tiny", paths={"depth": ((0, 1, 2, 3, 8, 9),) * 6})
+    assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_shapes_of_tiny_are_the_papers() -> None:
+    config = preset("tiny")
+    assert (config.tokens, config.moe_blocks) == (129, (1, 3, 5, 7, 9, 11))
+    assert (config.expert_hidden, config.mlp_hidden, config.map_size) == (192, 768, (32, 64))
