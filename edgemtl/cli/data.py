@@ -1,0 +1,118 @@
+"""`edgemtl data`: make data sets and clips of synthetic rooms."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgemtl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="Make training data and clips of synthetic rooms.")
+
+SizeOption = Annotated[str, typer.Option(help="Height x width in pixels, for example 128x256.", metavar="HxW")]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes; as many as there are cores by default.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Make training data and clips of synthetic rooms."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "128x256" to (128, 256)."""
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text.strip())
+    if match is None:
+        raise ConfigError(f"the size {text!r} is not of the form HxW; type, for example, --size 128x256")
+    return int(match[1]), int(match[2])
+
+
+@app.command()
+def rooms(
+    out: Annotated[Path, typer.Argument(help="Folder to write; an unfinished set in it is continued.")],
+    count: Annotated[int, typer.Option(help="How many images.")] = 1000,
+    size: SizeOption = "128x256",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    workers: WorkersOption = None,
+    val_share: Annotated[float, typer.Option(help="Share of the rooms that go to the val split.")] = 0.1,
+) -> None:
+    """Render rooms with exact labels in the NYUD_MT folder layout."""
+    from edgemtl.data.rooms.write import RoomSet, generate
+
+    height, width = parse_size(size)
+    job = RoomSet(seed, count, height, width, val_share)
+    with _progress("images", count, f"images are in {out}; run the same command again to go on") as report:
+        sizes = generate(job, out, _processes(workers), report)
+    typer.echo(f"{out}: {sizes['train']} train and {sizes['val']} val images", err=True)
+
+
+@app.command()
+def clip(
+    out: Annotated[Path, typer.Argument(help="Video to write (.mp4 or .avi), or a folder for PNG frames.")],
+    seconds: Annotated[float, typer.Option(help="Length; the clip loops.")] = 8.0,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 15.0,
+    size: SizeOption = "240x480",
+    seed: Annotated[int, typer.Option(help="Same seed, same room and path.")] = 0,
+    workers: WorkersOption = None,
+) -> None:
+    """Render one room seen by a gliding camera: a camera's stand-in for demos."""
+    from edgemtl.data.rooms.clip import Clip, write_clip
+
+    height, width = parse_size(size)
+    job = Clip(seed, seconds, fps, height, width)
+    with _progress("frames", job.frames, f"frames were made, {out} is not complete; run the command again") as report:
+        written = write_clip(job, out, _processes(workers), report)
+    typer.echo(f"{written}: {job.frames} frames of {width}x{height} pixels at {fps:g} frames/s", err=True)
+
+
+def _processes(workers: int | None) -> int:
+    return workers if workers is not None else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(what: str, total: int, stopped: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; Ctrl-C ends the command with code 130 and says how far it came."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    finished = 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=_console(),
+    )
+    try:
+        with bar:
+            task = bar.add_task(what, total=total, rate="")
+
+            def report(more: int) -> None:
+                nonlocal finished
+                finished += more
+                bar.update(task, advance=more)
+                speed = bar.tasks[0].speed
+                bar.update(task, rate=f"{speed:.1f} {what}/s" if speed else "")
+
+            yield report
+    except KeyboardInterrupt:
+        typer.echo(f"stopped: {finished} of {total} {stopped}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+if __name__ == "__main__":
+    app()

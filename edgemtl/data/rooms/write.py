@@ -1,0 +1,267 @@
+"""Writes a set of views in the NYUD_MT folder layout; a run can be stopped at any point and started again.
+
+    OUT/rooms.json               what was asked for
+    OUT/images/ID.jpg            RGB
+    OUT/segmentation/ID.png      uint8, 0 = no label, class c stored as c + 1
+    OUT/depth/ID.npy             float32 [H, W], metres along the optical axis, 0 = invalid
+    OUT/normals/ID.npy           float16 [H, W, 3], unit, x right, y up, z towards the camera, zero = invalid
+    OUT/edge/ID.npy              uint8 [H, W], 0 or 1
+    OUT/gt_sets/{train,val}.txt  one ID per line; the split is by room, so no room is in both
+
+Image i shows room i // VIEWS_PER_ROOM and depends on (seed, i) alone: any subset can be made by any number of processes
+with the same bytes. Every file is written beside its place and renamed, so a file that exists is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from edgemtl.data.rooms.classes import CLASSES
+from edgemtl.data.rooms.raycast import Caster
+from edgemtl.data.rooms.render import View
+from edgemtl.data.rooms.scene import Scene
+from edgemtl.errors import ConfigError, DataError
+
+GENERATOR = 1  # raise when the same seed gives other bytes
+VIEWS_PER_ROOM = 4
+JPEG_QUALITY = 95
+FILES = {"images": ".jpg", "segmentation": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"}
+MIN_SIDE, MAX_SIDE = 16, 2048
+
+
+@dataclass(frozen=True)
+class RoomSet:
+    """What to render: `count` views of `height` x `width` pixels; `val_share` of the rooms go to the val split."""
+
+    seed: int
+    count: int
+    height: int = 128
+    width: int = 256
+    val_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"the number of images is {self.count}; give at least 1, for example --count 100")
+        if self.seed < 0:
+            raise ConfigError(f"the seed is {self.seed}; give a whole number from 0 up, for example --seed 0")
+        if not all(MIN_SIDE <= side <= MAX_SIDE for side in (self.height, self.width)):
+            raise ConfigError(
+                f"the size is {self.height}x{self.width}; each side must be {MIN_SIDE} to {MAX_SIDE} pixels, "
+                "for example --size 128x256"
+            )
+        if not 0 <= self.val_share <= 1:
+            raise ConfigError(f"the val share is {self.val_share}; give a number from 0 to 1, for example 0.1")
+
+    @property
+    def rooms(self) -> int:
+        return -(-self.count // VIEWS_PER_ROOM)
+
+    def images_of(self, room: int) -> range:
+        return range(room * VIEWS_PER_ROOM, min(self.count, (room + 1) * VIEWS_PER_ROOM))
+
+    def split_of(self, image: int) -> str:
+        """ "val" for every k-th room with k = 1 / val_share, else "train"."""
+        room = image // VIEWS_PER_ROOM
+        steps = [int((room + k) * self.val_share + 0.5) for k in (0, 1)]
+        return "val" if steps[0] != steps[1] else "train"
+
+    def describe(self) -> dict[str, object]:
+        return {"generator": GENERATOR, **asdict(self), "views_per_room": VIEWS_PER_ROOM, "classes": list(CLASSES)}
+
+
+def image_id(image: int) -> str:
+    return f"{image:06d}"
+
+
+def paths_of(out: Path, image: int) -> dict[str, Path]:
+    """The five files of one image."""
+    return {folder: out / folder / (image_id(image) + end) for folder, end in FILES.items()}
+
+
+def done(out: Path, image: int) -> bool:
+    return all(path.exists() for path in paths_of(out, image).values())
+
+
+@lru_cache(maxsize=1)
+def room(seed: int, number: int) -> tuple[Scene, Caster]:
+    """A room of a set and its search tree; the last one is kept because its views come one after the other."""
+    from edgemtl.data.rooms.layout import build_room
+
+    scene = build_room(np.random.default_rng(np.random.SeedSequence([seed, 0, number])))
+    return scene, Caster(scene)
+
+
+def make_view(job: RoomSet, image: int) -> View:
+    """Render one image of a set, independent of all others."""
+    from edgemtl.data.rooms.camera import choose_view
+    from edgemtl.data.rooms.render import render
+
+    scene, caster = room(job.seed, image // VIEWS_PER_ROOM)
+    rng = np.random.default_rng(np.random.SeedSequence([job.seed, 1, image]))
+    return render(caster, scene.lights, choose_view(scene, caster, rng), (job.height, job.width), rng)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside, then rename: readers see the whole file or none."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> DataError:
+    """One sentence for a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(f"the disk is full: {path} could not be written; free some space and run the command again")
+    reason = error.strerror or str(error)
+    return DataError(f"{path} cannot be written ({reason}); give a folder that you may write to")
+
+
+def encode(view: View) -> dict[str, bytes]:
+    """The five files of a view as bytes."""
+    import cv2
+
+    def npy(array: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        return buffer.getvalue()
+
+    jpeg = cv2.imencode(".jpg", view.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    png = cv2.imencode(".png", view.semseg + 1)[1].tobytes()
+    return {
+        "images": jpeg,
+        "segmentation": png,
+        "depth": npy(view.depth),
+        "normals": npy(view.normals.astype(np.float16)),
+        "edge": npy(view.edge),
+    }
+
+
+def write_room(job: RoomSet, out: Path, images: list[int]) -> int:
+    """Render and write some images of one room; returns how many."""
+    for image in images:
+        files = encode(make_view(job, image))
+        for folder, path in paths_of(out, image).items():
+            write_atomic(path, files[folder])
+    return len(images)
+
+
+def prepare(job: RoomSet, out: Path) -> None:
+    """Make the folders and rooms.json, or check that the ones there belong to the same set."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder to write the rooms to")
+    try:
+        for folder in (*FILES, "gt_sets"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            for left in (out / folder).glob(".*.tmp"):
+                left.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(out, error) from error
+    note = out / "rooms.json"
+    wanted = job.describe()
+    if note.exists():
+        try:
+            found = json.loads(note.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{note} cannot be read ({error}); delete it or give another folder") from error
+        other = [
+            f"{key} is {found.get(key)!r}, not {wanted[key]!r}"
+            for key in wanted
+            if key not in ("count", "classes") and found.get(key) != wanted[key]
+        ]
+        if found.get("classes") != wanted["classes"]:
+            other.append("the classes differ")
+        had = found.get("count")
+        if not isinstance(had, int) or had > job.count:
+            other.append(f"count is {had!r}, more than {job.count}")
+        if other:
+            raise DataError(f"{out} holds other rooms ({'; '.join(other)}); give another folder or equal settings")
+    write_atomic(note, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+def write_splits(job: RoomSet, out: Path) -> dict[str, int]:
+    """Write gt_sets for the images that exist; returns how many each split has."""
+    names: dict[str, list[str]] = {"train": [], "val": []}
+    for image in range(job.count):
+        if done(out, image):
+            names[job.split_of(image)].append(image_id(image))
+    for split, ids in names.items():
+        write_atomic(out / "gt_sets" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
+    return {split: len(ids) for split, ids in names.items()}
+
+
+def one_thread() -> None:
+    """Keep a process on one core: parallelism is over rooms. Ctrl-C is the parent's business."""
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def generate(job: RoomSet, out: Path, workers: int = 1, report: Callable[[int], None] | None = None) -> dict[str, int]:
+    """Write a set, skipping images that are whole already; returns the sizes of the splits.
+
+    `report` is called with the number of images newly known to be done. On Ctrl-C the room in work is finished, the
+    split files are written for what exists, and KeyboardInterrupt goes on to the caller.
+    """
+    if workers < 1:
+        raise ConfigError(f"the number of workers is {workers}; give at least 1, for example --workers 2")
+    tell = report or (lambda _: None)
+    prepare(job, out)
+    todo = []
+    for number in range(job.rooms):
+        images = [i for i in job.images_of(number) if not done(out, i)]
+        tell(len(job.images_of(number)) - len(images))
+        if images:
+            todo.append(images)
+    try:
+        if workers == 1:
+            for images in todo:
+                tell(write_room(job, out, images))
+        elif todo:
+            _generate_parallel(job, out, todo, min(workers, len(todo)), tell)
+    finally:
+        sizes = write_splits(job, out)
+    return sizes
+
+
+def _generate_parallel(
+    job: RoomSet, out: Path, todo: list[list[int]], workers: int, tell: Callable[[int], None]
+) -> None:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # read by the workers when they import numpy
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
+    waiting = {pool.submit(write_room, job, out, images) for images in todo}
+    try:
+        for future in as_completed(list(waiting)):
+            waiting.discard(future)
+            tell(future.result())
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was killed, most likely for want of memory; run the command again with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:  # rooms that were in work when the run was stopped
+            if not future.cancelled() and future.exception() is None:
+                tell(future.result())
