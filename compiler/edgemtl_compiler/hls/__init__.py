@@ -1,0 +1,1 @@
+"""The FPGA path: integer reference of the kernels, and their C simulation."""
