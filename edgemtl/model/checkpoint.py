@@ -1,0 +1,193 @@
+"""The deployable checkpoint: one safetensors file with the weights and, in its metadata, the model's configuration.
+
+Distinct from a training run's state (`edgemtl.train.state`). Nothing is ever unpickled; everything is checked before
+a model is built from it. Half precision is rounded once at saving, and saving the loaded model again gives the same
+bytes. `to_multi_gate` copies a shared gate to every task, as M3ViT (Liang et al., NeurIPS 2022) does after
+pre-training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CheckpointError
+from edgemtl.model.vit import MultiTaskViT
+
+FORMAT = "edgemtl-checkpoint"
+VERSION = 1
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+class CheckpointInfo(NamedTuple):
+    """Where a checkpoint comes from: its configuration, stored dtype, and `origin`, e.g. "edgemtl train ..."."""
+
+    config: ModelConfig
+    dtype: str
+    origin: str
+
+
+def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file as bytes: the same for the same content (the library orders the metadata at random)."""
+    raw = save(dict(tensors))
+    length = int.from_bytes(raw[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(raw[8 : 8 + length])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `path` so that after a crash it holds either the old content or the new, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """{parameter name: shape} of the model with this configuration; nothing is allocated."""
+    with torch.device("meta"):
+        return {k: tuple(v.shape) for k, v in MultiTaskViT(config).state_dict().items()}
+
+
+def to_multi_gate(config: ModelConfig, state: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The same model with one gate per task, each a copy of the shared gate; unchanged if it has that already."""
+    if config.gate == "multi":
+        return config, dict(state)
+    out: dict[str, Tensor] = {}
+    for key, value in state.items():
+        head, found, tail = key.partition(".gate.shared.")
+        for task in config.task_names if found else ():
+            out[f"{head}.gate.{task}.{tail}"] = value.clone()
+        if not found:
+            out[key] = value
+    return config.model_copy(update={"gate": "multi"}), out
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: MultiTaskViT | Mapping[str, Tensor],
+    config: ModelConfig | None = None,
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+    origin: str = "",
+) -> None:
+    """Write a model, or a state {name: tensor} with its `config`, atomically.
+
+    Raises CheckpointError if the state does not fit the configuration or holds a value that `dtype` cannot.
+    """
+    if isinstance(model, MultiTaskViT):
+        config, state = config or model.config, dict(model.state_dict())
+    else:
+        state = dict(model)
+    if config is None:
+        raise CheckpointError("a state alone does not say its model; give save_checkpoint the config as well")
+    shapes = {k: tuple(v.shape) for k, v in state.items()}
+    _check_shapes(Path(path), shapes, expected_shapes(config), "the model to be saved")
+    tensors = {k: state[k].detach().to("cpu", _DTYPES[dtype]).contiguous() for k in sorted(state)}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{key} is not finite in {dtype}; nothing was written, save with dtype='float32'")
+    metadata = {"format": FORMAT, "version": str(VERSION), "dtype": dtype, "origin": origin}
+    write_atomic(Path(path), serialise(tensors, {**metadata, "config": config.model_dump_json()}))
+
+
+def load_checkpoint(path: str | Path) -> tuple[MultiTaskViT, CheckpointInfo]:
+    """Read a checkpoint into a float32 model in evaluation mode on the CPU.
+
+    Raises CheckpointError, naming what is wrong, for a file that is missing, damaged, of another format, or whose
+    tensors are not exactly those of its configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; make one with `edgemtl train`")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            info = _read_info(path, metadata)
+            keys = list(file.keys())
+            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in keys}
+            _check_size(path, shapes, info.config)
+            _check_shapes(path, shapes, expected_shapes(info.config), "its configuration")
+            stored = {k: file.get_tensor(k) for k in keys}
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({e}); copy or train it again") from None
+    for key, value in stored.items():
+        if value.dtype != _DTYPES[info.dtype]:
+            raise CheckpointError(f"{path}: {key} is {value.dtype}, its metadata says {info.dtype}; train it again")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {key} holds values that are not finite; train it again")
+    with torch.device("meta"):
+        model = MultiTaskViT(info.config)
+    model = model.to_empty(device="cpu")
+    _fill_buffers(model)
+    model.load_state_dict({k: v.float() for k, v in stored.items()})
+    return model.eval(), info
+
+
+def _fill_buffers(model: MultiTaskViT) -> None:
+    """Path masks are rebuilt from the configuration: they are no part of a state, and `to_empty` left them blank."""
+    config = model.config
+    for which, block in enumerate(config.moe_blocks):
+        held = config.held[which]
+        for task, path in config.paths.items():
+            mask = getattr(model.backbone.blocks[block].mlp, f"path_{task}")
+            mask.zero_()
+            mask[[held.index(e) for e in path[which]]] = True
+
+
+def _read_info(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file but no edgemtl checkpoint; give one that edgemtl wrote")
+    if metadata.get("version") != str(VERSION):
+        found = metadata.get("version")
+        raise CheckpointError(f"{path} has version {found}, this edgemtl reads {VERSION}; use the matching edgemtl")
+    if metadata.get("dtype") not in _DTYPES:
+        raise CheckpointError(f"{path} says dtype {metadata.get('dtype')!r}; float16 or float32 is needed")
+    try:
+        config = ModelConfig(**json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError, ValidationError, RecursionError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise CheckpointError(f"{path} has no valid model configuration in its metadata ({reason})") from None
+    return CheckpointInfo(config, metadata["dtype"], metadata.get("origin", ""))
+
+
+def _check_size(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> None:
+    """Refuse a configuration far larger than the file before a model of its size is laid out."""
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    banks = sum(len(held) for held in config.held) * 2 * config.dim * config.expert_hidden
+    if config.depth * 4 * config.dim**2 + banks > stored:
+        raise CheckpointError(f"{path} holds {stored} values, fewer than its configuration needs; train it again")
+
+
+def _check_shapes(
+    path: Path, found: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]], whose: str
+) -> None:
+    missing, extra = sorted(want.keys() - found.keys()), sorted(found.keys() - want.keys())
+    for what, keys in (("lacks", missing), ("has unknown", extra)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{path} {what} {', '.join(keys[:3])}{more}, which does not fit {whose}")
+    for key, shape in want.items():
+        if found[key] != shape:
+            raise CheckpointError(f"{path}: {key} has shape {list(found[key])}, {whose} needs {list(shape)}")

@@ -1,0 +1,1 @@
+"""Training and evaluation: recipe, losses, loop, task paths, metrics. Needs the `train` extra."""

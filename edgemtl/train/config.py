@@ -1,0 +1,168 @@
+"""The training recipe as data: a YAML file read into immutable pydantic classes.
+
+The stages make sparse paths: `shared` trains with one gate for all tasks, as M3ViT (Liang et al., NeurIPS 2022)
+pre-trains; `open` copies it to one gate per task; `paths` declares each task's experts by routed weight and
+fine-tunes with the mask. Steps, not minutes, so that a run can be continued exactly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from edgemtl.config import ModelConfig, Strict, TaskKind
+from edgemtl.errors import ConfigError
+from edgemtl.model.presets import PRESETS, preset
+
+StageName = Literal["shared", "open", "paths"]
+
+
+class ScheduleConfig(Strict):
+    """Learning rate over one stage: linear warm-up, then `cosine` down to `final` × lr, or `poly` (1 - t)^power."""
+
+    kind: Literal["cosine", "poly"] = "cosine"
+    warmup: int = Field(100, ge=0)  # steps
+    final: float = Field(0.01, ge=0, le=1)
+    power: float = Field(0.9, gt=0, le=4)
+
+
+class OptimiserConfig(Strict):
+    """AdamW, or the reference's SGD with momentum; weight decay leaves out biases, norms and embeddings."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(0.05, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    clip: float = Field(1.0, ge=0)  # greatest gradient norm; 0: no clipping
+
+
+class StageConfig(Strict):
+    """One stage; what is None is taken from the recipe. Give either `steps` or `epochs`."""
+
+    name: StageName
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0, le=10)
+    batch: int | None = Field(None, ge=1, le=4096)
+    schedule: ScheduleConfig | None = None
+    tasks_per_step: int | None = Field(None, ge=1, le=64)  # None: all tasks in every step
+    experts_per_path: int = Field(6, ge=1, le=4096)  # of `paths`
+    rank_images: int = Field(512, ge=1)  # training images that rank the experts, in `paths`
+
+    @model_validator(mode="after")
+    def _length(self) -> StageConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        return self
+
+
+class LossConfig(Strict):
+    """Weights of M3ViT's recipe; `stride` 2 takes the losses on every second label pixel in each direction."""
+
+    weights: dict[TaskKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    balance: float = Field(0.01, ge=0)
+    stride: Literal[1, 2, 4] = 1
+    class_weights: Literal["none", "log"] = "none"  # log: 1 / ln(1.1 + share of the class's pixels), mean 1
+
+
+class TrainConfig(Strict):
+    """A whole run. Paths are relative to the working directory."""
+
+    preset: str = "tiny"
+    model: dict[str, Any] = Field(default_factory=dict)  # changes to the preset
+    data: Path = Path("data/rooms")
+    out: Path = Path("runs/rooms")
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    batch: int = Field(32, ge=1, le=4096)
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(0, ge=0, lt=2**31)
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights that are evaluated and exported; 0: none
+    log_every: int = Field(20, ge=1)
+    usage_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
+    val_images: int = Field(200, ge=0)  # evaluated after each stage; 0: none
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.preset not in PRESETS:
+            raise ValueError(f"there is no preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        order = [("shared", "open", "paths").index(s.name) for s in self.stages]
+        if order != sorted(set(order)):
+            raise ValueError("stages must come in the order shared, open, paths, each at most once")
+        model, names = self.model_config_for("multi"), ", ".join(ModelConfig.model_fields)
+        for stage in self.stages:
+            if stage.name == "paths" and not model.top_k <= stage.experts_per_path <= model.experts:
+                raise ValueError(
+                    f"experts_per_path {stage.experts_per_path} must lie between top_k {model.top_k} and the "
+                    f"{model.experts} experts"
+                )
+            if stage.tasks_per_step is not None and stage.tasks_per_step > len(model.tasks):
+                raise ValueError(f"tasks_per_step {stage.tasks_per_step} is more than the {len(model.tasks)} tasks")
+        if {"gate", "paths", "slots"} & set(self.model):
+            raise ValueError(f"gate, paths and slots are set by the stages; model may change {names}")
+        return self
+
+    def model_config_for(self, gate: Literal["multi", "single"]) -> ModelConfig:
+        """The model's configuration with this kind of gate, before any path is declared."""
+        try:
+            return preset(self.preset, **{**self.model, "gate": gate})
+        except ValidationError as e:
+            raise ValueError(first_error(e, "model")) from None
+
+
+def first_error(error: ValidationError, what: str) -> str:
+    """The first problem of a validation in one sentence, with the place and a guess at a misspelt key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(first["loc"][-1]), sorted(_known_keys()), 1)
+        return f"{what}: unknown key {where!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{what}: {where}: {message}" if where else f"{what}: {message}"
+
+
+def _known_keys() -> set[str]:
+    classes = (TrainConfig, StageConfig, OptimiserConfig, ScheduleConfig, LossConfig, ModelConfig)
+    return {key for cls in classes for key in cls.model_fields}
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes that come with edgemtl: {name: file}."""
+    folder = Path(str(importlib.resources.files("edgemtl.train") / "configs"))
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+
+
+def load_train_config(path: str | Path) -> TrainConfig:
+    """Read a YAML recipe, or a shipped one by its name.
+
+    Raises ConfigError in one sentence for a missing file, bad YAML, an unknown key or a value that cannot work.
+    """
+    import yaml
+
+    file = Path(path)
+    if not file.is_file():
+        known = shipped()
+        if str(path) not in known:
+            raise ConfigError(f"there is no recipe {str(path)!r}; give a YAML file or one of {', '.join(known)}")
+        file = known[str(path)]
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a mapping with at least `stages`; see {shipped()['rooms_tiny']}")
+    try:
+        return TrainConfig(**content)
+    except ValidationError as e:
+        raise ConfigError(first_error(e, str(file))) from None
+    except TypeError as e:
+        raise ConfigError(f"{file}: {e}") from None

@@ -1,0 +1,92 @@
+"""What training needs of a data set, and the order in which it is read: a pure function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import ConfigError
+
+
+class Samples(Protocol):
+    """A data set that gives whole batches; `edgemtl.data.nyud.NyudMT` is one.
+
+    `batch(indices)` has "image" float32 [B, 3, H, W] normalised, and per task: "semseg" int64 [B, H, W], "depth"
+    [B, 1, H, W] metres, "normals" [B, 3, H, W], "edge" [B, 1, H, W]; 255 is invalid. It is a pure function of the
+    index, the data set's seed and the epoch last set.
+    """
+
+    def __len__(self) -> int: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def batch(self, indices: Any) -> dict[str, Tensor]: ...
+
+
+def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0) -> Samples:
+    """The folder `root` (NYUD_MT layout) at the model's image size.
+
+    Raises ConfigError if its classes are not as many as the model's, and what `NyudMT` raises.
+    """
+    from edgemtl.data.nyud import NyudMT
+
+    data = NyudMT(root, split, config.task_names, size=config.image_size, train=train, seed=seed)
+    for task in config.tasks:
+        if task.kind == "semseg" and task.channels != data.class_count:
+            raise ConfigError(
+                f"{root} labels {data.class_count} classes, the model's {task.name} has {task.channels}; "
+                "give the data set that the model was made for"
+            )
+    return data
+
+
+def spread(data: Samples, count: int) -> list[int]:
+    """`count` indices, evenly spaced over the data set; all of them if it is smaller."""
+    count = min(count, len(data))
+    return [i * len(data) // count for i in range(count)]
+
+
+def chunks(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
+
+
+def place(seen: int, batch: int, images: int, seed: int) -> tuple[int, list[int]]:
+    """Epoch and indices of the next batch after `seen` images of the run; a batch never crosses an epoch's end."""
+    batch = min(batch, images)
+    epoch, at = divmod(seen, images)
+    if at + batch > images:
+        epoch, at = epoch + 1, 0
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(images)
+    return epoch, [int(i) for i in order[at : at + batch]]
+
+
+def advance(seen: int, batch: int, images: int) -> int:
+    """`seen` after one more batch, the rest of an epoch too short for it skipped."""
+    batch = min(batch, images)
+    epoch, at = divmod(seen, images)
+    return seen + batch if at + batch <= images else (epoch + 1) * images + batch
+
+
+def batches(
+    data: Samples, seen: int, batch: int, steps: int, seed: int
+) -> Generator[tuple[int, dict[str, Tensor]], None, None]:
+    """The next `steps` batches, each with `seen` after it; one is prepared in a second thread while one is used."""
+
+    def read(at: int) -> dict[str, Tensor]:
+        epoch, indices = place(at, batch, len(data), seed)
+        data.set_epoch(epoch)
+        return data.batch(indices)
+
+    with ThreadPoolExecutor(1, "batches") as pool:
+        waiting: Future[dict[str, Tensor]] | None = None
+        for step in range(steps):
+            current = waiting or pool.submit(read, seen)
+            seen = advance(seen, batch, len(data))
+            waiting = pool.submit(read, seen) if step + 1 < steps else None
+            yield seen, current.result()

@@ -1,0 +1,160 @@
+"""Evaluation with any predictor, and the commands `edgemtl train` and `edgemtl eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from fake_rooms import FakeRooms
+from typer.testing import CliRunner
+
+import edgemtl
+import edgemtl.train.data
+from edgemtl.cli import train as cli
+from edgemtl.errors import ConfigError
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import save_checkpoint
+from edgemtl.train.evaluate import evaluate, summary, torch_predictor, training_constants
+
+CONFIG = preset("micro")
+
+
+def _truth(image: torch.Tensor) -> dict[str, Any]:
+    """Perfect maps, read off the picture's blocks; NumPy, and without the batch axis, as an engine gives them."""
+    small = image[..., 2::4, 2::4]
+    semseg = torch.nn.functional.one_hot((small[:, 0] * 3 + 6).clamp(0, 12).long(), 13).permute(0, 3, 1, 2).float()
+    maps = {"semseg": semseg, "depth": small[:, 1:2].abs() + 1, "normals": small, "edge": (small[:, :1] - 1) * 50}
+    return {k: np.ascontiguousarray(v[0].numpy()) for k, v in maps.items()}
+
+
+def test_a_perfect_predictor_beats_its_baselines() -> None:
+    data = FakeRooms(6, augment=False)
+    constants = training_constants(data, CONFIG)
+    results = evaluate(_truth, data, CONFIG, constants=constants)
+    assert results["images"]["count"] == 6
+    assert results["semseg"]["pixel_accuracy"] > 0.8  # blocks' borders blur when a map is resized
+    assert results["depth"]["rmse"] < 0.5 * results["depth"]["rmse_baseline"]
+    assert results["normals"]["mean_angle"] < 0.3 * results["normals"]["mean_angle_baseline"]
+    assert results["edge"]["edge_f"] > results["edge"]["edge_f_baseline"] + 0.3
+    assert "semseg mIoU" in summary(results)
+
+
+def test_batches_do_not_change_the_result() -> None:
+    torch.manual_seed(0)
+    data, predictor = FakeRooms(5, augment=False), torch_predictor(MultiTaskViT(CONFIG))
+    one, four = (evaluate(predictor, data, CONFIG, batch=b) for b in (1, 4))
+    assert one["depth"]["rmse"] == pytest.approx(four["depth"]["rmse"], rel=1e-5)
+    assert one["semseg"]["miou"] == pytest.approx(four["semseg"]["miou"], abs=1e-3)
+
+
+def test_limit_is_spread_over_the_set() -> None:
+    seen: list[int] = []
+
+    class Watching(FakeRooms):
+        def batch(self, indices: Any) -> dict[str, torch.Tensor]:
+            seen.extend(indices)
+            return super().batch(indices)
+
+    evaluate(_truth, Watching(10, augment=False), CONFIG, limit=4)
+    assert seen == [0, 2, 5, 7]
+
+
+def test_training_constants() -> None:
+    data = FakeRooms(3, augment=False)
+    constants = training_constants(data, CONFIG)
+    depth = data.batch(range(3))["depth"]
+    assert constants.depth == pytest.approx(float(depth[depth != 255].mean()), rel=1e-6)
+    assert constants.normal is not None
+    assert float(constants.normal.norm()) == pytest.approx(1, rel=1e-6)
+
+
+class _Files(FakeRooms):
+    def preload(self) -> None:
+        pass
+
+
+def _invoke(*arguments: str) -> Any:
+    app = typer.Typer()
+    app.command("train")(cli.train)
+    app.command("eval")(cli.evaluate)
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_a_folder_with_other_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import edgemtl.data.nyud
+
+    class Real:
+        class_count = 40
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            assert options["size"] == (32, 64)
+
+    monkeypatch.setattr(edgemtl.data.nyud, "NyudMT", Real)
+    with pytest.raises(ConfigError, match="labels 40 classes, the model's semseg has 13"):
+        edgemtl.train.data.open_data(tmp_path, "val", CONFIG)
+
+
+@pytest.fixture
+def _fake_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_data(root: Path, split: str, config: Any, *, train: bool = False, seed: int = 0) -> _Files:
+        return _Files(6, augment=train)
+
+    monkeypatch.setattr(edgemtl.train.data, "open_data", open_data)
+
+
+@pytest.mark.usefixtures("_fake_folder")
+def test_commands(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("preset: micro\nval_images: 0\nbatch: 2\nstages: [{name: shared, steps: 2}]")
+    result = _invoke("train", str(recipe), "--out", str(tmp_path / "run"), "--threads", "1")
+    assert result.exit_code == 0
+    model = tmp_path / "run" / "model.safetensors"
+    assert result.stdout.strip() == str(model)
+    (tmp_path / "rooms.json").write_text("{}")
+    result = _invoke("eval", str(model), "--data", str(tmp_path), "--limit", "3")
+    assert result.exit_code == 0
+    assert "synthetic rooms" in result.stdout
+    assert "trivial baseline" in result.stdout
+    result = _invoke("eval", str(model), "--data", str(tmp_path), "--json")
+    scores = json.loads(result.stdout)
+    assert scores["data"] == "synthetic rooms"
+    assert {"rmse", "rmse_baseline"} <= set(scores["depth"])
+    with pytest.raises(ConfigError, match="--backend torch is for bundles"):
+        _invoke("eval", str(model), "--data", str(tmp_path), "--backend", "torch")
+
+
+@pytest.mark.usefixtures("_fake_folder")
+def test_a_bundle_is_scored_by_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights through a stand-in engine's `raw` score as through torch."""
+    torch.manual_seed(0)
+    network = MultiTaskViT(CONFIG).eval()
+    save_checkpoint(tmp_path / "m.safetensors", network, dtype="float32")
+    opened: list[Any] = []
+
+    class Engine:
+        manifest = type("Manifest", (), {"model": CONFIG})()
+
+        def activate(self, *tasks: str) -> None:
+            opened.append(tasks)
+
+        def raw(self, image: np.ndarray) -> dict[str, np.ndarray]:
+            assert image.shape == (1, 3, 32, 64)
+            with torch.no_grad():
+                return {k: v[0].numpy() for k, v in network(torch.from_numpy(image)).items()}
+
+    def load(path: str, **options: Any) -> Engine:
+        opened.append((path, options))
+        return Engine()
+
+    monkeypatch.setattr(edgemtl, "load", load, raising=False)
+    bundle = str(tmp_path / "m.edgemtl")
+    a = json.loads(_invoke("eval", bundle, "--data", str(tmp_path), "--json", "--backend", "stub").stdout)
+    b = json.loads(_invoke("eval", str(tmp_path / "m.safetensors"), "--data", str(tmp_path), "--json").stdout)
+    assert opened == [(bundle, {"backend": "stub"}), CONFIG.task_names]
+    assert a["depth"] == pytest.approx(b["depth"])
+    assert a["data"] == str(tmp_path)

@@ -1,0 +1,227 @@
+"""The loop: exact continuation, stages, stopping, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_rooms import FakeRooms
+from rich.console import Console
+
+from edgemtl.errors import CheckpointError, ConfigError
+from edgemtl.model.checkpoint import load_checkpoint
+from edgemtl.train.config import TrainConfig, load_train_config
+from edgemtl.train.data import advance, place
+from edgemtl.train.loop import Sets, Stopped, Trainer
+from edgemtl.train.report import Reporter
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _recipe(**changes: Any) -> TrainConfig:
+    base = load_train_config("rooms_micro").model_dump()
+    base |= {"log_every": 1, "usage_every": 4, "checkpoint_every": 4, "batch": 2, "val_images": 0, "device": "cpu"}
+    base["stages"] = [
+        {"name": "shared", "steps": 6},
+        {"name": "open", "steps": 5, "tasks_per_step": 2},
+        {"name": "paths", "steps": 5, "experts_per_path": 3, "rank_images": 8},
+    ]
+    return TrainConfig(**{**base, **changes})
+
+
+def _trainer(recipe: TrainConfig, out: Path, val: bool = False) -> Trainer:
+    sets = Sets(FakeRooms(11), FakeRooms(11, augment=False), FakeRooms(4, augment=False) if val else None)
+    return Trainer(recipe, out, sets, Reporter(Console(quiet=True)))
+
+
+def _run(recipe: TrainConfig, out: Path, cuts: tuple[int, ...] = ()) -> tuple[list[Any], bytes]:
+    for i, cut in enumerate(cuts):
+        with pytest.raises(Stopped):
+            _trainer(recipe, out).run(resume=i > 0, stop_after=cut)
+    model = _trainer(recipe, out).run(resume=bool(cuts))
+    return _log(out, "step"), model.read_bytes()
+
+
+def _log(out: Path, type: str) -> list[Any]:
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    wanted = [e for e in entries if e["type"] == type]
+    for entry in wanted:
+        entry.pop("images_per_second", None)
+    return wanted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"log_every": 4, "loss": {"stride": 2, "class_weights": "log"}},
+        {"precision": "bf16", "ema": 0.0},
+        {"optimiser": {"kind": "sgd", "lr": 0.002}, "schedule": {"kind": "poly", "warmup": 0}},
+    ],
+    ids=["adamw", "windows", "bf16", "sgd"],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Cuts inside each stage and exactly at a stage's end; losses equal to the bit, and so is the model."""
+    recipe = _recipe(**changes)
+    whole = _run(recipe, tmp_path / "whole")
+    parts = _run(recipe, tmp_path / "parts", (3, 3, 2, 5))
+    assert len(whole[0]) == (16 if recipe.log_every == 1 else 6)
+    assert whole == parts
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    stages = [{"name": "shared", "steps": 2}]
+    first, _ = _run(_recipe(stages=stages), tmp_path / "a")
+    other, _ = _run(_recipe(stages=stages, seed=1), tmp_path / "b")
+    assert first[0]["losses"] != other[0]["losses"]
+
+
+def test_stages_lead_to_declared_paths(tmp_path: Path) -> None:
+    recipe = _recipe(val_images=4)
+    path = _trainer(recipe, tmp_path, val=True).run()
+    configs = {n: load_checkpoint(tmp_path / f"{n}.safetensors")[1].config for n in ("shared", "open", "paths")}
+    assert (configs["shared"].gate, configs["open"].gate) == ("single", "multi")
+    assert configs["open"].paths == {}
+    model, info = load_checkpoint(path)
+    assert info.config == configs["paths"]
+    assert set(info.config.paths) == {"semseg", "depth", "normals", "edge"}
+    assert all(len(bank) == 3 for task_path in info.config.paths.values() for bank in task_path)
+    _, trace = model.trace(FakeRooms().batch([0, 1])["image"])
+    for (task, block), routing in trace.routings.items():
+        allowed = info.config.path(task)[info.config.moe_blocks.index(block)]
+        assert set(routing.expert.flatten().tolist()) <= set(allowed)
+    evaluated = _log(tmp_path, "eval")
+    assert [e["stage"] for e in evaluated] == ["shared", "open", "paths"]
+    assert evaluated[0]["metrics"]["images"]["count"] == 4
+    usage = _log(tmp_path, "usage")
+    assert set(usage[0]["share"]) == {"shared"}
+    assert sum(usage[0]["share"]["shared"]["1"]) == pytest.approx(2, abs=1e-3)  # top-2: two experts per token
+    assert len(usage[-1]["share"]) == 4
+
+
+def test_the_loss_goes_down(tmp_path: Path) -> None:
+    recipe = _recipe(stages=[{"name": "shared", "steps": 30}], batch=8)
+    losses = [e["losses"]["loss"] for e in _run(recipe, tmp_path)[0]]
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+
+
+def test_init_carries_weights_over(tmp_path: Path) -> None:
+    _run(_recipe(stages=[{"name": "shared", "steps": 4}]), tmp_path / "a")
+    recipe = _recipe(stages=[{"name": "open", "steps": 1, "lr": 1e-12}], ema=0.0)
+    path = _trainer(recipe, tmp_path / "b").run(init=tmp_path / "a" / "model.safetensors")
+    before, after = load_checkpoint(tmp_path / "a" / "model.safetensors")[0], load_checkpoint(path)[0]
+    gate = before.state_dict()["backbone.blocks.1.mlp.gate.shared.w_gate"]
+    for task in after.config.task_names:
+        assert torch.equal(after.state_dict()[f"backbone.blocks.1.mlp.gate.{task}.w_gate"], gate)
+    wrong = _recipe(model={"dim": 48})
+    with pytest.raises(CheckpointError, match="differs from the recipe's model in dim"):
+        _trainer(wrong, tmp_path / "c").run(init=tmp_path / "a" / "model.safetensors")
+
+
+def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(tmp_path: Path) -> None:
+    recipe = _recipe()
+    with pytest.raises(CheckpointError, match="holds no run to resume"):
+        _trainer(recipe, tmp_path).run(resume=True)
+    with pytest.raises(Stopped):
+        _trainer(recipe, tmp_path).run(stop_after=1)
+    with pytest.raises(ConfigError, match="already holds a run; add --resume"):
+        _trainer(recipe, tmp_path).run()
+    with pytest.raises(ConfigError, match="batch, ema changed since this run began"):
+        _trainer(_recipe(batch=3, ema=0.5), tmp_path).run(resume=True)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        _trainer(recipe, tmp_path).run(resume=True)
+
+
+def test_the_old_state_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _recipe()
+    with pytest.raises(Stopped):
+        _trainer(recipe, tmp_path).run(stop_after=2)
+    before = (tmp_path / "state.safetensors").read_bytes()
+
+    def fail(fd: int) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            _trainer(recipe, tmp_path).run(resume=True, stop_after=1)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    with pytest.raises(Stopped, match="after 3 of 6"):
+        _trainer(recipe, tmp_path).run(resume=True, stop_after=1)
+
+
+def test_a_loss_that_blows_up_stops_the_run(tmp_path: Path) -> None:
+    recipe = _recipe(optimiser={"kind": "sgd", "lr": 10.0, "clip": 0.0}, schedule={"warmup": 0})
+    with pytest.raises(ConfigError, match=r"no longer finite in step .* lower optimiser\.lr"):
+        _trainer(recipe, tmp_path).run()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from rich.console import Console
+sys.path.insert(0, {here!r})
+from fake_rooms import FakeRooms
+from edgemtl.train.config import TrainConfig
+from edgemtl.train.loop import Sets, Stopped, Trainer
+from edgemtl.train.report import Reporter
+recipe = TrainConfig.model_validate_json(Path({recipe!r}).read_text())
+data = FakeRooms(11)
+try:
+    Trainer(recipe, Path({out!r}), Sets(data, data), Reporter(Console(file=sys.stdout))).run()
+except Stopped as e:
+    print(e, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_resumes(tmp_path: Path, number: signal.Signals) -> None:
+    recipe = _recipe(stages=[{"name": "shared", "steps": 100_000}], checkpoint_every=100_000)
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    out, here = tmp_path / "run", str(Path(__file__).parent)
+    program = PROGRAM.format(here=here, recipe=str(tmp_path / "recipe.json"), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        first = process.stdout.readline()  # the first loss line: training is under way
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.wait() == 130
+    assert first.startswith("shared 1/100000 loss")
+    assert "stopped in stage shared" in rest
+    done = len(_log(out, "step"))
+    assert done >= 1
+    with pytest.raises(Stopped, match=f"after {done + 1} of"):
+        _trainer(recipe, out).run(resume=True, stop_after=1)
+    assert [e["step"] for e in _log(out, "step")] == list(range(1, done + 2))
+
+
+def test_data_order() -> None:
+    """Every image once per epoch, in an order that depends on the epoch; short ends are skipped."""
+    seen, epochs = 0, {}
+    for _ in range(6):
+        epoch, indices = place(seen, 3, 10, seed=5)
+        epochs.setdefault(epoch, []).extend(indices)
+        seen = advance(seen, 3, 10)
+    assert set(epochs) == {0, 1}
+    assert all(len(set(ids)) == 9 for ids in epochs.values())
+    assert epochs[0] != epochs[1]
+    assert place(0, 3, 10, seed=6)[1] != place(0, 3, 10, seed=5)[1]
+    assert sorted(place(0, 99, 4, seed=0)[1]) == [0, 1, 2, 3]  # a batch larger than the set is the set

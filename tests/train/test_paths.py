@@ -1,0 +1,78 @@
+"""Ranking experts by routed weight, and what a declared path does to the routing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fake_rooms import FakeRooms
+
+from edgemtl.errors import ConfigError
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.train.paths import declare_paths, rank_experts, routed_weight
+from edgemtl.train.report import collapsed, expert_usage
+
+
+def test_rank_experts() -> None:
+    weight = torch.tensor([[0.1, 3.0, 2.0, 3.0], [0.0, 0.0, 1.0, 0.0]])
+    assert rank_experts(weight) == [(1, 3, 2, 0), (2, 0, 1, 3)]  # ties: the lower index first
+
+
+def test_routed_weight_is_the_sum_of_scores() -> None:
+    torch.manual_seed(0)
+    model, data = MultiTaskViT(preset("micro")).train(), FakeRooms(6, augment=False)
+    weight = routed_weight(model, data, images=6, batch=4)
+    assert model.training
+    _, trace = model.eval().trace(data.batch(range(6))["image"])
+    for which, block in enumerate(model.config.moe_blocks):
+        routing = trace.routings["depth", block]
+        want = [float(routing.score[routing.expert == e].detach().sum()) for e in range(model.config.experts)]
+        assert weight["depth"][which].tolist() == pytest.approx(want, rel=1e-4)
+
+
+def test_a_declared_path_holds_the_favourites_and_nothing_else_is_chosen() -> None:
+    torch.manual_seed(1)
+    model, data = MultiTaskViT(preset("micro")).eval(), FakeRooms(6, augment=False)
+    weight = routed_weight(model, data)
+    config = declare_paths(model, data, 3)
+    assert set(config.paths) == set(model.config.task_names)
+    for task, path in config.paths.items():
+        for which, bank in enumerate(path):
+            inside = weight[task][which][list(bank)].min()
+            outside = weight[task][which][[e for e in range(6) if e not in bank]].max()
+            assert len(bank) == 3
+            assert inside >= outside
+    masked = MultiTaskViT(config)
+    masked.load_state_dict(model.state_dict())
+    _, trace = masked.eval().trace(data.batch(range(6))["image"])
+    for (task, block), routing in trace.routings.items():
+        which = config.moe_blocks.index(block)
+        assert set(routing.expert.unique().tolist()) <= set(config.paths[task][which])
+
+
+def test_paths_that_cannot_be() -> None:
+    data = FakeRooms(2)
+    with pytest.raises(ConfigError, match="to_multi_gate"):
+        declare_paths(MultiTaskViT(preset("micro", gate="single")), data, 3)
+    for count in (1, 7):
+        with pytest.raises(ConfigError, match=r"give 2 \(top_k\) to 6"):
+            declare_paths(MultiTaskViT(preset("micro")), data, count)
+
+
+def test_collapse_is_reported_for_experts_of_the_path_only() -> None:
+    bank = ((0, 1, 2), (0, 1, 2))
+    config = preset("micro", paths={"depth": bank})
+    share = {"depth": {"1": [1.0, 0.996, 0.004, 0, 0, 0], "3": [1.0, 0.9, 0.1, 0, 0, 0]}}
+    warnings = collapsed(share, config)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("depth, block 1")
+    assert warnings[0].endswith("expert(s) 2")
+
+
+def test_usage_counts_choices() -> None:
+    torch.manual_seed(0)
+    model = MultiTaskViT(preset("micro")).eval()
+    _, trace = model.trace(FakeRooms().batch([0])["image"], ["depth"])
+    usage = expert_usage(trace.routings, model.config)
+    chosen = trace.routings["depth", 3].expert
+    want = [float((chosen == e).sum()) / len(chosen) for e in range(6)]
+    assert usage["depth"]["3"] == pytest.approx(want, abs=1e-5)
