@@ -1,0 +1,279 @@
+"""Opening a bundle: the file is taken for hostile, and everything is checked before anything is mapped.
+
+What `Bundle.open` checks: that it is a regular file; every byte of the container (`container.parse`); the manifest
+against its schema; that members and manifest name the same files with the same sizes; that the headers of the weights
+members list exactly the tensors that the model needs; that every weight a program asks for is one of them.
+
+The manifest is guarded by its CRC-32, every other member by its SHA-256. Programs and goldens are hashed whenever
+they are read. Weights are not, because reading all of them would make all of them resident, which is what a bundle
+exists to avoid: `check=True` and `edgemtl verify` do it.
+
+A hash tells that a file is whole, not who made it. A bundle holds native code: load only bundles you trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pydantic_core
+from pydantic import ValidationError
+
+from edgemtl.bundle import container, layout, tensors
+from edgemtl.bundle.container import Entry
+from edgemtl.bundle.manifest import SCHEMA_VERSION, Manifest
+from edgemtl.bundle.tensors import Place
+from edgemtl.errors import BundleError
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 4 << 20
+MAX_PROGRAM = 1 << 30
+MAX_GOLDEN = 1 << 28
+_CHUNK = 1 << 20
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Bundle:
+    """An open bundle: `manifest`, and `parts[part][tensor]`, the place of every weight in the file.
+
+    The file stays open, so replacing it under its name does no harm; cutting it short in place does, as with every
+    mapped file. Use it as a context manager or call `close`.
+    """
+
+    manifest: Manifest
+
+    def __init__(self, path: Path, fd: int) -> None:
+        """Use `Bundle.open`, which also checks the file. `fd` belongs to the bundle from here on."""
+        self.path, self._fd, self.size = path, fd, 0
+        self.entries: dict[str, Entry] = {}
+        self.parts: dict[str, dict[str, Place]] = {}
+
+    def __del__(self) -> None:
+        self.close()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, check: bool = False) -> Self:
+        """Open and check the bundle at `path`; with `check`, also the SHA-256 of every member.
+
+        Raises BundleError, one sentence that begins with the path, for any file that is not a sound bundle.
+        """
+        path = Path(path)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
+        except FileNotFoundError:
+            raise BundleError(f"{path}: there is no such file") from None
+        except (OSError, ValueError) as e:
+            raise BundleError(f"{path}: cannot be opened: {getattr(e, 'strerror', None) or e}") from None
+        bundle = cls(path, fd)
+        try:
+            bundle._load()
+            if check and (bad := bundle.damaged()):
+                raise BundleError(f"is damaged: {', '.join(bad)} differ from their SHA-256")
+        except BaseException as e:
+            bundle.close()
+            if isinstance(e, BundleError):
+                raise BundleError(f"{path}: {e}") from None
+            if isinstance(e, OSError):
+                raise BundleError(f"{path}: cannot be read: {e.strerror}") from None
+            raise
+        return bundle
+
+    @property
+    def fd(self) -> int:
+        """The open file's descriptor; raises BundleError after `close`."""
+        if self._fd < 0:
+            raise BundleError(f"{self.path}: the bundle has been closed")
+        return self._fd
+
+    def read(self, name: str, most: int = MAX_PROGRAM) -> bytes:
+        """The bytes of member `name`, after checking its SHA-256. Raises BundleError where they differ."""
+        if self.entries[name].size > most:
+            raise BundleError(f"{self.path}: member {name!r} has more than the {most >> 20} MiB it may have")
+        digest, chunks = hashlib.sha256(), []
+        for chunk in self._chunks(name):
+            digest.update(chunk)
+            chunks.append(chunk)
+        if digest.hexdigest() != self._listed[name].sha256:
+            raise BundleError(f"{self.path}: member {name!r} is damaged: it differs from its SHA-256")
+        return b"".join(chunks)
+
+    def tensor(self, part: str, name: str) -> Array:
+        """A copy of one weight, float32 in the shape the file gives it; not hashed."""
+        place = self.parts[part][name]
+        return np.frombuffer(bytearray(self._pread(place.offset, place.size)), "<f4").reshape(place.shape)
+
+    def golden(self) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        """Inputs {"0": [1, 3, H, W], …} and expected outputs {task: {"0": [channels, h, w], …}}; hashed.
+
+        Raises BundleError where the bundle has no goldens, or goldens that do not fit the model.
+        """
+        golden, config = self.manifest.golden, self.manifest.model
+        if golden is None:
+            raise BundleError(f"{self.path}: holds no golden inputs and outputs")
+        names = {str(i) for i in range(golden.count)}
+        inputs = self._golden(golden.inputs, names, (1, 3, *config.image_size))
+        outputs = {}
+        for task, name in golden.outputs.items():
+            if task not in config.task_names:
+                raise BundleError(f"{self.path}: has goldens of {task!r}, which is no task of its model")
+            outputs[task] = self._golden(name, names, (config.task(task).channels, *config.map_size))
+        return inputs, outputs
+
+    def damaged(self) -> list[str]:
+        """Names of the members whose bytes differ from their SHA-256 or CRC-32. Reads the whole file."""
+        bad = []
+        for member in self.manifest.members:
+            digest, crc = hashlib.sha256(), 0
+            for chunk in self._chunks(member.name):
+                digest.update(chunk)
+                crc = zlib.crc32(chunk, crc)
+            if digest.hexdigest() != member.sha256 or crc != self.entries[member.name].crc:
+                bad.append(member.name)
+        return bad
+
+    def close(self) -> None:
+        """Close the file; calling it again does nothing. Mappings made from it live on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load(self) -> None:
+        """Check everything but the weights' bytes, and fill in the attributes."""
+        info = os.fstat(self._fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise BundleError("is a folder, not a bundle file" if stat.S_ISDIR(info.st_mode) else "is no regular file")
+        if info.st_size == 0:
+            raise BundleError("is empty")
+        self.size = info.st_size
+        self._peek()
+        self.entries = container.parse(self._pread, self.size)
+        self.manifest = self._manifest()
+        self._listed = {m.name: m for m in self.manifest.members}
+        self._check_members()
+        self.parts = self._weights()
+        self._check_parameters()
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes at `offset`; raises BundleError where the file has become shorter."""
+        if offset + size > self.size:
+            raise BundleError("names places beyond its end")
+        data = os.pread(self.fd, size, offset)
+        while len(data) < size:
+            more = os.pread(self.fd, size - len(data), offset + len(data))
+            if not more:
+                raise BundleError("became shorter while it was being read")
+            data += more
+        return data
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        entry = self.entries[name]
+        for at in range(0, entry.size, _CHUNK):
+            yield self._pread(entry.offset + at, min(_CHUNK, entry.size - at))
+
+    def _peek(self) -> None:
+        """Another kind of zip is better called so than damaged."""
+        head = self._pread(0, min(self.size, 99))
+        if head.startswith(container.LOCAL) and not head[30:].startswith(MANIFEST.encode()):
+            hint = "; it looks like a PyTorch checkpoint: see edgemtl compile --help" if b".pkl" in head else ""
+            raise BundleError(f"is a zip whose first member is not {MANIFEST}, so no edgemtl bundle{hint}")
+
+    def _manifest(self) -> Manifest:
+        first = next(iter(self.entries.values()))
+        if first.name != MANIFEST:
+            raise BundleError(f"is a zip whose first member is not {MANIFEST}, so no edgemtl bundle")
+        if first.size > MAX_MANIFEST:
+            raise BundleError(f"its manifest has more than the {MAX_MANIFEST >> 20} MiB it may have")
+        text = self._pread(first.offset, first.size)
+        if zlib.crc32(text) != first.crc:
+            raise BundleError("its manifest is damaged: it differs from its CRC-32")
+        try:
+            head = pydantic_core.from_json(text, allow_inf_nan=False)
+        except ValueError:
+            raise BundleError("its manifest is not JSON") from None
+        if not isinstance(head, dict) or head.get("format") != "edgemtl-bundle":
+            raise BundleError("its manifest is not that of an edgemtl bundle")
+        version = head.get("schema_version")
+        if type(version) is not int or version < 1:
+            raise BundleError("its manifest has no schema version")
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"was made by a newer edgemtl (its schema version is {version}, this edgemtl reads up to"
+                f" {SCHEMA_VERSION}): upgrade with pip install --upgrade edgemtl"
+            )
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as e:
+            raise BundleError(f"its manifest is wrong: {_sentence(e)}") from None
+
+    def _check_members(self) -> None:
+        held = {name: e.size for name, e in self.entries.items() if name != MANIFEST}
+        listed = {m.name: m.size for m in self.manifest.members}
+        for name in (*held, *listed):
+            if name not in held or name not in listed:
+                raise BundleError(f"member {name!r} is {'not in the manifest' if name in held else 'missing'}")
+            if held[name] != listed[name]:
+                raise BundleError(f"member {name!r} has {held[name]} bytes, the manifest says {listed[name]}")
+
+    def _weights(self) -> dict[str, dict[str, Place]]:
+        """The places of all weights, which must be those that the model's configuration asks for."""
+        wanted: dict[str, dict[str, int]] = {part: {} for part in self.manifest.weights}
+        for entry in layout.entries(self.manifest.model):
+            wanted[entry.part][entry.tensor] = 4 * entry.size
+        parts = {}
+        for part, name in self.manifest.weights.items():
+            member = self.entries[name]
+            try:
+                found = tensors.places(self._pread, member.offset, member.size)
+                for tensor in (*wanted[part], *found):
+                    if tensor not in found or tensor not in wanted[part]:
+                        raise BundleError(f"tensor {tensor!r} is {'unknown' if tensor in found else 'missing'}")
+                    place, size = found[tensor], wanted[part][tensor]
+                    if place.shape != (size // 4,):
+                        raise BundleError(f"tensor {tensor!r} has shape {place.shape}, the model needs {(size // 4,)}")
+            except BundleError as e:
+                raise BundleError(f"member {name!r}: {e}") from None
+            parts[part] = found
+        return parts
+
+    def _check_parameters(self) -> None:
+        for program in self.manifest.programs:
+            for name, function in program.functions.items():
+                for ref in function.params:
+                    part, tensor = ref.split(":")
+                    if tensor not in self.parts[part]:
+                        raise BundleError(f"function {name!r} for {program.target} uses {ref}, which is missing")
+
+    def _golden(self, name: str, names: set[str], shape: tuple[int, ...]) -> dict[str, Array]:
+        data = self.read(name, MAX_GOLDEN)
+        try:
+            found = tensors.places(lambda offset, size: data[offset : offset + size], 0, len(data))
+        except BundleError as e:
+            raise BundleError(f"{self.path}: member {name!r}: {e}") from None
+        if set(found) != names or any(p.shape != shape for p in found.values()):
+            raise BundleError(f"{self.path}: member {name!r} does not hold {len(names)} tensors of shape {shape}")
+        return {n: np.frombuffer(data, "<f4", p.size // 4, p.offset).reshape(shape).copy() for n, p in found.items()}
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic, in printable characters."""
+    first, count = error.errors(include_url=False, include_context=False)[0], error.error_count()
+    where = ".".join(str(part) for part in first["loc"]) or "manifest"
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    text = f"{where[:100]}: {first['msg'][:300]}{more}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
