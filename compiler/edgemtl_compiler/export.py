@@ -1,0 +1,81 @@
+"""From a PyTorch model to exported graphs: the shared prefix, and per task what is left of its slice.
+
+MoE layers are two opaque nodes in these graphs, `edgemtl::route` and `edgemtl::experts` (edgemtl/model/moe.py).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CompileError
+from edgemtl.model.vit import MultiTaskViT
+from edgemtl_compiler.patterns import PREFIX
+
+
+class _Prefix(nn.Module):
+    def __init__(self, model: MultiTaskViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.prefix(image)
+
+
+class _Suffix(nn.Module):
+    def __init__(self, model: MultiTaskViT, task: str) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.suffix(tokens, self.task)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One function's graph. `keys` maps the graph's parameter names to keys of the model's state."""
+
+    name: str
+    program: ExportedProgram
+    keys: dict[str, str]
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+def check_config(config: ModelConfig) -> None:
+    """Raises CompileError, naming the setting, for a shape that the kernels do not cover."""
+    head = config.dim // config.heads
+    if config.gate == "single":
+        raise CompileError("a model with one shared gate has no task paths to compile; convert it with to_multi_gate")
+    for what, value in (("dim / heads", head), ("dim", config.dim), ("head_dim", config.head_dim)):
+        if value % 16:
+            raise CompileError(f"{what} is {value}; the kernels need a multiple of 16")
+
+
+def export_prefix(model: MultiTaskViT) -> Exported:
+    """Image to tokens: all that no task changes."""
+    config = model.config
+    return _export(PREFIX, _Prefix(model), (1, 3, *config.image_size), (1, config.tokens, config.dim))
+
+
+def export_task(piece: MultiTaskViT) -> Exported:
+    """Tokens to the raw map, of a slice: a model that holds one task's gates, experts and head alone."""
+    config = piece.config
+    (task,) = config.tasks
+    return _export(
+        task.name, _Suffix(piece, task.name), (1, config.tokens, config.dim), (1, task.channels, *config.map_size)
+    )
+
+
+def _export(name: str, module: nn.Module, shape: tuple[int, ...], output: tuple[int, ...]) -> Exported:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own deprecations; nothing a caller could act on
+        program = torch.export.export(module.eval(), (torch.zeros(shape),))
+    prefix = "model."
+    keys = {arg: key.removeprefix(prefix) for arg, key in program.graph_signature.inputs_to_parameters.items()}
+    return Exported(name, program, keys, shape, output)

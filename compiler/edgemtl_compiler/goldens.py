@@ -1,0 +1,87 @@
+"""The inputs that a bundle is checked with for the rest of its life, and what PyTorch's full model answers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgemtl.bundle.layout import Array
+from edgemtl.bundle.manifest import Preprocess
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CompileError
+from edgemtl.model.vit import MultiTaskViT
+from edgemtl.preprocess import Preprocessor
+
+SEED = 20261121
+COUNT = 2
+SLICE_TOLERANCE = 1e-5  # a slice does the same sums as the full model, in another order at most
+
+Outputs = dict[str, dict[str, Array]]
+
+
+def default_images(config: ModelConfig) -> list[NDArray[np.uint8]]:
+    """Synthetic rooms where they can be rendered, else smooth coloured noise; the same on every machine."""
+    height, width = config.image_size
+    if importlib.util.find_spec("embreex") and min(height, width) >= 16 and max(height, width) <= 2048:
+        from edgemtl.data.rooms.write import RoomSet, make_view
+
+        rooms = RoomSet(seed=SEED, count=COUNT, height=height, width=width)
+        return [make_view(rooms, i).rgb for i in range(COUNT)]
+    rng = np.random.default_rng(SEED)
+    small = [rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), np.uint8) for _ in range(COUNT)]
+    return [np.asarray(cv2.resize(s, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8) for s in small]
+
+
+def inputs(config: ModelConfig, settings: Preprocess, images: Sequence[NDArray[np.uint8]] | None) -> dict[str, Array]:
+    """Network inputs [1, 3, H, W] by number, of RGB frames."""
+    prepare = Preprocessor(config, settings)
+    return {str(i): prepare(frame, "rgb")[0].copy() for i, frame in enumerate(images or default_images(config))}
+
+
+def outputs(model: MultiTaskViT, slices: Mapping[str, MultiTaskViT], given: Mapping[str, Array]) -> Outputs:
+    """The full model's raw maps [channels, h, w] by task and number. Raises CompileError if a slice disagrees."""
+    out: Outputs = {task: {} for task in model.config.task_names}
+    with torch.no_grad(), _one_thread():
+        for name, image in given.items():
+            for task, value in model(torch.from_numpy(image)).items():
+                out[task][name] = value[0].numpy().copy()
+        for task, piece in slices.items():
+            for name, image in given.items():
+                got = piece(torch.from_numpy(image))[task][0].numpy()
+                check(f"the PyTorch slice of {task!r}", got, out[task][name], SLICE_TOLERANCE)
+    return out
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: sums in one order everywhere, and faster on a machine that is also compiling."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def error(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """max |got - want| / max |want|; infinite where the values are not finite or the shapes differ."""
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - want).max() / max(float(np.abs(want).max()), 1e-12))
+
+
+def check(what: str, got: NDArray[Any], want: NDArray[Any], tolerance: float) -> float:
+    """The relative error. Raises CompileError when it is above `tolerance`."""
+    found = error(got, want)
+    if not found <= tolerance:
+        raise CompileError(
+            f"{what} differs from PyTorch by {found:.1e} of the largest value; {tolerance:.0e} is allowed"
+        )
+    return found

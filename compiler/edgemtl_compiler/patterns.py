@@ -1,0 +1,236 @@
+"""What to look for in an exported graph and which kernel takes its place: the rewrite rules, free of TVM.
+
+A pattern is a name (any value; the same one wherever the name recurs) or an operator over patterns. A rule's `emit`
+gets the match and returns the kernel call, or None to leave that place alone. Kernels are those of kernels/exports.cc;
+weights are named by the entries of edgemtl/bundle/layout.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgemtl.bundle.layout import Entry, entries
+from edgemtl.config import ModelConfig
+
+PREFIX = "prefix"  # the function that all tasks share; every other function is called by its task's name
+
+Handle = Any  # a value of the graph; only the adapter looks into it
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A call of Relax's operator `name`."""
+
+    name: str
+    args: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Custom:
+    """A call of one of this package's own PyTorch operators (edgemtl/model/moe.py)."""
+
+    name: str
+    args: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """One part of a value that has several."""
+
+    of: Pattern
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Several values as one."""
+
+    parts: tuple[Pattern, ...]
+
+
+Pattern = str | Op | Custom | Field | Group
+
+
+class Match(Protocol):
+    """One place where a pattern was found."""
+
+    def __getitem__(self, name: str) -> Handle: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def ints(self, name: str) -> tuple[int, ...]:
+        """The values of a constant argument."""
+
+    def entry(self, *names: str) -> Entry:
+        """The weight tensor that these parameters of the graph are packed into. Raises CompileError."""
+
+    def weight(self, ref: str) -> Handle:
+        """The packed weight called `ref`, which becomes a parameter of the program."""
+
+    def call(self, kernel: str, args: Iterable[Handle | float | tuple[int, ...]], *shape: int) -> Handle:
+        """A call of `kernel`, whose output is like the matched place's, or has the given shape."""
+
+
+Emit = Callable[[Match, ModelConfig, str], Handle | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    pattern: Pattern
+    emit: Emit
+
+
+def op(name: str, *args: Pattern) -> Op:
+    return Op(f"relax.{name}", args)
+
+
+def _linear(x: Pattern) -> Op:
+    return op("add", op("matmul", x, op("permute_dims", "w")), "b")
+
+
+def _conv(x: Pattern, w: str, b: str) -> Op:
+    return op("add", op("nn.conv2d", x, w), op("reshape", b, f"_{b}"))
+
+
+def _simple(kernel: str, *more: str) -> Emit:
+    """The kernel over x, the packed weight, and `more` of the match's values."""
+
+    def emit(m: Match, config: ModelConfig, task: str) -> Handle:
+        return m.call(kernel, [m["x"], m.weight(m.entry("w", "b").ref), *(m[name] for name in more)])
+
+    return emit
+
+
+def _embed_pattern() -> Pattern:
+    patches = op("permute_dims", op("reshape", _conv("x", "w", "b"), "_1"))
+    return op("add", op("concat", Group((op("broadcast_to", "cls", "_2"), patches))), "pos")
+
+
+def _embed(m: Match, config: ModelConfig, task: str) -> Handle:
+    weights = [m.weight(m.entry(*names).ref) for names in (("w", "b"), ("cls",), ("pos",))]
+    return m.call("patch_embed", [m["x"], *weights, config.patch])
+
+
+def _attention_pattern() -> Pattern:
+    qkv = op("split", op("permute_dims", op("reshape", "qkv", "_1")))
+    q, k, v = (op("permute_dims", op("squeeze", Field(qkv, i))) for i in range(3))
+    heads = op("permute_dims", op("permute_dims", op("nn.attention", q, k, v)))
+    return op("reshape", heads, "_2")
+
+
+def _attention(m: Match, config: ModelConfig, task: str) -> Handle:
+    return m.call("attention", [m["qkv"], config.heads])
+
+
+def _head_pattern() -> Pattern:
+    tiles = op("permute_dims", op("reshape", "x", "_1"))
+    x: Pattern = op("permute_dims", op("reshape", tiles, "_2"))
+    for i in (0, 1):
+        x = op("add", x, _conv(op("nn.gelu", _conv(x, f"dw{i}", f"db{i}")), f"pw{i}", f"pb{i}"))
+    return _conv(x, "w", "b")
+
+
+def _head(m: Match, config: ModelConfig, task: str) -> Handle:
+    """The map stays as the projection left it, one tile of pixels per token, until the last kernel writes it out."""
+    tiles = (*config.grid, config.patch // config.head_stride, config.head_dim)
+    x = m["x"]
+    for i in (0, 1):
+        taps, mix = (m.weight(m.entry(f"{kind}w{i}", f"{kind}b{i}").ref) for kind in "dp")
+        x = m.call("separable_step", [x, taps, mix, tiles], *m.shape("x"))
+    return m.call("to_map", [x, m.weight(m.entry("w", "b").ref), tiles])
+
+
+def _norm(m: Match, config: ModelConfig, task: str) -> Handle:
+    return m.call("layernorm", [m["x"], m.weight(m.entry("w", "b").ref), config.norm_eps])
+
+
+def _norm_of_patches(m: Match, config: ModelConfig, task: str) -> Handle | None:
+    """The kernel leaves out leading rows, so the slice must be all but the class token: axis 1, from 1, step 1."""
+    wanted = all(m.ints(name) == (1,) for name in ("axes", "begin", "strides"))
+    return _norm(m, config, task) if wanted else None
+
+
+def _route(m: Match, config: ModelConfig, task: str) -> Handle | None:
+    """The bundle's gate has a column for every expert that the whole model holds; only the path's count."""
+    gate = m.entry("gate")
+    which = config.moe_blocks.index(int(gate.tensor.split(".")[1]))
+    held, path = config.held[which], config.path(task)[which]
+    if m.shape("gate") != (config.dim, len(path)):
+        return None
+    columns = tuple(held.index(e) for e in path)
+    return m.call("route", [m["x"], m.weight(gate.ref), len(held), columns, int(config.renormalise)])
+
+
+def _experts(m: Match, config: ModelConfig, task: str) -> Handle | None:
+    """One parameter per expert of the task's path, by its global id."""
+    part = m.entry("w1", "b1", "w2", "b2").part
+    path = config.path(task)[config.moe_blocks.index(int(part.split(".")[1]))]
+    if m.shape("w1") != (len(path), config.expert_hidden, config.dim):
+        return None
+    weights = [m.weight(f"{part}:{expert}") for expert in path]
+    return m.call("experts", [m["x"], m["index"], m["score"], m["residual"], config.expert_hidden, *weights])
+
+
+_BANK = ("x", "index", "score", "residual", "w1", "b1", "w2", "b2")
+_PATCHES = op("strided_slice", "x", "axes", "begin", "end", "strides")
+
+# In this order: a rule relies on those before it having taken their places.
+RULES = (
+    Rule("patch embedding", _embed_pattern(), _embed),
+    Rule("attention", _attention_pattern(), _attention),
+    Rule("gate", Custom("route", ("x", "gate")), _route),
+    Rule("expert bank", Custom("experts", _BANK), _experts),
+    Rule("head", _head_pattern(), _head),
+    Rule("linear with GELU", op("nn.gelu", _linear("x")), _simple("linear_gelu")),
+    Rule("linear with residual", op("add", "residual", _linear("x")), _simple("linear_residual", "residual")),
+    Rule("linear", _linear("x"), _simple("linear")),
+    Rule("head normalisation", op("nn.layer_norm", _PATCHES, "w", "b"), _norm_of_patches),
+    Rule("normalisation", op("nn.layer_norm", "x", "w", "b"), _norm),
+)
+
+
+def expected_matches(config: ModelConfig, function: str) -> dict[str, int]:
+    """How often each rule must have matched in a function of a model of this shape; other rules never."""
+    if function == PREFIX:
+        attended, dense = min(2, config.depth), 1
+        return {
+            "patch embedding": 1,
+            "attention": attended,
+            "linear": attended,
+            "linear with residual": attended + dense,
+            "linear with GELU": dense,
+            "normalisation": attended + dense,
+        }
+    attended, sparse = max(0, config.depth - 2), len(config.moe_blocks)
+    dense = config.depth - 1 - sparse
+    return {
+        "attention": attended,
+        "linear": attended,
+        "linear with residual": attended + dense,
+        "linear with GELU": dense + 1,
+        "normalisation": attended + dense + sparse,
+        "gate": sparse,
+        "expert bank": sparse,
+        "head": 1,
+        "head normalisation": 1,
+    }
+
+
+def expected_params(config: ModelConfig, function: str) -> tuple[str, ...]:
+    """References of all the weights that a function must take, in the order of its parameters."""
+    embedding = ("patch_embed", "cls_token", "pos_embed", "blocks.0.", "blocks.1.norm1", "blocks.1.attn.")
+    refs = []
+    for entry in entries(config):
+        if entry.part == "trunk":
+            wanted = entry.tensor.startswith(embedding) == (function == PREFIX)
+        elif entry.kind == "expert" and function != PREFIX:
+            block = int(entry.part.split(".")[1])
+            wanted = int(entry.tensor) in config.path(function)[config.moe_blocks.index(block)]
+        else:
+            wanted = entry.part == f"task.{function}"
+        if wanted:
+            refs.append(entry.ref)
+    return tuple(refs)

@@ -1,0 +1,214 @@
+"""`compile_bundle` as a whole: what is in the file, tasks left out, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgemtl.bundle.manifest import Preprocess
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BundleError, CheckpointError, CompileError, EdgeMTLError, TaskError
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import save_checkpoint
+from edgemtl_compiler import bundle as compiling
+from edgemtl_compiler import compile_bundle, export, goldens, onnx_export, program, targets, toolchain
+from edgemtl_compiler.targets import Target
+
+
+def test_the_manifest_says_what_was_built(bundle: Path, micro: Any) -> None:
+    with Bundle.open(bundle) as opened:
+        manifest = opened.manifest
+    cpu = next(p for p in manifest.programs if p.backend == program.BACKEND)
+    target = targets.resolve("cpu")
+    assert (cpu.target, cpu.needs, cpu.machine) == (target.name, target.needs, target.machine)
+    assert set(cpu.functions) == {"prefix", *micro.config.task_names}
+    assert cpu.functions["prefix"].input == (1, 3, 32, 64)
+    assert cpu.functions["prefix"].output == cpu.functions["depth"].input == (1, 9, 32)
+    assert cpu.functions["depth"].output == (1, 1, 8, 16)
+    assert set(cpu.built_with) == {"apache-tvm", "apache-tvm-ffi", "torch", "c++"}
+    onnx = next(p for p in manifest.programs if p.backend == onnx_export.BACKEND)
+    assert set(onnx.functions) == set(micro.config.task_names)
+    assert onnx.functions["depth"].input == (1, 3, 32, 64)
+    assert not onnx.functions["depth"].params
+    assert manifest.golden is not None
+    assert manifest.golden.count == 2
+
+
+def test_some_tasks_alone(micro: Any, tmp_path: Path) -> None:
+    """Experts that no kept task may choose are left out, and the outputs stay the same."""
+    built = compile_bundle(
+        micro.model, tmp_path / "two.edgemtl", tasks=("normals", "depth"), preprocess=Preprocess(fill=3)
+    )
+    assert max(built.errors[targets.resolve("cpu").name].values()) < 2e-6
+    with Bundle.open(built.path) as opened:
+        config = opened.manifest.model
+        assert opened.manifest.preprocess.fill == 3
+        assert set(opened.parts["experts.1"]) == {"0", "2", "3", "4", "5"}
+    assert config.task_names == ("depth", "normals")  # in the model's order
+    assert config.slots == ((0, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5))
+    assert config.paths == {t: micro.config.paths[t] for t in ("depth", "normals")}
+    smaller = compiling.subset(micro.model, ("depth", "normals"))
+    for number, image in micro.inputs.items():
+        with torch.inference_mode():
+            for task, value in smaller(torch.from_numpy(image)).items():
+                np.testing.assert_allclose(value[0], micro.outputs[task][number], rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_given_is_left_as_it_was(tmp_path: Path) -> None:
+    model = MultiTaskViT(preset("micro", depth=2)).double().train()
+    compile_bundle(model, tmp_path / "m.edgemtl", tasks=("depth",))
+    assert model.training
+    assert next(model.parameters()).dtype == torch.float64
+
+
+def test_a_checkpoint_file(micro: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """Through the command line, with its origin; the figures are printed for people and as JSON."""
+    save_checkpoint(tmp_path / "micro.safetensors", micro.model, origin="random weights")
+    out = tmp_path / "micro.edgemtl"
+    said = cli(
+        "compile", tmp_path / "micro.safetensors", "--tasks", "depth, edge", "--letterbox", "--name", "x1", "-o", out
+    )
+    assert said.code == 0, said.err
+    assert "largest relative error: depth" in said.out
+    with Bundle.open(out) as opened:
+        manifest = opened.manifest
+    assert (manifest.name, manifest.origin, manifest.preprocess.mode) == ("x1", "random weights", "letterbox")
+    assert manifest.model.task_names == ("depth", "edge")
+    said = cli("compile", tmp_path / "micro.safetensors", "--tasks", "depth", "--json", "-o", out)
+    assert '"max_relative_error"' in said.out
+
+
+class TestErrors:
+    """One sentence, exit code 2, and no file left behind."""
+
+    @pytest.fixture
+    def fails(self, micro: Any, tmp_path: Path) -> Callable[..., str]:
+        def call(error: type[EdgeMTLError] = CompileError, model: Any = None, **arguments: Any) -> str:
+            with pytest.raises(error) as caught:
+                compile_bundle(micro.model if model is None else model, tmp_path / "x.edgemtl", **arguments)
+            assert not list(tmp_path.iterdir())
+            assert "\n" not in str(caught.value)
+            return str(caught.value)
+
+        return call
+
+    def test_targets(self, fails: Any) -> None:
+        assert "there is no target 'gpu'; choose cpu, onnx or one of" in fails(targets=("cpu", "gpu"))
+        assert "no target was asked for" in fails(targets=())
+
+    def test_tasks(self, fails: Any) -> None:
+        assert "there is no task 'sleep'; this model has semseg" in fails(TaskError, tasks=("sleep",))
+        assert "no task was asked for" in fails(TaskError, tasks=())
+
+    def test_name(self, fails: Any) -> None:
+        assert "'a/b' cannot be a bundle's name" in fails(name="a/b")
+
+    def test_checkpoint(self, fails: Any) -> None:
+        assert "there is no checkpoint" in fails(CheckpointError, model="nothing.safetensors")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"dim": 48}, "dim / heads is 24; the kernels need a multiple of 16"),
+            ({"head_dim": 24}, "head_dim is 24"),
+            ({"gate": "single"}, "to_multi_gate"),
+        ],
+    )
+    def test_shapes_that_no_kernel_covers(self, fails: Any, changes: dict[str, Any], message: str) -> None:
+        assert message in fails(model=MultiTaskViT(preset("micro", **changes)))
+
+    def test_folder(self, micro: Any, tmp_path: Path) -> None:
+        with pytest.raises(CompileError, match="there is no folder"):
+            compile_bundle(micro.model, tmp_path / "no" / "x.edgemtl")
+
+    def test_full_disk(self, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from edgemtl.bundle import writer
+
+        def full(path: Path, image: Any) -> None:
+            path.write_bytes(b"part")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(writer, "_store", full)
+        assert "No space left on device" in fails(BundleError, tasks=("depth",))
+
+    def test_a_wrong_program_is_not_written(self, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = program.Runner.__call__
+        monkeypatch.setattr(program.Runner, "__call__", lambda self, arrays: right(self, arrays) * np.float32(1.001))
+        assert "program of 'depth' differs from PyTorch by" in fails(tasks=("depth",))
+
+    def test_no_compiler(self, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
+        assert "apt-get install g++" in fails()
+
+    def test_a_failing_compiler(self, tmp_path: Path) -> None:
+        broken = Target("broken", "x86_64", ("no-such-feature",))
+        with pytest.raises(CompileError, match="compiling the kernels for broken failed: .*no-such-feature"):
+            toolchain.compile_kernels(broken, (), tmp_path / "x.o")
+
+    def test_tvm_is_missing_or_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from edgemtl_compiler import tvm_adapter
+
+        monkeypatch.setattr(tvm_adapter, "version", lambda name: "0.31.0")
+        with pytest.raises(CompileError, match=r"apache-tvm 0.31.0 is not 0.27.x, which this compiler needs"):
+            tvm_adapter.versions()
+
+        def missing(name: str) -> str:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(tvm_adapter, "version", missing)
+        with pytest.raises(CompileError, match="apache-tvm is not installed"):
+            tvm_adapter.versions()
+
+    def test_cli(self, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        said = cli("compile", tmp_path / "no.safetensors", "-o", tmp_path / "x.edgemtl")
+        assert (said.code, said.out) == (2, "")
+        assert "there is no checkpoint" in said.err
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        said = cli("compile", tmp_path / "no.safetensors", "-o", tmp_path / "x.edgemtl")
+        assert said.code == 2
+        assert "torch, tvm, onnx, onnxscript not installed" in said.err
+
+
+def test_cpu_means_the_best_that_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    for features, want in ((targets.AVX512.needs, targets.AVX512), (targets.AVX2.needs, targets.AVX2)):
+        monkeypatch.setattr(targets.cpu, "features", lambda features=features: frozenset(features))
+        assert targets.resolve("cpu") is want
+    monkeypatch.setattr(targets.cpu, "features", frozenset)
+    with pytest.raises(CompileError, match="no CPU target runs on this x86_64 machine"):
+        targets.resolve("cpu")
+
+
+def test_default_golden_images_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = preset("micro")
+    monkeypatch.setattr(goldens.importlib.util, "find_spec", lambda name: None)  # without the renderer
+    first, again = goldens.default_images(config), goldens.default_images(config)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[0].shape == (32, 64, 3)
+    assert first[0].std() > 20
+
+
+def test_a_slice_that_disagrees_stops_the_build(micro: Any) -> None:
+    wrong = micro.model.slice("depth").eval()
+    with torch.no_grad():
+        wrong.heads["depth"].out.bias += 1e-2 * float(np.abs(micro.outputs["depth"]["0"]).max())
+    with pytest.raises(CompileError, match="the PyTorch slice of 'depth' differs"):
+        goldens.outputs(micro.model, {"depth": wrong}, micro.inputs)
+
+
+def test_values_that_are_not_finite_never_pass() -> None:
+    with pytest.raises(CompileError, match="differs from PyTorch by inf"):
+        goldens.check("x", np.array([np.nan]), np.array([1.0]), 1e-4)
+
+
+def test_export_keeps_the_model_whole(micro: Any) -> None:
+    before = {k: v.clone() for k, v in micro.model.state_dict().items()}
+    export.export_prefix(micro.model)
+    assert all(torch.equal(v, before[k]) for k, v in micro.model.state_dict().items())
