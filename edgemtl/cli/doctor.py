@@ -1,0 +1,107 @@
+"""`edgemtl doctor`: what this machine can run, and what to install for the rest. Uses no network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgemtl.cli import _text
+
+PACKAGES = (
+    "edgemtl", "numpy", "opencv-python-headless", "opencv-python", "pydantic", "safetensors",
+    "apache-tvm", "apache-tvm-ffi", "onnxruntime", "onnx", "torch", "pynq",
+)  # fmt: skip
+COMPILERS = ("g++", "clang++", "aarch64-linux-gnu-g++", "verilator", "yosys", "vitis_hls", "vivado")
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False) -> None:
+    """Show Python, packages, backends, CPU features, compilers and video support.
+
+    Exit code 0 when at least one backend is usable, else 2.
+    """
+    report = examine()
+    if json:
+        _text.as_json(report)
+    else:
+        _print(report)
+    if not any(b["usable"] for b in report["backends"].values()):
+        raise typer.Exit(2)
+
+
+def examine() -> dict[str, Any]:
+    """The whole report; backends are asked without importing what they need."""
+    from edgemtl.errors import BackendError
+    from edgemtl.runtime import backends, cpu
+
+    found: dict[str, Any] = {}
+    for name in backends.names():
+        try:
+            backend = backends.find(name)
+            reason = backend.unusable()
+            cells = {f: cell._asdict() for f, cell in backend.CAPABILITIES.items()}
+        except BackendError as e:
+            reason, cells = str(e), {}
+        found[name] = {"usable": reason is None, "reason": reason, "capabilities": cells}
+    return {
+        "python": sys.version.split()[0],
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_features": sorted(cpu.features() & set(cpu.NOTABLE)),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "backends": found,
+        "compilers": {name: shutil.which(name) for name in COMPILERS},
+        "video": _video(),
+        "residency": "smaps" if os.access("/proc/self/smaps", os.R_OK) else "not measured",
+    }
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _video() -> dict[str, Any]:
+    import cv2
+
+    registry = cv2.videoio_registry
+    return {
+        "readers": sorted({registry.getBackendName(b) for b in registry.getBackends()}),
+        "writers": sorted({registry.getBackendName(b) for b in registry.getWriterBackends()}),
+        "cameras": sorted(str(p) for p in Path("/dev").glob("video*")),
+        "ffmpeg_program": shutil.which("ffmpeg"),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = _text.console()
+    console.print(f"Python {report['python']} ({report['executable']}) on {report['platform']}")
+    console.print(
+        f"{report['cpus']} CPU(s), {report['machine']}: {', '.join(report['cpu_features']) or 'no features known'}"
+    )
+    packages = [f"{n} {v}" for n, v in report["packages"].items() if v]
+    console.print(f"packages: {', '.join(packages)}")
+    rows = [(n, "yes" if b["usable"] else "no", b["reason"] or "") for n, b in report["backends"].items()]
+    console.print(_text.table(("backend", "usable", "why not"), rows))
+    features = list(dict.fromkeys(f for b in report["backends"].values() for f in b["capabilities"]))
+    rows = [
+        (n, *(b["capabilities"][f]["verdict"] if f in b["capabilities"] else "?" for f in features))
+        for n, b in report["backends"].items()
+    ]
+    console.print(_text.table(("backend", *features), rows))
+    compilers = [f"{n} ({p})" for n, p in report["compilers"].items() if p]
+    console.print(f"compilers and tools: {', '.join(compilers) or 'none'}")
+    video = report["video"]
+    console.print(f"video: read by {', '.join(video['readers'])}; cameras {', '.join(video['cameras']) or 'none'}")
+    console.print(f"resident memory: {report['residency']}")

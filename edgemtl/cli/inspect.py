@@ -1,0 +1,132 @@
+"""`edgemtl inspect`: what a bundle holds, without running any of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemtl.cli import _text
+
+if TYPE_CHECKING:
+    from edgemtl.bundle.reader import Bundle
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, the whole manifest included.")] = False,
+) -> None:
+    """Show a bundle's tasks, model, sizes, programs, declared paths and goldens."""
+    from edgemtl.bundle.reader import Bundle
+
+    with Bundle.open(bundle) as opened:
+        facts = describe(opened)
+        if json:
+            _text.as_json({**facts, "manifest": opened.manifest.model_dump(mode="json")})
+        else:
+            _print(facts, opened)
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """The figures, for JSON and for the tables."""
+    from edgemtl.runtime.cpu import obstacle
+    from edgemtl.runtime.mapping import segments, sizes
+
+    manifest, config = bundle.manifest, bundle.manifest.model
+    tasks = {}
+    for task in config.tasks:
+        groups = sizes(bundle, segments(config, [task.name]))
+        tasks[task.name] = {
+            "kind": task.kind,
+            "channels": task.channels,
+            "declared_path": task.name in config.paths,
+            "experts": [list(ids) for ids in config.path(task.name)],
+            "bytes": {
+                "trunk": groups["trunk"],
+                "gates_and_head": groups[task.name],
+                "experts": groups.get("experts", 0),
+            },
+            "bytes_to_run": sum(groups.values()),
+        }
+    programs = []
+    for program in manifest.programs:
+        members = sorted(set(program.members.values()))
+        programs.append(
+            {
+                "backend": program.backend,
+                "target": program.target,
+                "needs": list(program.needs),
+                "functions": sorted(program.functions),
+                "bytes": sum(bundle.entries[m].size for m in members),
+                "built_with": program.built_with,
+                "cannot_run_here": obstacle(program),
+            }
+        )
+    return {
+        "file": str(bundle.path),
+        "bytes": bundle.size,
+        "weights_bytes": sum(p.size for part in bundle.parts.values() for p in part.values()),
+        "parts_bytes": {part: sum(p.size for p in places.values()) for part, places in bundle.parts.items()},
+        "tasks": tasks,
+        "programs": programs,
+        "golden": manifest.golden.model_dump(mode="json") if manifest.golden else None,
+    }
+
+
+def _print(facts: dict[str, Any], bundle: Bundle) -> None:
+    from edgemtl.runtime.sizes import show_size
+
+    manifest, config = bundle.manifest, bundle.manifest.model
+    console = _text.console()
+    console.print(
+        _text.clean(
+            f"{manifest.name}: {show_size(facts['bytes'])}, of that weights {show_size(facts['weights_bytes'])};"
+            f" made by {manifest.created_by}; trained on: {manifest.origin or 'not said'}"
+        )
+    )
+    console.print(
+        _text.clean(
+            f"model {config.name}: image {config.image_size[0]}x{config.image_size[1]} ({manifest.preprocess.mode}),"
+            f" patch {config.patch}, dim {config.dim}, {config.depth} blocks, {config.heads} heads;"
+            f" {config.experts} experts in {len(config.moe_blocks)} blocks, top {config.top_k},"
+            f" hidden {config.expert_hidden}"
+        )
+    )
+    rows = []
+    for name, task in facts["tasks"].items():
+        counts = [len(ids) for ids in task["experts"]]
+        span = f"{min(counts)}" if len(set(counts)) <= 1 else f"{min(counts)}-{max(counts)}"
+        path = f"{span} of {config.experts}" + ("" if task["declared_path"] else " (all open)") if counts else "none"
+        size = task["bytes"]
+        rows.append(
+            (name, task["kind"], task["channels"], path, show_size(size["gates_and_head"]),
+             show_size(size["experts"]), show_size(task["bytes_to_run"]))
+        )  # fmt: skip
+    heads = ("task", "kind", "channels", "experts per block", "gates+head", "experts", "to run")
+    console.print(_text.table(heads, rows, 3))
+    console.print(f"trunk {show_size(facts['parts_bytes']['trunk'])}, shared by all tasks")
+    programs = [
+        (
+            p["backend"],
+            p["target"],
+            ", ".join(p["functions"]),
+            ", ".join(p["needs"]) or "-",
+            p["cannot_run_here"] or "yes",
+            show_size(p["bytes"]),
+        )
+        for p in facts["programs"]
+    ]
+    if programs:
+        columns = ("backend", "target", "functions", "needs", "runs here", "size")
+        console.print(_text.table(columns, programs, 1))
+    else:
+        console.print("no programs: only the torch backend can run this bundle")
+    golden = facts["golden"]
+    if golden:
+        console.print(
+            f"goldens: {golden['count']} input(s), outputs of {', '.join(golden['outputs'])},"
+            f" tolerance {golden['tolerance']:g}"
+        )
+    else:
+        console.print("no goldens")

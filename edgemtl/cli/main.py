@@ -1,0 +1,63 @@
+"""`edgemtl COMMAND`: joins the commands, and turns every deliberate error into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import edgemtl
+from edgemtl.errors import EdgeMTLError
+
+app = typer.Typer(
+    name="edgemtl",
+    help="Run only the asked-for task of a multi-task vision transformer with sparse experts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgemtl {edgemtl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def _join() -> None:
+    """Add every command; each module imports only light things at its top."""
+    from edgemtl.cli import compile, data, doctor, inspect, run, train, verify
+
+    app.command("run")(run.run)
+    app.command("inspect")(inspect.inspect)
+    app.command("verify")(verify.verify)
+    app.command("compile")(compile.compile_)
+    app.command("train")(train.train)
+    app.command("eval")(train.evaluate)
+    app.add_typer(data.app, name="data")
+    app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the `edgemtl` command."""
+    _join()
+    try:
+        app()
+    except EdgeMTLError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

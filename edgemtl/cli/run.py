@@ -1,0 +1,163 @@
+"""`edgemtl run`: a bundle on an image, a folder, a video, a camera or a stream."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemtl.cli import _text
+
+if TYPE_CHECKING:
+    from edgemtl.runtime.engine import Engine
+    from edgemtl.sinks import Sink
+    from edgemtl.sources import Source
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
+    source: Annotated[str, typer.Argument(help="An image, a video, a folder of images, a camera's number, rtsp://…")],
+    task: Annotated[list[str] | None, typer.Option(help="A task to run; give it again for more.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A picture, a video (.mp4, .avi), a folder; none: only time it.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="tvm-cpu, onnxruntime or torch; else the first usable.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    memory_budget: Annotated[str | None, typer.Option(help="Most memory for mapped weights, like 48MB.")] = None,
+    view: Annotated[str, typer.Option(help="map, overlay, or sheet (frame, maps and legend).")] = "map",
+    color_map: Annotated[str, typer.Option(help="For depth: viridis, inferno, magma, cividis, turbo.")] = "viridis",
+    depth_range: Annotated[
+        str | None, typer.Option(help="Metres at the colours' ends, like 0.5,6; else each frame's own.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Write maps (.npz, .npy) instead of pictures.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")] = False,
+) -> None:
+    """Run a bundle's tasks on frames, draw the results, and say where the time went."""
+    import os
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # this command says itself what is wrong
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    from edgemtl.errors import FrameError, TaskError
+    from edgemtl.runtime.engine import load
+    from edgemtl.sinks import open_sink
+    from edgemtl.sources import open_source
+    from edgemtl.view import COLOUR_MAPS
+
+    if view not in ("map", "overlay", "sheet"):
+        raise FrameError(f"--view is map, overlay or sheet, not {view!r}")
+    if color_map not in COLOUR_MAPS:
+        raise FrameError(f"there is no colour map {color_map!r}; choose one of {', '.join(COLOUR_MAPS)}")
+    limits = _range(depth_range)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop finishes the video too
+    with (
+        load(bundle, backend, threads=threads, memory_budget=memory_budget, color="bgr") as engine,
+        open_source(source) as frames,
+    ):
+        if not task:
+            raise TaskError(f"choose what to run with --task, one or more of: {', '.join(engine.tasks)}")
+        engine.activate(*task)
+        if out is not None and out.resolve() == bundle.resolve():
+            raise FrameError(f"the output {out} would overwrite the bundle")
+        sink = open_sink(out, frames, raw=raw) if out else None
+        report = _loop(engine, frames, sink, raw, limit, (view, color_map, limits))
+        residency = engine.residency()
+        report["residency"] = residency.as_dict()
+        report["switches"] = [s.as_dict() for s in engine.switches]
+        report["output"] = str(out) if out else None
+    if json:
+        _text.as_json(report)
+    else:
+        _print(report, str(residency))
+    if report["stopped"] and not frames.live:
+        raise typer.Exit(130)
+
+
+def _loop(
+    engine: Engine, source: Source, sink: Sink | None, raw: bool, limit: int | None, drawing: tuple[Any, ...]
+) -> dict[str, Any]:
+    """Run all frames; Ctrl-C ends the loop, and what was written is finished either way."""
+    from edgemtl.sinks import picture
+
+    stages: dict[str, list[float]] = {}
+    count, stopped, begin = 0, False, time.perf_counter()
+    console = _text.console(stderr=True)
+    try:
+        with console.status("starting") as status:
+            for frame in source:
+                output = engine(frame.image)
+                if sink:
+                    sink.put(frame, output, None if raw else picture(frame, output, *drawing))
+                timing = output.timing
+                for name, ms in [
+                    ("preprocess", timing.preprocess),
+                    *timing.run.items(),
+                    ("postprocess", timing.postprocess),
+                    ("total", timing.total),
+                ]:
+                    stages.setdefault(name, []).append(ms)
+                count += 1
+                of = f"/{source.count}" if source.count else ""
+                status.update(f"frame {count}{of}, {timing.total:.1f} ms, {source.dropped} dropped")
+                if limit and count >= limit:
+                    break
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        if sink:
+            sink.close()
+    return {
+        "source": source.name,
+        "backend": engine.backend,
+        "why": engine.why,
+        "threads": engine.threads,
+        "tasks": list(engine.active),
+        "frames": count,
+        "frames_in_source": source.count or None,
+        "frames_dropped": source.dropped,
+        "stopped": stopped,
+        "seconds": time.perf_counter() - begin,
+        "latency_ms": {name: _summary(values) for name, values in stages.items()},
+    }
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    """The first frame apart; percentiles of the others (of the only one, where there is one)."""
+    import numpy as np
+
+    p50, p95, p99 = np.percentile(values[1:] or values, (50, 95, 99))
+    return {"first": values[0], "p50": float(p50), "p95": float(p95), "p99": float(p99)}
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    from edgemtl.errors import FrameError
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not 0 <= low < high < 1e6:
+        raise FrameError(f"--depth-range is two ascending depths in metres like 0.5,6, not {text!r}")
+    return low, high
+
+
+def _print(report: dict[str, Any], residency: str) -> None:
+    console = _text.console()
+    rows = [
+        (name, *(f"{v[k]:.2f}" for k in ("first", "p50", "p95", "p99"))) for name, v in report["latency_ms"].items()
+    ]
+    console.print(f"backend: {report['why']}; {report['threads']} thread(s)")
+    console.print(_text.table(("ms per frame", "first", "p50", "p95", "p99"), rows, 4))
+    of = report["frames_in_source"]
+    short = f" of {of}" if of and report["frames"] != of else ""
+    dropped = f", {report['frames_dropped']} dropped" if report["frames_dropped"] else ""
+    stopped = ", stopped" if report["stopped"] else ""
+    console.print(f"{report['frames']}{short} frame(s) of {report['source']}{dropped}{stopped}")
+    console.print(residency)
+    if report["output"] and report["frames"]:
+        console.print(f"wrote {_text.clean(report['output'])}")

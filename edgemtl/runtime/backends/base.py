@@ -1,0 +1,102 @@
+"""What a backend is: six methods, a table of what it can do, and how it says why it cannot run.
+
+A backend is found through the entry-point group "edgemtl.backends"; another package can add one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from edgemtl.bundle.manifest import Program
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BackendError
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+Get = Callable[[str, str], Array]  # (part, tensor) -> packed weight
+
+
+class Cell(NamedTuple):
+    """One answer of the capability table, with its reason."""
+
+    verdict: Literal["sparse-kept", "yes", "cannot"]
+    note: str
+
+
+FEATURES = ("sparse experts", "shared prefix", "mapped weights", "residency")
+
+
+class Choice(NamedTuple):
+    """The program of a bundle that a backend would run (None: it needs none), and why that one."""
+
+    program: Program | None
+    why: str
+
+
+@dataclass
+class Ran:
+    """What a run gave: raw maps [channels, h, w] by task, and seconds by function ("prefix" and each task)."""
+
+    maps: dict[str, Array]
+    seconds: dict[str, float]
+
+
+def no_program(backend: str, bundle: Bundle) -> BackendError:
+    """The error of a backend for which `bundle` holds nothing."""
+    held = ", ".join(sorted({f"{p.backend} ({p.target})" for p in bundle.manifest.programs}))
+    return BackendError(
+        f"the bundle holds no program for backend {backend!r} (it holds {held or 'no program at all'});"
+        " see edgemtl compile --help"
+    )
+
+
+class Backend(ABC):
+    """Runs the programs of one bundle. The engine calls it from one thread at a time.
+
+    `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
+    views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    maps: ClassVar[bool] = False
+    CAPABILITIES: ClassVar[dict[str, Cell]]
+
+    @abstractmethod
+    def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
+        """Make ready to bind tasks; raises BackendError when the program cannot be run here."""
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Why this machine cannot use the backend, with the command that helps; None when it can. Imports nothing."""
+        missing = [p for p in cls.packages if importlib.util.find_spec(p) is None]
+        if missing:
+            return f'{" and ".join(missing)} is not installed: pip install "edgemtl[{cls.extra}]"'
+        return None
+
+    @classmethod
+    @abstractmethod
+    def choose(cls, bundle: Bundle) -> Choice:
+        """The program it would run; raises BackendError, saying what the bundle holds, when there is none."""
+
+    @abstractmethod
+    def bind(self, task: str, get: Get) -> None:
+        """Make `task` ready to run; `get(part, tensor)` gives its weights. Raises BackendError or BundleError."""
+
+    @abstractmethod
+    def release(self, task: str) -> None:
+        """Let go of everything that only `task` needed; code may stay loaded."""
+
+    @abstractmethod
+    def run(self, image: Array, tasks: Sequence[str]) -> Ran:
+        """Raw maps of bound tasks for image [1, 3, H, W], normalised. The maps are new arrays."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything."""

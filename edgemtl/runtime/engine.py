@@ -1,0 +1,269 @@
+"""The engine: a bundle, a backend, and the tasks that are active now.
+
+    with edgemtl.load("rooms.edgemtl", tasks=["depth"]) as engine:
+        out = engine(frame)                    # uint8 [H, W, 3]
+        metres = out["depth"].map              # float32 [H, W]
+        engine.activate("semseg")              # unmaps what only depth needed
+
+One lock guards an engine: calls from several threads wait for each other. A bundle holds native code: load only
+bundles you trust.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from edgemtl.bundle.manifest import Manifest, Program
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
+from edgemtl.preprocess import Array, Colour, Image, Preprocessor
+from edgemtl.runtime import backends
+from edgemtl.runtime.backends.base import Backend, Choice, Ran
+from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
+from edgemtl.runtime.output import Output, TaskOutput, Timing
+from edgemtl.runtime.postprocess import to_frame
+from edgemtl.runtime.residency import Residency, Share, measure
+from edgemtl.runtime.sizes import parse_size
+from edgemtl.runtime.switches import Switch
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str | None = None,
+    *,
+    tasks: Sequence[str] | str | None = None,
+    threads: int | None = None,
+    memory_budget: str | int | None = None,
+    color: Colour = "rgb",
+) -> Engine:
+    """Open the bundle at `path` and choose a backend; with `tasks`, activate them.
+
+    backend: "tvm-cpu", "onnxruntime", "torch", or None/"auto" for the first usable one (`engine.why` says which).
+    threads: of the backend; default: the CPUs this process may use. TVM and PyTorch keep one number per process.
+    memory_budget: most bytes of weights that active tasks may map, like "48MB".
+    color: the order of frames' channels, "rgb" or "bgr".
+    Raises BundleError, BackendError, BudgetError, TaskError.
+    """
+    budget = None if memory_budget is None else parse_size(memory_budget)
+    if threads is not None and (not isinstance(threads, int) or not 0 < threads <= 1024):
+        raise EdgeMTLError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
+    if color not in ("rgb", "bgr"):
+        raise FrameError(f"the colour order is 'rgb' or 'bgr', not {color!r}")
+    bundle = Bundle.open(path)
+    try:
+        kind, choice, why = backends.choose(backend, bundle)
+        engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color)
+    except BaseException:
+        bundle.close()
+        raise
+    if tasks is not None:
+        try:
+            engine.activate(*([tasks] if isinstance(tasks, str) else tasks))
+        except BaseException:
+            engine.close()
+            raise
+    return engine
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Engine:
+    """Runs the active tasks of one bundle; see the module's text. Make it with `edgemtl.load`.
+
+    `backend` is the backend's name, `program` the one it chose (None: it needs none), `why` the reasons for both.
+    `switches` lists every change of the active tasks.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        kind: type[Backend],
+        choice: Choice,
+        why: str,
+        threads: int,
+        budget: int | None,
+        color: Colour,
+    ) -> None:
+        self.backend, self.why, self.threads, self.color = kind.name, why, threads, color
+        self.program: Program | None = choice.program
+        self.switches: list[Switch] = []
+        self._lock = threading.RLock()
+        self._bundle, self._budget = bundle, budget
+        self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
+        self._weights = WeightMap(bundle)
+        self._active: tuple[str, ...] = ()
+        self._seen: set[str] = set()
+        self._closed = False
+        self._runner = kind(bundle, choice, threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task of the bundle."""
+        return self._bundle.manifest.model.task_names
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The tasks that a call runs."""
+        return self._active
+
+    def activate(self, *tasks: str) -> None:
+        """Make `tasks` the active ones; the same set again costs nothing.
+
+        What the new tasks lack is mapped and bound first, then what no active task needs is let go; so if this
+        raises (TaskError, BudgetError, BackendError, BundleError), the old tasks still work. Between the two steps
+        both are mapped, but nothing of the new ones is resident yet.
+        """
+        with self._lock:
+            self._open()
+            wanted = tuple(dict.fromkeys(self._known(t) for t in tasks))
+            if not wanted:
+                raise TaskError(f"activate needs a task: {', '.join(self.tasks)}")
+            if set(wanted) == set(self._active):
+                self._active = wanted
+                return
+            start, before, config = time.perf_counter(), self._active, self.manifest.model
+            check_budget(self._bundle, wanted, self._budget)
+            new = [t for t in wanted if t not in before]
+            added = self._map(wanted, new)
+            for task in before:
+                if task not in wanted:
+                    self._runner.release(task)
+            dropped = self._weights.held - segments(config, wanted)
+            dropped_bytes = sum(sizes(self._bundle, dropped).values())
+            self._weights.unmap(dropped)
+            self._active = wanted
+            switch = Switch(before, wanted, "warm" if self._seen.issuperset(new) else "cold")
+            if self._runner.maps:
+                switch.mapped, switch.dropped = added, dropped_bytes
+            self._seen.update(new)
+            self.switches.append(switch)
+            switch.seconds = time.perf_counter() - start
+
+    def __call__(self, frame: Image, *, color: Colour | None = None) -> Output:
+        """Run the active tasks on `frame`, uint8 [H, W, 3], in the order `color` (default: the engine's).
+
+        Raises FrameError for a frame that cannot be one, TaskError when no task is active.
+        """
+        with self._lock:
+            self._ready()
+            order: Colour = color or self.color
+            start = time.perf_counter()
+            image, place = self._preprocess(frame, order)
+            middle = time.perf_counter()
+            ran = self._run(image)
+            after = time.perf_counter()
+            config, outputs = self.manifest.model, {}
+            for name in self._active:
+                task, raw = config.task(name), ran.maps[name]
+                outputs[name] = TaskOutput(task, to_frame(task, raw, place, config.head_stride), raw, order)
+            end = time.perf_counter()
+            timing = Timing(
+                1e3 * (middle - start), {name: 1e3 * s for name, s in ran.seconds.items()}, 1e3 * (end - after)
+            )
+            self.switches[-1].frame(1e3 * (end - start))
+            return Output(outputs, timing)
+
+    def raw(self, image: Array) -> dict[str, Array]:
+        """Raw maps {task: float32 [channels, h, w]} of the active tasks for a normalised input float32 [1, 3, H, W].
+
+        Raises FrameError when the input has another shape or type.
+        """
+        with self._lock:
+            self._ready()
+            shape = (1, 3, *self.manifest.model.image_size)
+            if not isinstance(image, np.ndarray) or image.shape != shape or image.dtype != np.float32:
+                given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise FrameError(f"raw needs a float32 array of shape {shape}, not {given}")
+            self._preprocess.input[...] = image  # aligned and contiguous, whatever the caller's array is
+            return self._run(self._preprocess.input).maps
+
+    def residency(self) -> Residency:
+        """How many bytes of weights are mapped and in memory now, by group; see `Residency`."""
+        with self._lock:
+            self._open()
+            model = sum(p.size for part in self._bundle.parts.values() for p in part.values())
+            if self._runner.maps:
+                return measure(self._weights.ranges(), model)
+            needed = sizes(self._bundle, segments(self.manifest.model, self._active))
+            note = f"backend {self.backend!r} keeps its own copies"
+            return Residency("not measured", {g: Share(None, n) for g, n in needed.items()}, model, note=note)
+
+    def close(self) -> None:
+        """Let go of the backend, the mappings and the file; calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._active = ()
+            self._runner.close()
+            self._weights.unmap(self._weights.held)
+            self._bundle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"active: {', '.join(self._active) or 'none'}"
+        return f"<Engine {self.manifest.name} on {self.backend}, {state}>"
+
+    def _map(self, wanted: tuple[str, ...], new: list[str]) -> int:
+        """Map and bind what `new` tasks need; returns the bytes newly mapped. Undoes all of it when it fails."""
+        added = segments(self.manifest.model, wanted) - self._weights.held if self._runner.maps else set()
+        self._weights.map(added)
+        bound: list[str] = []
+        try:
+            for task in new:
+                self._runner.bind(task, self._weights.get if self._runner.maps else self._bundle.tensor)
+                bound.append(task)
+        except BaseException:
+            for task in bound:
+                self._runner.release(task)
+            self._weights.unmap(added)
+            raise
+        return sum(sizes(self._bundle, added).values())
+
+    def _run(self, image: Array) -> Ran:
+        """Run the active tasks; raises BackendError when a map is not what the manifest says."""
+        ran, config = self._runner.run(image, self._active), self.manifest.model
+        for name in self._active:
+            shape, want = ran.maps[name].shape, (config.task(name).channels, *config.map_size)
+            if shape != want:
+                raise BackendError(f"backend {self.backend!r} gave a map of shape {shape} for {name!r}, not {want}")
+        return ran
+
+    def _known(self, task: str) -> str:
+        if task not in self.tasks:
+            near = difflib.get_close_matches(str(task), self.tasks, 1, 0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise TaskError(f"the bundle has no task {task!r}{hint}; it has {', '.join(self.tasks)}")
+        return task
+
+    def _open(self) -> None:
+        if self._closed:
+            raise EdgeMTLError("this engine has been closed; load the bundle again")
+
+    def _ready(self) -> None:
+        self._open()
+        if not self._active:
+            raise TaskError(f"no task is active; call engine.activate with one of {', '.join(self.tasks)}")

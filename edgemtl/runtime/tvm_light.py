@@ -1,0 +1,87 @@
+"""TVM's runtime without TVM's Python package: importing that takes seconds, this a tenth of one.
+
+Needed are `tvm_ffi` (calls and tensors) and libtvm_runtime.so, which lies in the folder of the `tvm` package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgemtl.errors import BackendError
+
+SUPPORTED = "0.27."
+INSTALL = 'pip install "edgemtl[cpu]"'
+
+
+def unusable() -> str | None:
+    """Why TVM's runtime cannot be used here; None when it can. Imports nothing."""
+    try:
+        found = version("apache-tvm")
+        version("apache-tvm-ffi")
+    except PackageNotFoundError as e:
+        return f"{e.name} is not installed: {INSTALL}"
+    if not found.startswith(SUPPORTED):
+        return f"apache-tvm {found} is installed, this edgemtl needs {SUPPORTED}x: {INSTALL}"
+    return None if sys.platform == "linux" else f"programs for tvm-cpu are for Linux, this is {sys.platform}"
+
+
+@cache
+def ffi() -> Any:
+    """The module `tvm_ffi`, with TVM's runtime library loaded. Raises BackendError.
+
+    `tvm_ffi` imports torch when it can, for torch's own tensors, which are of no use here: it is told that there is
+    none, unless torch has been imported already. Another thread must not import torch for the first time meanwhile.
+    """
+    try:
+        hidden = "torch" not in sys.modules and "tvm_ffi" not in sys.modules
+        before = os.environ.get("TVM_FFI_DISABLE_TORCH_C_DLPACK")
+        if hidden:
+            sys.modules["torch"] = None  # type: ignore[assignment]  # makes "import torch" an ImportError
+            os.environ["TVM_FFI_DISABLE_TORCH_C_DLPACK"] = "1"
+        try:
+            import tvm_ffi
+        finally:
+            if hidden:
+                del sys.modules["torch"]
+                os.environ.pop("TVM_FFI_DISABLE_TORCH_C_DLPACK")
+                if before is not None:
+                    os.environ["TVM_FFI_DISABLE_TORCH_C_DLPACK"] = before
+        place = importlib.util.find_spec("tvm")
+        assert place is not None
+        assert place.origin is not None
+        ctypes.CDLL(str(Path(place.origin).parent / "lib" / "libtvm_runtime.so"), ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError, AssertionError) as e:
+        raise BackendError(f"TVM's runtime cannot be loaded: {e}; {INSTALL}") from e
+    return tvm_ffi
+
+
+def load_library(code: bytes, name: str) -> Any:
+    """The TVM module in a shared library's bytes; raises BackendError where the system refuses it.
+
+    The bytes go to a file in a new folder that only this user can enter, which is gone again when this returns.
+    """
+    module = ffi()
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+        path = Path(folder) / f"{name}.so"
+        path.write_bytes(code)
+        try:
+            return module.load_module(str(path), keep_module_alive=False)
+        except Exception as e:
+            hint = "; set TMPDIR to a folder that is not mounted noexec" if "not permitted" in str(e) else ""
+            raise BackendError(f"the program of {name!r} cannot be loaded: {first_line(e)}{hint}") from None
+
+
+def first_line(error: Exception) -> str:
+    """TVM's errors carry backtraces; people need the first line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

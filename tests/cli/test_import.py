@@ -1,0 +1,64 @@
+"""Starting is cheap: nothing heavy is imported before it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "tvm", "tvm_ffi", "onnxruntime", "onnx", "pynq", "cv2", "embreex")
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of the top-level modules that a fresh interpreter has after `code`."""
+    script = f"{code}\nimport sys\nprint('MODULES', *sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split("MODULES", 1)[1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import edgemtl",
+        "import edgemtl.cli.main as m; m._join()",
+        "import sys; sys.argv = ['edgemtl', '--help']\nfrom edgemtl.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass",
+    ],
+)
+def test_nothing_heavy(code: str) -> None:
+    found = modules_after(code)
+    assert not found & set(HEAVY)
+    assert not found & {"numpy", "pydantic"}, "not even these"
+
+
+def test_the_root_names_what_it_has() -> None:
+    import edgemtl
+
+    assert edgemtl.load.__module__ == edgemtl.Engine.__module__ == "edgemtl.runtime.engine"
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        _ = edgemtl.lode
+
+
+def test_opening_a_bundle_needs_no_backend(plain: Path) -> None:
+    code = f"from edgemtl.bundle.reader import Bundle; Bundle.open({str(plain)!r}).close()"
+    assert not modules_after(code) & set(HEAVY)
+
+
+def test_running_on_tvm_imports_neither_tvm_nor_torch(bundle: Path) -> None:
+    from edgemtl.errors import BackendError
+
+    code = (
+        "import edgemtl, numpy as np\n"
+        f"with edgemtl.load({str(bundle)!r}, 'tvm-cpu', tasks='depth') as e: e(np.zeros((9, 9, 3), np.uint8))"
+    )
+    from edgemtl.bundle.reader import Bundle
+    from edgemtl.runtime import backends
+
+    try:
+        with Bundle.open(bundle) as opened:
+            backends.usable("tvm-cpu", opened)
+    except BackendError as e:
+        pytest.skip(str(e))
+    assert not modules_after(code) & {"torch", "tvm", "onnxruntime"}

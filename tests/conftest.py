@@ -1,0 +1,163 @@
+"""Bundles for tests: a micro model with seeded weights and declared paths, with programs where they can be compiled."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgemtl.bundle.layout import pack_state
+from edgemtl.bundle.writer import write_bundle
+from edgemtl.config import ModelConfig
+from edgemtl.model import MultiTaskViT, preset
+
+PATHS = {  # overlap in part, so that a switch keeps some experts and drops others
+    "semseg": ((0, 1, 2), (1, 2, 3)),
+    "depth": ((2, 3, 4), (0, 1, 5)),
+    "normals": ((0, 3, 5), (2, 3, 4)),
+}  # "edge" declares none: all experts are open to it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "case(*names): keys under which tests/suite may leave a case out for a backend")
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A model and what its bundle must give: golden inputs and PyTorch's outputs of the full model."""
+
+    config: ModelConfig
+    model: MultiTaskViT
+    inputs: dict[str, np.ndarray[Any, Any]]
+    outputs: dict[str, dict[str, np.ndarray[Any, Any]]]
+
+    @property
+    def weights(self) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+        return pack_state(self.config, {k: v.numpy() for k, v in self.model.state_dict().items()})
+
+
+@pytest.fixture(scope="session")
+def micro() -> Micro:
+    """Weights scaled up from their initial values, so that routing and maps vary with the image."""
+    config = preset("micro", paths=PATHS)
+    torch.manual_seed(7)
+    model = MultiTaskViT(config).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim > 1 and "norm" not in name:
+                p.mul_(4)
+    rng = np.random.default_rng(3)
+    inputs = {str(i): rng.normal(size=(1, 3, *config.image_size)).astype(np.float32) for i in range(2)}
+    outputs: dict[str, dict[str, np.ndarray[Any, Any]]] = {t: {} for t in config.task_names}
+    with torch.inference_mode():
+        for name, image in inputs.items():
+            for task, raw in model(torch.from_numpy(image)).items():
+                outputs[task][name] = raw[0].numpy().copy()
+    return Micro(config, model, inputs, outputs)
+
+
+@pytest.fixture(scope="session")
+def _plain(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plain") / "plain.edgemtl"
+    fields = {"name": "plain", "model": micro.config, "origin": "random weights"}
+    write_bundle(path, manifest_fields=fields, weights=micro.weights, golden=(micro.inputs, micro.outputs))
+    return path
+
+
+@pytest.fixture
+def plain(_plain: Path, tmp_path: Path) -> Path:
+    """A fresh copy of a micro bundle without programs, which a test may damage."""
+    return Path(shutil.copy(_plain, tmp_path / "plain.edgemtl"))
+
+
+@pytest.fixture(scope="session")
+def bundle(micro: Micro, _plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A micro bundle with programs for every backend that can be compiled for here; not to be changed."""
+    targets = ["onnx"] if importlib.util.find_spec("onnxscript") else []
+    if importlib.util.find_spec("tvm") and any(map(shutil.which, ("g++", "clang++"))):
+        targets.insert(0, "cpu")
+    if not targets:
+        return _plain
+    from edgemtl_compiler import compile_bundle
+
+    path = tmp_path_factory.mktemp("bundle") / "micro.edgemtl"
+    images = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))
+    compile_bundle(micro.model, path, targets=targets, golden_images=images)
+    return path
+
+
+Rezip = Callable[[Mapping[str, bytes]], Path]
+
+
+@pytest.fixture
+def rezip(tmp_path: Path) -> Rezip:
+    """Members to a file in the canonical container, however wrong they are; sizes and hashes in the manifest are set.
+
+    The manifest may be given as JSON of anything; where it is a table with "members", these are made to fit.
+    """
+    import hashlib
+
+    from edgemtl.bundle.writer import _zip
+
+    def build(members: Mapping[str, bytes]) -> Path:
+        out = dict(members)
+        try:
+            manifest = json.loads(out["manifest.json"])
+        except (ValueError, KeyError, RecursionError):
+            manifest = None
+        if isinstance(manifest, dict) and manifest.get("members"):
+            manifest["members"] = [
+                {"name": n, "size": len(d), "sha256": hashlib.sha256(d).hexdigest()}
+                for n, d in out.items()
+                if n != "manifest.json"
+            ]
+            out["manifest.json"] = json.dumps(manifest).encode()
+        path = tmp_path / "rezipped.edgemtl"
+        path.write_bytes(b"".join(_zip({n: [d] for n, d in out.items()})))
+        return path
+
+    return build
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind: exit code, standard output and error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def _joined() -> Any:
+    from edgemtl.cli import main
+
+    main._join()
+    return main
+
+
+@pytest.fixture
+def cli(_joined: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """`cli("inspect", path)` runs the command in this process, through the same `main` that users call."""
+
+    def run(*args: object) -> Said:
+        monkeypatch.setattr("sys.argv", ["edgemtl", *map(str, args)])
+        monkeypatch.setattr(_joined, "_join", lambda: None)
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        code = 0
+        try:
+            _joined.main()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+        return Said(code, *capfd.readouterr())
+
+    return run

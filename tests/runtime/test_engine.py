@@ -1,0 +1,355 @@
+"""The engine's promises that hold for every backend: switching, undoing, records, errors. Backends here are doubles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgemtl
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BackendError, BudgetError, BundleError, EdgeMTLError, FrameError, TaskError
+from edgemtl.runtime.backends.base import Backend, Choice, Get, Ran
+from edgemtl.runtime.engine import Engine
+from edgemtl.runtime.mapping import segments, sizes
+from edgemtl.runtime.switches import Switch
+
+FRAME = np.zeros((24, 40, 3), np.uint8)
+
+
+class Double(Backend):
+    """Maps weights like a real one, keeps views of them, and computes nothing much."""
+
+    name = "double"
+    maps = True
+    CAPABILITIES: dict[str, Any] = {}  # noqa: RUF012
+    fail_on: str | None = None
+
+    def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
+        self.config, self.log = bundle.manifest.model, []
+        self.views: dict[str, list[Any]] = {}
+        self.inputs: list[Any] = []
+
+    @classmethod
+    def choose(cls, bundle: Bundle) -> Choice:
+        return Choice(None, "a double")
+
+    def bind(self, task: str, get: Get) -> None:
+        if task == self.fail_on:
+            held = get("trunk", "cls_token")
+            raise BackendError(f"no {task} today, {held.size}")
+        self.log.append(f"+{task}")
+        self.views[task] = [get("trunk", "cls_token"), get(f"task.{task}", "head.out")]
+
+    def release(self, task: str) -> None:
+        self.log.append(f"-{task}")
+        del self.views[task]
+
+    def run(self, image: Any, tasks: Sequence[str]) -> Ran:
+        self.inputs.append(image.copy())
+        maps = {}
+        for t in tasks:
+            shape = (self.config.task(t).channels, *self.config.map_size)
+            maps[t] = np.full(shape, self.views[t][0].sum(), np.float32)
+        return Ran(maps, dict.fromkeys(tasks, 0.001))
+
+    def close(self) -> None:
+        self.views.clear()
+
+
+@pytest.fixture
+def make(plain: Path) -> Iterator[Callable[..., Engine]]:
+    made: list[Engine] = []
+
+    def engine(budget: int | None = None, kind: type[Backend] = Double) -> Engine:
+        made.append(Engine(Bundle.open(plain), kind, Choice(None, ""), "test", 1, budget, "rgb"))
+        return made[-1]
+
+    yield engine
+    for e in made:
+        e.close()
+
+
+def runner(engine: Engine) -> Double:
+    assert isinstance(engine._runner, Double)
+    return engine._runner
+
+
+class TestActivate:
+    def test_it_replaces_the_set(self, make: Any) -> None:
+        engine = make()
+        assert engine.tasks == ("semseg", "depth", "normals", "edge")
+        engine.activate("depth", "semseg")
+        assert engine.active == ("depth", "semseg")
+        engine.activate("semseg", "edge", "semseg")
+        assert engine.active == ("semseg", "edge")
+        assert runner(engine).log == ["+depth", "+semseg", "+edge", "-depth"]
+        assert list(engine(FRAME)) == ["semseg", "edge"]
+
+    def test_the_same_set_again_costs_nothing(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth", "semseg")
+        engine.activate("semseg", "depth")
+        assert runner(engine).log == ["+depth", "+semseg"]
+        assert len(engine.switches) == 1
+        assert engine.active == ("semseg", "depth")
+
+    def test_records_of_switches(self, make: Any) -> None:
+        engine = make()
+        config, bundle = engine.manifest.model, engine._bundle
+
+        def bytes_of(segs: Any) -> int:
+            return sum(sizes(bundle, segs).values())
+
+        depth, normals = segments(config, ["depth"]), segments(config, ["normals"])
+        for task in ("depth", "normals", "depth"):
+            engine.activate(task)
+        first, second, third = engine.switches
+        assert (first.before, first.after, first.kind) == ((), ("depth",), "cold")
+        assert (first.mapped, first.dropped) == (bytes_of(depth), 0)
+        assert (second.before, second.after, second.kind) == (("depth",), ("normals",), "cold")
+        assert (second.mapped, second.dropped) == (bytes_of(normals - depth), bytes_of(depth - normals))
+        assert (third.kind, third.mapped, third.dropped) == ("warm", second.dropped, second.mapped)
+        assert all(s.seconds > 0 for s in engine.switches)
+
+    def test_leaving_a_task_unmaps_it(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth", "semseg")
+        engine.activate("depth")
+        assert engine._weights.held == segments(engine.manifest.model, ["depth"])
+        assert engine._weights._leaving == []
+        assert set(engine.residency().groups) == {"trunk", "depth", "experts"}
+
+    @pytest.mark.parametrize("tasks", [("edge",), ("depth", "edge"), ("normals", "edge")])
+    def test_a_failure_leaves_the_old_set_working(
+        self, make: Any, tasks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = make()
+        engine.activate("depth")
+        held, before = engine._weights.held, engine(FRAME)["depth"].map
+        monkeypatch.setattr(Double, "fail_on", "edge")
+        with pytest.raises(BackendError, match="no edge today"):
+            engine.activate(*tasks)
+        assert engine.active == ("depth",)
+        assert engine._weights.held == held
+        assert len(engine.switches) == 1
+        np.testing.assert_array_equal(engine(FRAME)["depth"].map, before)
+        monkeypatch.setattr(Double, "fail_on", None)
+        engine.activate(*tasks)
+        assert engine._weights._leaving == []
+
+    def test_a_refused_budget_maps_nothing(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        need = engine.residency().mapped
+        small = make(need)
+        small.activate("depth")
+        with pytest.raises(BudgetError, match="trunk .* = .* more than the memory budget"):
+            small.activate("depth", "semseg")
+        assert small.active == ("depth",)
+        assert small._weights.held == segments(small.manifest.model, ["depth"])
+
+    @pytest.mark.parametrize(
+        ("tasks", "words"),
+        [
+            (("dept",), r"no task 'dept' \(did you mean 'depth'\?\); it has semseg, depth, normals, edge"),
+            (("xyz",), "no task 'xyz'; it has"),
+            ((), "activate needs a task: semseg"),
+            ((3,), "no task 3"),
+            ((["depth"],), "no task"),
+        ],
+    )
+    def test_tasks_that_are_none(self, make: Any, tasks: Any, words: str) -> None:
+        with pytest.raises(TaskError, match=words):
+            make().activate(*tasks)
+
+
+class TestCall:
+    def test_no_active_task(self, make: Any) -> None:
+        with pytest.raises(TaskError, match="no task is active; call engine.activate with one of semseg"):
+            make()(FRAME)
+
+    def test_colour_order_by_engine_and_by_call(self, make: Any) -> None:
+        engine, frame = make(), np.arange(24 * 40 * 3, dtype=np.uint8).reshape(24, 40, 3)
+        engine.activate("depth")
+        assert engine(frame)["depth"].color == "rgb"
+        assert engine(frame[..., ::-1], color="bgr")["depth"].color == "bgr"
+        rgb, bgr = runner(engine).inputs
+        np.testing.assert_array_equal(rgb, bgr)
+        with pytest.raises(FrameError, match="'rgb' or 'bgr', not 'grb'"):
+            engine(frame, color="grb")
+
+    def test_output(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth", "normals")
+        out = engine(FRAME)
+        assert len(out) == 2
+        assert "depth" in out
+        assert "semseg" not in out
+        assert "ms>" in repr(out)
+        with pytest.raises(TaskError, match="'semseg' was not active for this frame; active: depth, normals"):
+            out["semseg"]
+        assert out.timing.run == {"depth": 1.0, "normals": 1.0}
+        assert out.timing.total == pytest.approx(2 + out.timing.preprocess + out.timing.postprocess)
+
+    def test_results_are_the_callers_own(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        first = engine(FRAME)["depth"]
+        keep = first.map.copy()
+        engine(FRAME)["depth"].map[:] = -1
+        np.testing.assert_array_equal(first.map, keep)
+
+    @pytest.mark.parametrize(
+        "image", [None, [1], np.zeros((3, 32, 64), np.float32), np.zeros((1, 3, 32, 64)), np.zeros((1, 3, 9, 9), "f4")]
+    )
+    def test_raw_refuses(self, make: Any, image: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        with pytest.raises(FrameError, match=r"raw needs a float32 array of shape \(1, 3, 32, 64\)"):
+            engine.raw(image)
+
+    def test_a_map_of_another_shape(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = make()
+        engine.activate("depth")
+        monkeypatch.setattr(Double, "run", lambda *_: Ran({"depth": np.zeros((3, 8, 16), np.float32)}, {}))
+        with pytest.raises(
+            BackendError, match=r"'double' gave a map of shape \(3, 8, 16\) for 'depth', not \(1, 8, 16\)"
+        ):
+            engine(FRAME)
+
+    def test_the_input_is_aligned(self, make: Any) -> None:
+        engine = make()
+        assert engine._preprocess.input.ctypes.data % 64 == 0
+
+    def test_a_switch_waits_for_a_running_frame(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine, inside, go = make(), threading.Event(), threading.Event()
+        engine.activate("depth")
+        real = Double.run
+
+        def slow(self: Double, image: Any, tasks: Sequence[str]) -> Ran:
+            inside.set()
+            assert go.wait(5)
+            return real(self, image, tasks)
+
+        monkeypatch.setattr(Double, "run", slow)
+        caller = threading.Thread(target=engine, args=(FRAME,))
+        caller.start()
+        assert inside.wait(5)
+        others = [threading.Thread(target=f) for f in (lambda: engine.activate("edge"), engine.residency)]
+        for t in others:
+            t.start()
+        others[0].join(0.05)
+        assert all(t.is_alive() for t in others)
+        assert runner(engine).log == ["+depth"]
+        go.set()
+        for t in (caller, *others):
+            t.join(5)
+            assert not t.is_alive()
+
+    def test_one_at_a_time(self, make: Any) -> None:
+        """Switching while other threads call: every result belongs to a whole set."""
+        engine = make()
+        engine.activate("depth", "semseg")
+        seen, stop = [], threading.Event()
+
+        def calls() -> None:
+            while not stop.is_set():
+                seen.append(tuple(engine(FRAME)))
+
+        threads = [threading.Thread(target=calls) for _ in range(2)]
+        for t in threads:
+            t.start()
+        for i in range(40):
+            engine.activate(*(("normals",) if i % 2 else ("depth", "semseg")))
+        stop.set()
+        for t in threads:
+            t.join()
+        assert set(seen) <= {("depth", "semseg"), ("normals",)}
+        assert seen
+
+
+class TestEnd:
+    def test_close_unmaps_and_can_be_repeated(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        out = engine(FRAME)
+        engine.close()
+        engine.close()
+        assert engine._weights.ranges() == []
+        assert out["depth"].map.shape == (24, 40)
+        assert "closed" in repr(engine)
+        for use in (lambda: engine(FRAME), lambda: engine.activate("depth"), engine.residency):
+            with pytest.raises(EdgeMTLError, match="this engine has been closed"):
+                use()
+
+    def test_context_manager(self, make: Any) -> None:
+        with make() as engine:
+            engine.activate("depth")
+        with pytest.raises(EdgeMTLError, match="closed"):
+            engine(FRAME)
+
+
+class TestLoad:
+    @pytest.mark.parametrize(
+        ("options", "kind", "words"),
+        [
+            ({"threads": 0}, EdgeMTLError, "threads must be"),
+            ({"threads": "2"}, EdgeMTLError, "threads must be"),
+            ({"memory_budget": "lots"}, BudgetError, "write it like 48MB"),
+            ({"memory_budget": "1kB", "tasks": "depth"}, BudgetError, "more than the memory budget"),
+            ({"color": "grb"}, FrameError, "'rgb' or 'bgr'"),
+            ({"tasks": ["sky"]}, TaskError, "no task 'sky'"),
+            ({"backend": "torhc"}, BackendError, r"did you mean 'torch'\?\); this edgemtl has tvm-cpu"),
+        ],
+    )
+    def test_refused(self, plain: Path, options: dict[str, Any], kind: type[Exception], words: str) -> None:
+        with pytest.raises(kind, match=words):
+            edgemtl.load(plain, **{"backend": "torch", **options})
+
+    def test_nothing_stays_open_after_a_failure(self, plain: Path) -> None:
+        fds = Path("/proc/self/fd")
+        before = len(list(fds.iterdir()))
+        for options in ({"backend": "nope"}, {"backend": "torch", "tasks": ["sky"]}):
+            with pytest.raises(EdgeMTLError):
+                edgemtl.load(plain, **options)
+        assert len(list(fds.iterdir())) == before
+
+    def test_not_a_bundle(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="there is no such file"):
+            edgemtl.load(tmp_path / "x.edgemtl")
+
+    def test_tasks_as_one_string(self, plain: Path) -> None:
+        with edgemtl.load(plain, "torch", tasks="depth", threads=1) as engine:
+            assert engine.active == ("depth",)
+            assert engine.threads == 1
+            assert engine.backend == "torch"
+            assert engine.program is None
+            assert "was asked for" in engine.why
+
+
+class TestSwitchRecord:
+    def test_penalty_is_known_after_three_later_frames(self) -> None:
+        switch = Switch((), ("depth",), "cold")
+        for ms in (50.0, 10.0, 12.0):
+            switch.frame(ms)
+            assert switch.first_frame_penalty_ms is None
+        switch.frame(11.0)
+        assert switch.first_frame_penalty_ms == 39.0
+        assert switch.as_dict()["first_frame_penalty_ms"] == 39.0
+
+    def test_frames_count_for_the_latest_switch(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        for _ in range(5):
+            engine(FRAME)
+        engine.activate("normals")
+        first, second = engine.switches
+        assert first.first_frame_penalty_ms is not None
+        assert second.first_frame_ms is None
+        engine(FRAME)
+        assert second.first_frame_ms is not None
