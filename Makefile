@@ -1,0 +1,53 @@
+# make demo: a fresh machine to pictures.   make test: the whole suite.   Neither needs a screen, a GPU, a board or sudo.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+BUNDLE := build/rooms.edgemtl
+CHECKPOINT := edgemtl/model/weights/rooms-tiny.safetensors
+CLIP   := demos/rooms.mp4
+DEMO   := build/demo
+COMPILER := $(shell find compiler edgemtl/bundle edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
+
+.PHONY: demo test nightly lint types install bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(BUNDLE)
+	$(BIN)/python demos/camera.py $(BUNDLE) $(CLIP) --cycle 2 -o $(DEMO)
+
+$(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
+	@mkdir -p build
+	$(BIN)/edgemtl compile $(CHECKPOINT) --target cpu -o $@
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+nightly: $(VENV)/.installed
+	$(BIN)/pytest
+
+bench: $(BUNDLE)
+	$(BIN)/python demos/benchmark.py $(BUNDLE)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+
+# The system parts that pip cannot bring: Python with venv, and a C++ compiler for the kernels.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@command -v g++ >/dev/null || \
+	  { echo "A C++ compiler is missing: apt-get install g++"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf build

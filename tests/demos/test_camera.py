@@ -1,0 +1,104 @@
+"""The camera demo as a user runs it, on a small bundle and a small clip, without a screen."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+DEMO = Path(__file__).parents[2] / "demos" / "camera.py"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """40 frames of noise at 10 frames/s."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def demo(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(DEMO), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+
+
+def test_cycle_shows_every_task_and_reports(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = demo(bundle, clip, "--cycle", "1", "-o", out)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "report.json").read_text())
+    assert found["frames"] == 40
+    tasks = ["semseg", "depth", "normals", "edge"]
+    assert [s["to"] for s in found["switches"]] == [[t] for t in tasks]
+    assert list(found["resident_bytes"]) == tasks
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    video = cv2.VideoCapture(str(out / "demo.mp4"))
+    frames = 0
+    while video.read()[0]:
+        frames += 1
+    assert frames == 40
+    sheet = cv2.imread(str(out / "sheet.png"))
+    assert sheet is not None
+    assert sheet.std() > 10
+    for words in ("p95 ms", "resident weights", "task switches", "sheet.png"):
+        assert words in done.stdout
+
+
+def test_limit_and_named_tasks(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    done = demo(bundle, clip, "--task", "depth", "--limit", "5", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["frames"], list(found["resident_bytes"])) == (5, ["depth"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "dept"], "did you mean 'depth'"),
+        (["--backend", "gpu"], "gpu"),
+        (["--memory-budget", "1kB"], "budget"),
+    ],
+)
+def test_refusals_are_one_sentence(bundle: Path, clip: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    done = demo(bundle, clip, *words, "-o", tmp_path / "out")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_source(bundle: Path, tmp_path: Path) -> None:
+    done = demo(bundle, tmp_path / "none.mp4", "-o", tmp_path / "out")
+    assert done.returncode != 0
+    assert "none.mp4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_seen(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    image = np.zeros((480, 640, 3), np.uint8)
+    for i in range(3000):
+        cv2.imwrite(str(folder / f"{i:05d}.bmp"), image[:48, :64])
+    out = tmp_path / "out"
+    command = [sys.executable, str(DEMO), str(bundle), str(folder), "-o", str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "demo.mp4").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=120)
+    assert child.returncode == 0, stderr
+    assert "stopped" in stderr
+    assert 0 < json.loads((out / "report.json").read_text())["frames"] < 3000
+    assert "pictures" in stdout
