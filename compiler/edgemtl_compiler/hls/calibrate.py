@@ -1,0 +1,165 @@
+"""The float model walked layer by layer, and the ranges that its activations take over calibration images.
+
+The walk repeats `MultiTaskViT`'s arithmetic with every intermediate value shown to an observer, under the same names
+as `reference.integer_forward` uses for its stream; a test holds it equal to the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgemtl.config import IMAGE_MEAN, IMAGE_STD
+from edgemtl.errors import CompileError
+from edgemtl.model.moe import MoE
+from edgemtl.model.vit import MultiTaskViT
+
+MIN_IMAGES = 32
+KEPT_ROWS = 512  # rows of each activation kept for percentiles and for the search of a channel balance
+
+Float = NDArray[np.float64]
+See = Callable[[str, Tensor], None]
+
+
+def normalised(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 RGB [n, 3, H, W] as the model's input."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    return (torch.from_numpy(images).float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def walk(model: MultiTaskViT, image: Tensor, task: str, see: See) -> Tensor:
+    """Raw map [B, channels, h, w] of `task`; `see` gets every named activation with channels last."""
+    bb: Any = model.backbone
+    x = bb.patch_embed(image)
+    x = torch.cat([bb.cls_token.expand(len(x), -1, -1), x], 1) + bb.pos_embed
+    see("embed", x)
+    for i, block in enumerate(bb.blocks):
+        batch, tokens, dim = x.shape
+        y = block.norm1(x)
+        see(f"block{i}.norm1", y)
+        qkv = block.attn.qkv(y)
+        see(f"block{i}.qkv", qkv)
+        q, k, v = qkv.reshape(batch, tokens, 3, block.attn.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, dim)
+        see(f"block{i}.context", context)
+        x = x + block.attn.proj(context)
+        see(f"block{i}.attention", x)
+        y = block.norm2(x)
+        see(f"block{i}.norm2", y)
+        if isinstance(block.mlp, MoE):
+            x = x + _mixture(block.mlp, y.flatten(0, 1), task, f"block{i}", see).view_as(x)
+            see(f"block{i}.experts", x)
+        else:
+            inner = block.mlp.fc1(y)
+            see(f"block{i}.fc1", inner)
+            x = x + block.mlp.fc2(F.gelu(inner))
+            see(f"block{i}.mlp", x)
+    return _head(model.heads[task], x, task, see)
+
+
+def _mixture(moe: MoE, rows: Tensor, task: str, name: str, see: See) -> Tensor:
+    routing = moe.route(rows, task)
+    bank: Any = moe.experts
+    out = torch.zeros_like(rows)
+    for e in range(bank.htoh4.weight.shape[0]):
+        token, which = (routing.expert == e).nonzero(as_tuple=True)
+        w1, b1 = bank.htoh4.weight[e], bank.htoh4.bias[e]
+        see(f"{name}.any{e}", F.linear(rows[::8], w1, b1))  # what an expert that nobody chooses is calibrated on
+        if len(token):
+            inner = F.linear(rows[token], w1, b1)
+            see(f"{name}.fc1.{e}", inner)
+            part = F.linear(F.gelu(inner), bank.h4toh.weight[e], bank.h4toh.bias[e])
+            out.index_add_(0, token, part * routing.score[token, which].unsqueeze(-1))
+    return out
+
+
+def _head(head: Any, x: Tensor, task: str, see: See) -> Tensor:
+    y = head.norm(x[:, 1:])
+    see(f"{task}.norm", y)
+    inner = head.proj(y)
+    see(f"{task}.proj", inner)
+    (rows, cols), t = head.grid, head.tile
+    tiles = F.gelu(inner).reshape(len(x), rows, cols, t, t, -1).permute(0, 5, 1, 3, 2, 4)
+    stream = tiles.reshape(len(x), -1, rows * t, cols * t)
+    see("head.proj", stream.movedim(1, -1))
+    for i, step in enumerate((head.step0, head.step1)):
+        inner = step.depthwise(stream)
+        see(f"{task}.depthwise{i}", inner.movedim(1, -1))
+        stream = stream + step.pointwise(F.gelu(inner))
+        see(f"head.step{i}", stream.movedim(1, -1))
+    raw: Tensor = head.out(stream)
+    see(f"{task}.raw", raw.movedim(1, -1))
+    return raw
+
+
+@dataclass
+class Range:
+    """Least and greatest value per channel, and some rows."""
+
+    low: Float
+    high: Float
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    count: int = 0
+
+    def widened(self) -> Range:
+        """Range with room for what unseen images add: a Gaussian's maximum over n is exceeded by about 1 / (2 ln n)."""
+        centre, reach = (self.high + self.low) / 2, (self.high - self.low) / 2
+        reach = reach * (1 + 1 / (2 * math.log(max(self.count, 8))))
+        return Range(centre - reach, centre + reach, self.rows, self.count)
+
+    @property
+    def most(self) -> float:
+        """Greatest magnitude of any channel."""
+        return float(max(-self.low.min(), self.high.max(), 0.0))
+
+    @property
+    def sample(self) -> Float:
+        """The kept rows [n, C]."""
+        return np.concatenate(self.rows).astype(np.float64)
+
+
+def calibrate(model: MultiTaskViT, images: NDArray[np.uint8]) -> dict[str, Range]:
+    """Widened ranges of every activation over all tasks and images [n, 3, H, W]; head streams are named per task.
+
+    Raises CompileError for too few images, images of another form, and activations that are not finite.
+    """
+    height, width = model.config.image_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
+        raise CompileError(
+            f"calibration needs uint8 images [n, 3, {height}, {width}]; given {images.dtype} {list(images.shape)}"
+        )
+    if len(images) < MIN_IMAGES:
+        raise CompileError(f"calibration needs {MIN_IMAGES} images or more; given {len(images)}")
+    ranges: dict[str, Range] = {}
+    calls = len(images) // 4 * len(model.config.tasks)
+
+    def seer(task: str) -> See:
+        def see(name: str, value: Tensor) -> None:
+            flat = value.detach().reshape(-1, value.shape[-1]).numpy()
+            if not np.isfinite(flat).all():
+                raise CompileError(f"calibration met an activation that is not finite, at {name} of task {task!r}")
+            key = f"{task}.{name}" if name.startswith("head.") else name
+            low, high = flat.min(0).astype(np.float64), flat.max(0).astype(np.float64)
+            r = ranges.setdefault(key, Range(low, high))
+            r.low, r.high = np.minimum(r.low, low), np.maximum(r.high, high)
+            r.count += len(flat)
+            take = min(len(flat), max(1, KEPT_ROWS // max(1, calls)))
+            draw = np.random.default_rng(len(r.rows))  # a fixed stride would meet the same columns of every picture
+            r.rows.append(flat[draw.choice(len(flat), take, replace=False)])
+
+        return see
+
+    for task in model.config.task_names:
+        see = seer(task)
+        for first in range(0, len(images), 4):
+            walk(model, normalised(images[first : first + 4]), task, see)
+    return {name: r.widened() for name, r in ranges.items()}

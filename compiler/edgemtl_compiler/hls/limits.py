@@ -1,0 +1,60 @@
+"""The accelerator's compiled maxima, as hls/include/limits.h has them (a test compares the two), and their check."""
+
+from __future__ import annotations
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CompileError
+
+MAX_TOKENS = 1025
+MAX_DIM = 384
+MAX_HIDDEN = 1536
+MAX_HEADS = 8
+MAX_HEAD_WIDTH = 64
+MAX_BLOCKS = 32
+MAX_EXPERTS = 16
+MAX_TOP_K = 4
+MAX_TASKS = 8
+MAX_CHANNELS = 256
+MAX_STREAM = 524_288
+MAX_TILE = 16
+PATCH = 16
+LANES = 16
+
+
+def check(config: ModelConfig) -> None:
+    """Raises CompileError naming the first dimension that the accelerator cannot hold, with its value and limit."""
+    tile = config.patch // config.head_stride
+    pixels = (config.tokens - 1) * tile * tile
+    held = max((len(ids) for ids in config.held), default=0)
+    limits = [
+        ("tokens", config.tokens, MAX_TOKENS),
+        ("dim", config.dim, MAX_DIM),
+        ("hidden width of the MLP", config.mlp_hidden, MAX_HIDDEN),
+        ("hidden width of an expert", config.expert_hidden, MAX_HIDDEN),
+        ("attention heads", config.heads, MAX_HEADS),
+        ("width of an attention head", config.dim // config.heads, MAX_HEAD_WIDTH),
+        ("blocks", config.depth, MAX_BLOCKS),
+        ("experts", held, MAX_EXPERTS),
+        ("top_k", config.top_k, MAX_TOP_K),
+        ("tasks", len(config.tasks), MAX_TASKS),
+        ("outputs of the head's projection", tile * tile * config.head_dim, MAX_HIDDEN),
+        ("width of the light head", config.head_dim, MAX_DIM),
+        ("values in the head's stream", pixels * config.head_dim, MAX_STREAM),
+        ("values of the head in a memory bank", pixels * (-(-config.head_dim // 64) * 16), MAX_TOKENS * MAX_DIM),
+        ("channels of a raw map", max(t.channels for t in config.tasks), MAX_CHANNELS),
+    ]
+    for what, value, most in limits:
+        if value > most:
+            raise CompileError(f"the accelerator is compiled for {most} {what} at most; this model has {value}")
+    if config.patch != PATCH:
+        raise CompileError(f"the accelerator reads patches of {PATCH} pixels; this model's have {config.patch}")
+    whole = [
+        ("dim", config.dim),
+        ("width of an attention head", config.dim // config.heads),
+        ("hidden width of the MLP", config.mlp_hidden),
+        ("hidden width of an expert", config.expert_hidden),
+        ("width of the light head", config.head_dim),
+    ]
+    for what, value in whole:
+        if value % LANES:
+            raise CompileError(f"the accelerator computes {LANES} lanes at a time; the {what}, {value}, is no multiple")

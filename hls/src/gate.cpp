@@ -1,0 +1,80 @@
+// The gate: INT32 logits over a task's path, top-k by insertion (equal logits: the lower expert), softmax
+// scores in UQ1.15, and the queues, one per expert, filled in token order.
+#include "units.h"
+
+namespace edgemtl {
+
+int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int experts, int top_k, bool renormalise,
+         Memory& memory) {
+  static int16_t weight[kMaxDim][kMaxExperts];
+#pragma HLS array_partition variable = weight dim = 2 complete
+  constexpr int32_t kWeightLimit = (1 << 14) - 1, kLogitBias = 1 << 29;
+  const Quad head = read_quad(w0, w1, w2, w3, at);
+  const Quad ids = read_quad(w0, w1, w2, w3, at + 1);
+  const Quad offsets = read_quad(w0, w1, w2, w3, at + 2);
+  const uint32_t count = field(head, 0);
+  const Factor exponent = factor(field(head, 1));
+  if (count < static_cast<uint32_t>(top_k) || count > static_cast<uint32_t>(experts) || !valid(exponent))
+    return kBadTable;
+  uint32_t slot[kMaxExperts];
+  int32_t bias[kMaxExperts];
+  for (uint32_t e = 0; e < kMaxExperts; ++e) {
+    slot[e] = field(ids, e);
+    bias[e] = load_bias(field(offsets, e), kLogitBias);
+    // Ascending, so no expert appears twice and no queue can overflow.
+    if (e < count && (slot[e] >= static_cast<uint32_t>(experts) || (e > 0 && slot[e] <= slot[e - 1])))
+      return kBadTable;
+  }
+  for (int i = 0; i < dim; i += 2) {
+#pragma HLS pipeline II = 1
+    const Quad quad = read_quad(w0, w1, w2, w3, at + 3 + i / 2);
+    for (int e = 0; e < 2 * kMaxExperts; ++e)
+      weight[i + e / kMaxExperts][e % kMaxExperts] =
+          static_cast<int16_t>(clamp(half_field(quad.word[e / 8], e % 8), -kWeightLimit, kWeightLimit));
+  }
+  for (int e = 0; e < kMaxExperts; ++e) memory.length[e] = 0;
+
+  for (int t = 0; t < tokens; ++t) {
+    int32_t logit[kMaxExperts];
+#pragma HLS array_partition variable = logit complete
+    for (int e = 0; e < kMaxExperts; ++e) logit[e] = bias[e];
+    for (int i = 0; i < dim; ++i) {
+#pragma HLS pipeline II = 1
+      for (int e = 0; e < kMaxExperts; ++e)
+        logit[e] += static_cast<int32_t>(memory.rows[t * dim + i]) * weight[i][e];
+    }
+    uint32_t best[kMaxTopK] = {0, 0, 0, 0};
+    int held = 0;
+    for (uint32_t e = 0; e < count; ++e) {
+      int place = held;  // behind everything that is as large
+      for (int p = kMaxTopK - 1; p >= 0; --p)
+        if (p < held && logit[e] > logit[best[p]]) place = p;
+      if (place >= top_k) continue;
+      for (int p = kMaxTopK - 1; p > 0; --p)
+        if (p > place) best[p] = best[p - 1];
+      best[place] = e;
+      if (held < top_k) ++held;
+    }
+    uint32_t part[kMaxExperts];
+    int64_t total = 0;
+    for (uint32_t e = 0; e < count; ++e) {
+      part[e] = exp2_negative(scale(static_cast<int64_t>(logit[best[0]]) - logit[e], exponent));
+      bool counted = !renormalise;
+      for (int p = 0; p < top_k; ++p) counted = counted || best[p] == e;
+      if (counted) total += part[e];
+    }
+    const int64_t reciprocal = (static_cast<int64_t>(1) << kReciprocalBits) / total;
+    for (int p = 0; p < top_k; ++p) {
+      constexpr int kBy = kReciprocalBits - kScoreBits;
+      const uint32_t e = slot[best[p]];
+      const uint16_t n = memory.length[e];
+      memory.token[e][n] = static_cast<uint16_t>(t);
+      memory.score[e][n] =
+          static_cast<uint16_t>((part[best[p]] * reciprocal + (static_cast<int64_t>(1) << (kBy - 1))) >> kBy);
+      memory.length[e] = static_cast<uint16_t>(n + 1);
+    }
+  }
+  return kOk;
+}
+
+}  // namespace edgemtl

@@ -1,0 +1,35 @@
+"""Models and pictures for the accelerator's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgemtl.model import MultiTaskViT, preset
+
+HLS = Path(__file__).parents[2] / "hls"
+
+
+def lively(name: str, seed: int = 0, **changes: object) -> MultiTaskViT:
+    """A seeded model whose layers all matter: weights well above their initial size, norms and biases not trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    model = MultiTaskViT(preset(name, **changes)).eval()
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            if "bias" in key or "norm" in key:
+                p.add_(torch.randn(p.shape, generator=generator) * 0.2)
+            elif "embed" not in key and "cls" not in key:
+                p.mul_(3.0)
+    return model
+
+
+def pictures(n: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Blocks of colour with some noise, uint8 [n, 3, height, width]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (n, 3, height // 8, width // 8))
+    noise = rng.integers(-20, 21, (n, 3, height, width))
+    return np.clip(coarse.repeat(8, 2).repeat(8, 3) + noise, 0, 255).astype(np.uint8)

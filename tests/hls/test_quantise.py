@@ -1,0 +1,158 @@
+"""Float model to integer network: how close it is, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hls_models import lively, pictures
+from numpy.typing import NDArray
+
+from edgemtl.errors import CompileError
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl_compiler.hls import factors, limits
+from edgemtl_compiler.hls.calibrate import Range, calibrate, normalised, walk
+from edgemtl_compiler.hls.network import Network
+from edgemtl_compiler.hls.quantise import quantise
+from edgemtl_compiler.hls.reference import integer_forward
+from edgemtl_compiler.hls.report import compare
+
+Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+
+
+def test_the_walk_is_the_model(quantised: Quantised) -> None:
+    model, _, images = quantised
+    for task in model.config.task_names:
+        with torch.no_grad():
+            want = model(normalised(images), [task])[task]
+        torch.testing.assert_close(walk(model, normalised(images), task, lambda *_: None), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["semseg", "depth", "normals", "edge"])
+def test_micro_stays_close_to_float(quantised: Quantised, task: str) -> None:
+    model, network, images = quantised
+    report = compare(model, network, images, task)
+    assert report.raw < 0.04
+    assert report.cosine > 0.9992
+    layers = ["embed", *(f"block{i}.{part}" for i in range(4) for part in ("attention", ("mlp", "experts")[i % 2]))]
+    assert list(report.layers) == [*layers, "head.proj", "head.step0", "head.step1"]
+    assert report.layers["embed"] < 0.006
+    assert max(report.layers.values()) < 0.04
+    assert report.worst in report.layers
+
+
+def test_the_worst_layer_is_found(quantised: Quantised) -> None:
+    _, network, images = quantised
+    spoilt = lively("micro")
+    with torch.no_grad():
+        spoilt.backbone.blocks[2].mlp.fc2.weight.mul_(1.3)
+    assert compare(spoilt, network, images[:2], "depth").worst == "block2.mlp"
+
+
+def test_a_slice_equals_its_task(quantised: Quantised) -> None:
+    """Calibrated on one task alone, the slice's network is as close to float as the whole model's."""
+    paths = dict.fromkeys(("semseg", "depth", "normals", "edge"), ((0, 2, 4), (1, 2, 5)))
+    model = lively("micro", paths=paths)
+    images = pictures(34, 32, 64, seed=3)
+    sliced = model.slice("depth")
+    network = quantise(sliced, images[:32])
+    assert all(g.experts == (0, 1, 2) for g in network.gates.values())
+    assert compare(sliced, network, images[32:], "depth").raw < 0.04
+    whole = quantise(model, images[:32])
+    assert [whole.gates["depth", i].experts for i in (1, 3)] == [(0, 2, 4), (1, 2, 5)]
+    got = integer_forward(whole, images[32].transpose(1, 2, 0), "depth") * whole.heads["depth"].unit
+    alone = integer_forward(network, images[32].transpose(1, 2, 0), "depth") * network.heads["depth"].unit
+    assert np.sqrt(np.square(got - alone).sum() / np.square(alone).sum()) < 0.06
+
+
+def test_refusals() -> None:
+    model, images = MultiTaskViT(preset("micro")), pictures(32, 32, 64)
+    with pytest.raises(CompileError, match="32 images or more; given 31"):
+        quantise(model, images[:31])
+    with pytest.raises(CompileError, match=r"uint8 images \[n, 3, 32, 64\]; given float32"):
+        quantise(model, images.astype(np.float32))
+    with pytest.raises(CompileError, match=r"given uint8 \[32, 32, 64, 3\]"):
+        quantise(model, images.transpose(0, 2, 3, 1))
+    with pytest.raises(CompileError, match=r"would saturate at percentile 90; the limit is 0.10%"):
+        quantise(model, images, percentile=90)
+    with pytest.raises(CompileError, match="percentile lies"):
+        quantise(model, images, percentile=0)
+    model = MultiTaskViT(preset("micro", depth=4, tasks=model.config.tasks[:1]))
+    with torch.no_grad():
+        model.backbone.blocks[2].attn.proj.weight[0, 0] = torch.nan
+    with pytest.raises(CompileError, match=r"not finite, at block2.attention of task 'semseg'"):
+        quantise(model, images)
+    with torch.no_grad():
+        model.backbone.blocks[2].attn.proj.weight[0, 0] = 0
+        model.backbone.pos_embed[0, 3, 5] = 1e6
+    with pytest.raises(CompileError, match="does not fit INT16"):
+        quantise(model, images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 768, "heads": 12}, "384 dim at most; this model has 768"),
+        ({"mlp_ratio": 8.5}, "1536 hidden width of the MLP at most; this model has 1632"),
+        ({"image_size": (528, 512)}, "1025 tokens at most; this model has 1057"),
+        ({"experts": 32}, "16 experts at most; this model has 32"),
+        ({"top_k": 5}, "4 top_k at most; this model has 5"),
+        ({"heads": 24}, "8 attention heads at most; this model has 24"),
+        ({"heads": 1}, "64 width of an attention head at most; this model has 192"),
+        ({"head_stride": 1}, "1536 outputs of the head's projection at most; this model has 8192"),
+        ({"patch": 32, "head_stride": 8}, "patches of 16 pixels; this model's have 32"),
+        ({"dim": 120}, "the dim, 120, is no multiple"),
+        ({"head_dim": 24}, "width of the light head, 24, is no multiple"),
+    ],
+)
+def test_models_outside_the_maxima_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        limits.check(preset("tiny", **changes))
+
+
+@pytest.mark.parametrize("name", ["tiny", "edge-moe", "micro"])
+def test_presets_are_within_the_maxima(name: str) -> None:
+    limits.check(preset(name))
+    small = {"dim": 384, "heads": 6, "image_size": (512, 512)}
+    limits.check(preset("tiny", **small))
+
+
+def test_an_outlier_does_not_coarsen_the_hidden_codes() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(20000, 16)).astype(np.float32)
+    spiky = rows.copy()
+    spiky[7, 3] = 12.0
+    weight = rng.normal(size=(16, 16))
+    ranges = [Range(x.min(0).astype(np.float64), x.max(0).astype(np.float64), [x], len(x)) for x in (rows, spiky)]
+    calm, cut = (factors.gelu_int8(r, weight, 0.001)[1].scale[0] for r in ranges)
+    kept = factors.gelu_int8(ranges[1], weight, 0.0)[1].scale[0]
+    assert calm <= cut < 0.75 * kept
+    assert kept == pytest.approx((12 + 0.17) / 255, rel=1e-3)
+
+
+def test_dead_channels_do_not_break_the_scales() -> None:
+    """Channels, heads and experts that are zero or constant still get factors within their range."""
+    model, images = lively("micro"), pictures(34, 32, 64)
+    with torch.no_grad():
+        block = model.backbone.blocks[0]
+        block.norm1.weight[:4] = 0
+        block.attn.qkv.weight[:16] = 0  # a whole head of queries
+        block.attn.qkv.bias[:16] = 0
+        block.attn.qkv.weight[70:75] = 0
+        block.mlp.fc1.weight[3] = 0
+        block.mlp.fc1.bias[3] = 40.0
+        model.backbone.blocks[1].mlp.experts.htoh4.weight[2] = 0
+        model.heads["depth"].out.weight.zero_()
+    network = quantise(model, images[:32])
+    assert compare(model, network, images[32:], "depth").layers["block3.experts"] < 0.05
+
+
+def test_ranges_cover_what_was_seen(quantised: Quantised) -> None:
+    model, _, images = quantised
+    ranges = calibrate(model, np.concatenate([images] * 4))
+    seen: dict[str, torch.Tensor] = {}
+    walk(model, normalised(images[:4]), "depth", lambda name, value: seen.update({name: value}))
+    for name in ("embed", "block1.norm2", "block3.context", "depth.norm"):
+        flat = seen[name].reshape(-1, seen[name].shape[-1]).numpy()
+        assert (flat.min(0) >= ranges[name].low).all()
+        assert (flat.max(0) <= ranges[name].high).all()
