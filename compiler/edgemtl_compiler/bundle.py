@@ -96,7 +96,7 @@ def compile_bundle(
             built.errors[made.target] = _verify(made, members, parts, given, golden)
     report("writing the bundle")
     fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "programs": programs}
-    fields |= {"origin": origin or "", "golden_tolerance": 10 * TOLERANCE}
+    fields |= {"origin": origin or "", "golden_tolerance": TOLERANCE}
     write_bundle(out, manifest_fields=fields, weights=parts, files=files, golden=(given, golden))
     built.size, built.seconds = out.stat().st_size, time.perf_counter() - start
     return built

@@ -16,6 +16,7 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler.toolchain import failing
 
 
 class _Prefix(nn.Module):
@@ -75,7 +76,8 @@ def export_task(piece: MultiTaskViT) -> Exported:
 def _export(name: str, module: nn.Module, shape: tuple[int, ...], output: tuple[int, ...]) -> Exported:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's own deprecations; nothing a caller could act on
-        program = torch.export.export(module.eval(), (torch.zeros(shape),))
+        with failing(f"PyTorch cannot export {name!r}"):
+            program = torch.export.export(module.eval(), (torch.zeros(shape),))
     prefix = "model."
     keys = {arg: key.removeprefix(prefix) for arg, key in program.graph_signature.inputs_to_parameters.items()}
     return Exported(name, program, keys, shape, output)

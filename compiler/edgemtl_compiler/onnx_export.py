@@ -31,6 +31,7 @@ from edgemtl.errors import CompileError
 from edgemtl.model.moe import MoE
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.program import Built
+from edgemtl_compiler.toolchain import failing
 
 BACKEND = "onnxruntime"
 TARGET = "onnx"
@@ -117,8 +118,8 @@ def export_onnx(piece: MultiTaskViT, out: Path) -> Built:
 
     config = piece.config
     (task,) = config.tasks
-    shape = (1, 3, *config.image_size)
-    with torch.no_grad(), warnings.catch_warnings(), _quiet():
+    shape, what = (1, 3, *config.image_size), f"PyTorch cannot export {task.name!r} to ONNX"
+    with torch.no_grad(), warnings.catch_warnings(), _quiet(), failing(what):
         warnings.simplefilter("ignore")  # the exporter's own deprecations; nothing a caller could act on
         program = torch.onnx.export(
             _Whole(piece, task.name).eval(),
@@ -138,7 +139,8 @@ def export_onnx(piece: MultiTaskViT, out: Path) -> Built:
     for node in proto.graph.node:
         del node.metadata_props[:]  # stack traces: file names of this machine
     check(proto, piece)
-    onnx.checker.check_model(proto, full_check=True)
+    with failing(f"the ONNX export of {task.name!r} is not valid"):
+        onnx.checker.check_model(proto, full_check=True)
     out.write_bytes(proto.SerializeToString())
     return Built(out, Function(input=shape, output=(1, task.channels, *config.map_size)))
 

@@ -15,7 +15,7 @@ from edgemtl.runtime import cpu
 
 @dataclass(frozen=True)
 class Target:
-    """One kind of CPU. `needs` are its features, best instruction set last, as the kernel names them."""
+    """One kind of CPU. `needs` are its features as the kernel, and so g++'s -m flags, name them."""
 
     name: str
     machine: str  # as platform.machine() gives it

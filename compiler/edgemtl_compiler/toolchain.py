@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import os
 import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +24,8 @@ HIDDEN = ("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-fno-gnu-unique
 
 
 def find_compiler() -> str:
-    """Path of the C++ compiler: $CXX, or g++, or clang++. Raises CompileError when there is none."""
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
+    """Path of the C++ compiler: $CXX, or g++. Raises CompileError when there is none."""
+    for name in (os.environ.get("CXX"), "g++"):
         if name and (path := shutil.which(name)):
             return path
     raise CompileError("no C++ compiler was found; install one with: apt-get install g++")
@@ -34,6 +36,18 @@ def compiler_version() -> str:
     compiler = find_compiler()
     found = subprocess.run([compiler, "-dumpfullversion", "-dumpversion"], capture_output=True, text=True, check=False)
     return f"{Path(compiler).name} {found.stdout.split()[0] if found.stdout.split() else 'of unknown version'}"
+
+
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turns whatever a tool raises into a CompileError of one sentence: `what`, and the tool's first words."""
+    try:
+        yield
+    except CompileError:
+        raise
+    except Exception as e:  # the tools have no common class of errors
+        words = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        raise CompileError(f"{what}: {words}") from e
 
 
 def run(command: list[str], what: str) -> None:
@@ -56,15 +70,18 @@ def compile_kernels(target: Target, include: tuple[str, ...], out: Path, mode: S
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="edgemtl-kernels-")
+def _folder() -> Path:
+    """A folder that goes when the process ends."""
+    folder = tempfile.mkdtemp(prefix="edgemtl-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @functools.cache
 def start_kernels(target: Target, include: tuple[str, ...]) -> Future[Path]:
     """Compile the kernels for `target` in the background, once per process."""
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(compile_kernels, target, include, Path(_folder().name) / f"{target.name}.o")
+    future = pool.submit(compile_kernels, target, include, _folder() / f"{target.name}.o")
     pool.shutdown(wait=False)
     return future
 

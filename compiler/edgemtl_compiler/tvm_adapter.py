@@ -16,6 +16,7 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl_compiler import patterns
 from edgemtl_compiler.targets import Target
+from edgemtl_compiler.toolchain import failing
 
 SUPPORTED = "0.27."
 INSTALL = "pip install 'edgemtl[compile]'"
@@ -74,14 +75,15 @@ class Graph:
     ) -> None:
         self.keys, self.entries, self.sizes = keys, entries, sizes
         self.weights: dict[str, Any] = {}
-        module = from_exported_program(
-            program,
-            keep_params_as_input=True,
-            unwrap_unit_return_tuple=True,
-            run_ep_decomposition=False,
-            custom_convert_map={"route.default": _keep("route", 2), "experts.default": _keep("experts", 8)},
-        )
-        module = relax.transform.CanonicalizeBindings()(module)
+        with failing("TVM cannot import the exported graph"):
+            module = from_exported_program(
+                program,
+                keep_params_as_input=True,
+                unwrap_unit_return_tuple=True,
+                run_ep_decomposition=False,
+                custom_convert_map={"route.default": _keep("route", 2), "experts.default": _keep("experts", 8)},
+            )
+            module = relax.transform.CanonicalizeBindings()(module)
         self.function = module["main"].without_attr("params").without_attr("num_input")
 
     def rewrite(self, rule: patterns.Rule, config: ModelConfig, task: str) -> int:
@@ -132,8 +134,9 @@ class Graph:
         module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
         library = tvm.runtime.load_static_library(str(kernels), [f"edgemtl_{name}" for name in KERNELS])
         module = module.with_attr("external_mods", [library])
-        built = tvm.compile(module, tvm.target.Target(target.llvm))
-        built.export_library(str(out), cc=compiler, options=["-pthread", "-Wl,-s", "-Wl,--gc-sections"])
+        with failing("TVM cannot build the program"):
+            built = tvm.compile(module, tvm.target.Target(target.llvm))
+            built.export_library(str(out), cc=compiler, options=["-pthread", "-Wl,-s", "-Wl,--gc-sections"])
 
 
 KERNELS = (
@@ -171,9 +174,7 @@ class _Match:
         known = [self.graph.keys.get(v.name) if isinstance(v, relax.Var) else None for v in values]
         found = self.graph.entries.get(tuple(key or "" for key in known))
         if found is None:
-            raise CompileError(
-                f"{', '.join(str(k or v) for k, v in zip(known, values, strict=True))} is no layer of the model"
-            )
+            raise CompileError(f"{', '.join(k or 'a computed value' for k in known)} is no layer of the model")
         return found
 
     def weight(self, ref: str) -> Any:

@@ -196,7 +196,7 @@ def test_a_forked_child_has_threads_of_its_own(micro: Any, build: Build, tmp_pat
     subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path, built.path], check=True, timeout=120)
 
 
-class Test_an_export_that_is_not_the_model:  # noqa: N801
+class TestIncompleteExport:
     """Each way of losing a part must stop the build, by name."""
 
     @pytest.fixture
@@ -245,6 +245,17 @@ class Test_an_export_that_is_not_the_model:  # noqa: N801
         piece.backbone.blocks[3].norm2 = piece.backbone.blocks[3].norm1
         assert "lacks 1 of" in (message := fails(piece))
         assert "trunk:blocks.3.norm" in message
+
+    def test_an_operator_that_tvm_lacks(self, micro: Any, fails: Any) -> None:
+        piece = micro.model.slice("depth")
+        suffix = piece.suffix
+        piece.suffix = lambda x, task: torch.special.i0(suffix(x, task))
+        assert "TVM cannot import the exported graph: Unsupported function types ['special_i0.default']" in fails(piece)
+
+    def test_a_model_that_cannot_be_exported(self, micro: Any, fails: Any) -> None:
+        piece = micro.model.slice("depth")
+        piece.suffix = lambda x, task: x if x.sum() > 0 else -x
+        assert "PyTorch cannot export 'depth': " in fails(piece)
 
     def test_an_operator_without_a_kernel(self, micro: Any, fails: Any) -> None:
         piece = micro.model.slice("depth")
