@@ -1,0 +1,158 @@
+"""What engines open: exports and bundles, made before timing, in parallel, and kept in a folder for the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgemtl.bench import macs, prepare
+from edgemtl.bench.engines import ENGINES, Engine
+from edgemtl.bench.process import ProcessError, child, environment, stop
+from edgemtl.bench.samples import Settings
+from edgemtl.bench.subjects import Subject
+
+Record = Callable[..., None]  # record(kind, **fields)
+
+
+@dataclass
+class Artifacts:
+    """Files per subject under `folder`. `notes` says what was not tried, and why."""
+
+    folder: Path
+    settings: Settings
+    tell: Callable[[str], None] = lambda _: None
+    record: Record = lambda *_, **__: None
+    touched: dict[str, list[int]] = field(default_factory=dict)  # subject -> experts that got a token, per block
+    notes: list[str] = field(default_factory=list)
+    _paths: dict[tuple[str, str], str] = field(default_factory=dict)  # (subject, artifact) -> path
+    _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def prepare(self, subjects: Sequence[Subject], engines: Sequence[str]) -> None:
+        """Make all that is missing; what cannot be made has a reason afterwards."""
+        pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        try:
+            waiting = [pool.submit(self._prepare, s, engines, s in _leaders(subjects)) for s in subjects]
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            raise
+        finally:
+            pool.shutdown()
+
+    def place(self, subject: Subject) -> Path:
+        """The subject's folder."""
+        return self.folder / subject.name.replace(":", "-")
+
+    def candidates(self, subject: Subject, engine: Engine) -> list[str]:
+        """Artifacts worth trying, given how much more work a dense export does."""
+        names = list(engine.candidates(subject.dense))
+        sparse = macs.count(subject.config, subject.task).total
+        dense = macs.count(subject.config, subject.task, every_expert=True).total
+        if not subject.dense and dense > self.settings.doubtful * sparse:
+            note = f"{subject.name}: dense exports do {dense / sparse:.1f} times the work and were not tried"
+            if note not in self.notes:
+                self.notes.append(note)
+            names = [n for n in names if "dense" not in n]
+        return names
+
+    def ready(self, subject: Subject, engine: Engine) -> list[str]:
+        """Those of the candidates that were made."""
+        return [n for n in self.candidates(subject, engine) if (subject.name, n) in self._paths]
+
+    def path(self, subject: Subject, artifact: str) -> str:
+        return self._paths[subject.name, artifact]
+
+    def reason(self, subject: Subject, engine: Engine) -> str:
+        """Why nothing is ready."""
+        for name in [*self.candidates(subject, engine), ""]:
+            if (subject.name, name) in self._reasons:
+                return self._reasons[subject.name, name]
+        return "nothing to run"
+
+    def request(self, subject: Subject, engine: str, artifact: str, threads: int, seconds: float) -> dict[str, Any]:
+        """What a measuring process is told."""
+        return {
+            "engine": engine,
+            "path": self.path(subject, artifact),
+            "folder": str(self.place(subject)),
+            "task": subject.task,
+            "form": artifact.split("-")[1] if "-" in artifact else "",
+            "compile": ENGINES[engine].compiles,
+            "threads": threads,
+            "warmup": self.settings.warmup,
+            "warmup_s": self.settings.warmup_s,
+            "frames": self.settings.frames,
+            "seconds": seconds,
+        }
+
+    def _prepare(self, subject: Subject, engines: Sequence[str], leader: bool) -> None:
+        folder = self.place(subject)
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
+        names = list(dict.fromkeys(a for e in usable for a in self.candidates(subject, e)))
+        mark, index = prepare.fingerprint(subject), folder / "made.json"
+        known = json.loads(index.read_text()) if index.is_file() else {}
+        fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()
+        done = {n: p for n, p in known["made"].items() if Path(p).exists()} if fresh else {}
+        wanted = [n for n in names if n not in done and not n.startswith("torch")]
+        if wanted or not fresh:
+            (folder / prepare.INFO).unlink(missing_ok=True)
+            self.tell(f"preparing {subject.name}: {', '.join(wanted) or 'input'}")
+            done |= self._build(subject, folder, wanted)
+        if (folder / prepare.INFO).is_file():
+            self.touched[subject.name] = json.loads((folder / prepare.INFO).read_text())["touched"]
+            self._paths |= {(subject.name, n): "" for n in names if n.startswith("torch")}  # run from the weights
+        self._paths |= {(subject.name, n): p for n, p in done.items()}
+        for engine in [e for e in usable if e.compiles and leader]:
+            for name in self.ready(subject, engine):
+                for threads in self.settings.threads:
+                    if f"{name} {threads}" not in done:
+                        self._warm(subject, engine, name, threads)
+                        done[f"{name} {threads}"] = str(folder)
+        index.write_text(json.dumps({"fingerprint": mark, "made": done}))
+
+    def _warm(self, subject: Subject, engine: Engine, artifact: str, threads: int) -> None:
+        """Fill the compile cache; a failure shows again, and is reported, when it is measured."""
+        self.tell(f"compiling {subject.name} with {engine.name}")
+        request = self.request(subject, engine.name, artifact, threads, 0)
+        try:
+            said = child(
+                "edgemtl.bench.worker", request, self.settings.build_timeout, environment(threads, self.folder)
+            )
+            self.record("compiled", subject=subject.name, artifact=artifact, threads=threads, **json.loads(said[-1]))
+        except (ProcessError, ValueError, IndexError) as e:
+            self.record("compiled", subject=subject.name, artifact=artifact, threads=threads, failure=str(e))
+
+    def _build(self, subject: Subject, folder: Path, wanted: Sequence[str]) -> dict[str, str]:
+        reason = "preparing gave nothing"
+        try:
+            lines = child(
+                "edgemtl.bench.prepare", prepare.request(subject, folder, wanted), self.settings.build_timeout
+            )
+        except ProcessError as e:
+            reason, lines = f"preparing failed: {e.reason}", e.said
+            self._reasons[subject.name, ""] = reason
+        said = {line["artifact"]: line for line in map(json.loads, lines)}
+        for name in wanted:
+            line = said.get(name, {"artifact": name, "error": reason})
+            self.record("prepared", subject=subject.name, **line)
+            if "path" not in line:
+                self._reasons[subject.name, name] = line["error"]
+        return {n: line["path"] for n, line in said.items() if "path" in line}
+
+
+def _leaders(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first subject of each shape."""
+    return list({s.shape: s for s in reversed(subjects)}.values())
+
+
+def leader(subjects: Sequence[Subject], subject: Subject) -> Subject:
+    """The first of the subjects that have the same shape as `subject`."""
+    return next(s for s in subjects if s.shape == subject.shape)

@@ -1,0 +1,158 @@
+"""The engines that are compared, each as its makers recommend for one image at a time on a CPU.
+
+Each function takes the worker's request and returns how to call the loaded model; it is run in a fresh process, and
+what it imports is timed apart from what it loads. No heavy import at the top: the parent process reads this table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemtl.bench.prepare import WEIGHTS
+
+Call = Callable[[], Any]  # runs the network once on the input, gives the raw map
+Load = Callable[[], Call]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One row of the report. `artifacts` are what it can run, of a sparse model; `own` marks edgemtl's."""
+
+    name: str
+    packages: tuple[str, ...]
+    install: str
+    artifacts: tuple[str, ...]
+    prepare: Callable[[dict[str, Any], Any], Load]
+    own: bool = False
+    compiles: bool = False  # for tens of seconds, into a cache that a first run must fill
+
+    def missing(self) -> str | None:
+        """Why it cannot run on this machine; None when its packages are there."""
+        if self.own:
+            from edgemtl.runtime import tvm_light
+
+            return tvm_light.unusable()
+        if all(importlib.util.find_spec(p) for p in self.packages):
+            return None
+        return f"not installed: pip install {self.install}"
+
+    def candidates(self, dense: bool) -> tuple[str, ...]:
+        """Artifacts to try for a dense or a sparse model; "plain" stands for a model without experts."""
+        if not dense or self.own:
+            return self.artifacts
+        return tuple(dict.fromkeys(a.replace("sparse", "plain").replace("dense", "plain") for a in self.artifacts))
+
+
+def _edgemtl(want: dict[str, Any], image: Any) -> Load:
+    import edgemtl
+    from edgemtl.runtime import tvm_light
+    from edgemtl.runtime.backends import tvm_cpu  # noqa: F401  with what follows, all that `import` means for a peer
+
+    open_bundle = edgemtl.load
+    tvm_light.ffi()
+
+    def load() -> Call:
+        engine = open_bundle(want["path"], backend="tvm-cpu", threads=want["threads"])
+        engine.activate(want["task"])
+        want["engine_object"] = engine
+        return lambda: engine.raw(image)[want["task"]]
+
+    return load
+
+
+def _onnxruntime(want: dict[str, Any], image: Any) -> Load:
+    ort: Any = importlib.import_module("onnxruntime")
+
+    def load() -> Call:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = want["threads"], 1
+        options.log_severity_level = 3
+        session = ort.InferenceSession(want["path"], options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"image": image})[0]
+
+    return load
+
+
+def _openvino(want: dict[str, Any], image: Any) -> Load:
+    ov: Any = importlib.import_module("openvino")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": want["threads"],
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+    def load() -> Call:
+        core = ov.Core()
+        infer = core.compile_model(core.read_model(want["path"]), "CPU", settings).create_infer_request()
+
+        def call() -> Any:
+            infer.infer({0: image}, share_inputs=True)
+            return infer.get_output_tensor(0).data.copy()
+
+        return call
+
+    return load
+
+
+def _torch(want: dict[str, Any], image: Any) -> Load:
+    torch: Any = importlib.import_module("torch")
+    forms: Any = importlib.import_module("edgemtl.bench.forms")
+    vit: Any = importlib.import_module("edgemtl.model.vit")
+    files: Any = importlib.import_module("safetensors")
+    from edgemtl.config import ModelConfig
+
+    torch.set_num_threads(want["threads"])
+    if want["compile"]:
+        importlib.import_module("torch._dynamo")
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.freezing = True  # weights packed at compile time
+
+    def load() -> Call:
+        with files.safe_open(str(Path(want["folder"]) / WEIGHTS), "pt") as file:
+            config = ModelConfig.model_validate_json(file.metadata()["config"])
+            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  no mapping
+        with torch.device("meta"):
+            model = vit.MultiTaskViT(config)
+        model.load_state_dict(state, assign=True)
+        network = forms.Network(model, config.task_names[0], want["form"]).eval()
+        del model, state
+        if want["compile"]:
+            network = torch.compile(network)
+        tensor = torch.from_numpy(image)
+
+        def call() -> Any:
+            with torch.no_grad() if want["compile"] else torch.inference_mode():
+                return network(tensor).numpy()
+
+        return call
+
+    return load
+
+
+def _table() -> dict[str, Engine]:
+    ort, torch = ("onnxruntime",), ("torch",)
+    rows = [
+        Engine("edgemtl", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle",), _edgemtl, own=True),
+        Engine("onnxruntime-18", ort, "onnxruntime", ("onnx-sparse-18", "onnx-dense-18"), _onnxruntime),
+        Engine("onnxruntime-23", ort, "onnxruntime", ("onnx-sparse-23", "onnx-dense-23"), _onnxruntime),
+        Engine(
+            "openvino",
+            ("openvino",),
+            "openvino",
+            ("onnx-sparse-18", "onnx-sparse-23", "onnx-dense-18", "onnx-dense-23"),
+            _openvino,
+        ),
+        Engine("torch", torch, "torch", ("torch-sparse", "torch-dense"), _torch),
+        Engine("torch.compile", torch, "torch", ("torch-sparse", "torch-dense"), _torch, compiles=True),
+    ]
+    return {e.name: e for e in rows}
+
+
+ENGINES = _table()

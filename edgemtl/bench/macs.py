@@ -1,0 +1,86 @@
+"""What one frame costs, by formula: multiply-accumulates, and bytes of weights that must be read.
+
+Counted from the configuration alone, attention's two products (queries by keys, weights by values) included; a
+LayerNorm, a softmax or a GELU counts as nothing. M3ViT's paper counts the same way and calls it FLOPs. Checked in the
+tests against the published figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgemtl.config import ModelConfig
+
+FLOAT = 4  # bytes
+
+
+class Work(NamedTuple):
+    """Multiply-accumulates of one frame and one task, by part."""
+
+    embedding: int
+    projections: int  # qkv and output of attention
+    attention: int  # queries by keys, weights by values
+    dense: int  # dense MLPs
+    gates: int
+    experts: int
+    head: int
+
+    @property
+    def backbone(self) -> int:
+        return self.total - self.head
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def count(config: ModelConfig, task: str, *, every_expert: bool = False) -> Work:
+    """The work of `task`; with `every_expert`, of an export that runs all experts of the path on all tokens."""
+    n, c = config.tokens, config.dim
+    dense_blocks = config.depth - len(config.moe_blocks)
+    path = [len(bank) for bank in config.path(task)]
+    per_expert = 2 * c * config.expert_hidden
+    chosen = sum(path) if every_expert else len(path) * config.top_k
+    return Work(
+        embedding=(n - 1) * c * 3 * config.patch**2,
+        projections=config.depth * 4 * n * c * c,
+        attention=config.depth * 2 * n * n * c,
+        dense=dense_blocks * 2 * n * c * config.mlp_hidden,
+        gates=sum(n * c * e for e in path),
+        experts=n * chosen * per_expert,
+        head=_head(config, task),
+    )
+
+
+def _head(config: ModelConfig, task: str) -> int:
+    d, tile = config.head_dim, config.patch // config.head_stride
+    pixels = config.map_size[0] * config.map_size[1]
+    projection = (config.tokens - 1) * config.dim * tile * tile * d
+    return projection + pixels * (2 * (9 * d + d * d) + d * config.task(task).channels)
+
+
+def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None = None, width: int = FLOAT) -> int:
+    """Bytes of weights that one frame of `task` must read at least once.
+
+    touched: experts that got a token, per MoE block; None: every expert of the path did. width: bytes per weight.
+    """
+    c, hidden, tile = config.dim, config.expert_hidden, config.patch // config.head_stride
+    path = [len(bank) for bank in config.path(task)]
+    used = path if touched is None else list(touched)
+    attention = 4 * c * c + 4 * c  # with biases
+    norms = 4 * c
+    dense = 2 * c * config.mlp_hidden + config.mlp_hidden + c
+    expert = 2 * c * hidden + hidden + c
+    d, channels = config.head_dim, config.task(task).channels
+    head = 2 * c + (c + 1) * tile * tile * d + 2 * (10 * d + d * d + d) + (d + 1) * channels
+    values = (
+        c * 3 * config.patch**2 + c  # patch embedding
+        + c + config.tokens * c  # class token, positions
+        + config.depth * (attention + norms)
+        + (config.depth - len(path)) * dense
+        + sum(c * e for e in path)  # gates
+        + sum(used) * expert
+        + head
+    )  # fmt: skip
+    return width * values

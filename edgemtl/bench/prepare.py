@@ -1,0 +1,173 @@
+"""Everything slow that comes before timing, once per subject: weights, input, expected output, exports, bundle.
+
+`python -m edgemtl.bench.prepare JSON` does it in a process of its own and prints one JSON line per artifact, so that
+what was made before a crash is kept and a failure is a reason, not the end. A folder that holds an artifact of the same
+sources, model and packages is reused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgemtl.bench.subjects import Subject
+from edgemtl.config import ModelConfig
+
+INPUT, EXPECTED, WEIGHTS, INFO = "input.npy", "expected.npy", "weights.safetensors", "info.json"
+PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy")
+
+
+def request(subject: Subject, folder: Path, artifacts: Sequence[str]) -> dict[str, Any]:
+    """What the child is told."""
+    return {
+        "name": subject.name,
+        "config": subject.config.model_dump(mode="json"),
+        "task": subject.task,
+        "bundle": subject.bundle,
+        "checkpoint": subject.checkpoint,
+        "folder": str(folder),
+        "artifacts": list(artifacts),
+    }
+
+
+def fingerprint(subject: Subject) -> str:
+    """Changes with anything that an artifact is made from: model, weights, sources, packages."""
+    digest = hashlib.sha256(subject.config.model_dump_json().encode() + subject.task.encode())
+    for package in PACKAGES:
+        try:
+            digest.update(f"{package} {version(package)}".encode())
+        except PackageNotFoundError:
+            continue
+    here = Path(__file__).parent
+    roots = [here.parent / "model", here.parent / "bundle"]
+    compiler = importlib.util.find_spec("edgemtl_compiler")
+    if compiler is not None and compiler.origin:
+        roots += [Path(compiler.origin).parent, Path(compiler.origin).parent / "kernels"]
+    files = [f for root in roots for f in sorted(root.glob("*")) if f.suffix in (".py", ".h", ".cc")]
+    files += [Path(__file__), here / "forms.py"]
+    files += [Path(p) for p in (subject.bundle, subject.checkpoint) if p]
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def main(text: str) -> None:
+    """The child: makes what `text` asks for and says so, line by line."""
+    warnings.simplefilter("ignore")  # the exporters' own; nothing a reader of the report could act on
+    want = json.loads(text)
+    folder = Path(want["folder"])
+    model, image = _reference(want, folder)
+    for name in want["artifacts"]:
+        began = time.monotonic()
+        try:
+            path = _maker(name)(name, model, want, folder)
+            line = {"artifact": name, "path": str(path), "seconds": time.monotonic() - began}
+        except Exception as e:
+            line = {"artifact": name, "error": f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0]}"}
+        print(json.dumps(line), flush=True)
+    del image
+
+
+def _maker(name: str) -> Callable[[str, Any, dict[str, Any], Path], Path]:
+    return _bundle if name == "bundle" else _onnx
+
+
+def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
+    """The model; its weights, an input, and torch's output written to `folder`."""
+    import numpy as np
+    import torch
+
+    model = _model(want)
+    config: ModelConfig = model.config
+    task = want["task"]
+    image = _image(want, config)
+    with torch.inference_mode():
+        outputs, trace = model.trace(torch.from_numpy(image), [task])
+    touched = [
+        len(routing.expert.unique()) for (_, _), routing in sorted(trace.routings.items(), key=lambda i: i[0][1])
+    ]
+    np.save(folder / INPUT, image)
+    np.save(folder / EXPECTED, outputs[task].numpy())
+    from safetensors.torch import save_file
+
+    part = model.slice(task)
+    metadata = {"config": part.config.model_dump_json()}
+    save_file({k: v.contiguous() for k, v in part.state_dict().items()}, folder / WEIGHTS, metadata)
+    (folder / INFO).write_text(json.dumps({"touched": touched}))
+    return model, image
+
+
+def _model(want: dict[str, Any]) -> Any:
+    import torch
+
+    from edgemtl.model import MultiTaskViT
+
+    if want["checkpoint"]:
+        from edgemtl.model.checkpoint import load_checkpoint
+
+        return load_checkpoint(want["checkpoint"])[0]
+    if want["bundle"]:
+        from edgemtl.bundle.layout import unpack_state
+        from edgemtl.bundle.reader import Bundle
+
+        with Bundle.open(want["bundle"]) as bundle:
+            whole = bundle.manifest.model
+            state = unpack_state(whole, bundle.tensor, stored=whole)
+            model = MultiTaskViT(whole)
+            model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
+        return model.eval()
+    torch.manual_seed(0)
+    return MultiTaskViT(ModelConfig.model_validate(want["config"])).eval()
+
+
+def _image(want: dict[str, Any], config: ModelConfig) -> Any:
+    """A golden input of the bundle, a real frame, where there is one; else seeded noise."""
+    import numpy as np
+
+    if want["bundle"]:
+        from edgemtl.bundle.reader import Bundle
+
+        with Bundle.open(want["bundle"]) as bundle:
+            if bundle.manifest.golden is not None:
+                return np.ascontiguousarray(bundle.golden()[0]["0"], np.float32)
+    return np.random.default_rng(0).normal(size=(1, 3, *config.image_size)).astype(np.float32)
+
+
+def _onnx(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
+    """`name` is onnx-FORM-OPSET."""
+    import contextlib
+    import io
+    import logging
+
+    from edgemtl.bench.forms import Network, onnx_proto
+
+    _, form, opset = name.split("-")
+    network = Network(model, want["task"], form, listed=True)  # type: ignore[arg-type]
+    logging.disable(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()):
+        proto = onnx_proto(network, model.config.image_size, int(opset))
+    path = folder / f"{name}.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def _bundle(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
+    if want["bundle"]:
+        return Path(want["bundle"])
+    from edgemtl_compiler import compile_bundle
+
+    path = folder / "model.edgemtl"
+    compile_bundle(model, path, targets=["cpu"], name="benchmark", origin="random weights")
+    return path
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,249 @@
+"""From samples to rows and tables. Every figure names its origin: measured, counted by formula, or not measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from edgemtl.bench import macs, stats
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.samples import TOLERANCE, Sample, of, times
+from edgemtl.bench.subjects import Subject
+
+GOALS = {("sparse", 1): 0.75, ("sparse", 2): 0.60, ("dense", 1): 0.90, ("dense", 2): 0.80}
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine on one subject. Without `p50` it gave nothing that may be compared, and `reason` says why."""
+
+    subject: str
+    threads: int
+    engine: str
+    export: str
+    rounds: int = 0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    fps: float | None = None
+    ratio: float | None = None  # to the best peer, median over rounds
+    gflops: float | None = None  # of the model's own arithmetic, dense export or not
+    share: float | None = None  # of the SGEMM peak
+    error: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_mb: float | None = None
+    resident_mb: float | None = None
+    growth_mb: float | None = None
+    weights_mb: float | None = None
+    joules: float | None = None
+    reason: str = ""
+
+
+def best_peer(samples: Sequence[Sample], subject: str, threads: int) -> str | None:
+    """The fastest engine that is not edgemtl's, among those with right results."""
+    mine = list(of(samples, subject, threads))
+    names = dict.fromkeys(s.engine for s in mine if not ENGINES[s.engine].own)
+    return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
+
+
+def rows(samples: Sequence[Sample], subject: Subject, threads: int, peak: float | None = None) -> list[Row]:
+    """A row per engine, in the order of the first round."""
+    mine = list(of(samples, subject.name, threads))
+    base = best_peer(samples, subject.name, threads)
+    base_times = times(s for s in mine if s.engine == base)
+    names = [n for n in ENGINES if any(s.engine == n for s in mine)]
+    work = macs.count(subject.config, subject.task).total
+    return [_row(subject, threads, n, [s for s in mine if s.engine == n], base_times, work, peak) for n in names]
+
+
+def _row(
+    subject: Subject,
+    threads: int,
+    engine: str,
+    mine: Sequence[Sample],
+    base: Mapping[int, float],
+    work: int,
+    peak: float | None,
+) -> Row:
+    ran = [s.result for s in mine if s.result]
+    error = max((float(r["error"]) for r in ran), default=None)
+    export = next((s.artifact for s in mine if s.artifact), "")
+    if error is not None and error > TOLERANCE:
+        reason = f"wrong: differs from torch by {error:.1e} of the largest value, at most {TOLERANCE:g} is allowed"
+        return Row(subject.name, threads, engine, export, error=error, reason=reason)
+    good = [s.result for s in mine if s.right and s.result]
+    failures = [s.failure for s in mine if s.failure]
+    if not good:
+        return Row(subject.name, threads, engine, export, reason=failures[0] if failures else "not measured")
+    frames = [t for r in good for t in r["ms"]]
+    p = stats.summary(frames)
+    gflops = 2e-6 * work / p.p50
+    memory = [r["memory"] for r in good if r["memory"]["after"]]
+    weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
+    joules = [r["joules"] for r in good if r["joules"] is not None]
+    return Row(
+        subject.name,
+        threads,
+        engine,
+        export,
+        rounds=len(good),
+        p50=p.p50,
+        p95=p.p95,
+        p99=p.p99,
+        fps=1e3 * len(frames) / sum(frames),
+        ratio=stats.paired(times(mine), base),
+        gflops=gflops,
+        share=gflops / peak if peak else None,
+        error=error,
+        load_ms=1e3 * statistics.median(r["load_s"] for r in good),
+        first_ms=1e3 * statistics.median(r["first_s"] for r in good),
+        peak_mb=max((m["after"]["peak"] for m in memory), default=0) / MB or None,
+        resident_mb=_median(m["after"]["resident"] for m in memory),
+        growth_mb=_median(m["after"]["resident"] - m["before"]["resident"] for m in memory),
+        weights_mb=_median(weights),
+        joules=statistics.median(joules) if joules else None,
+        reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
+    )
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return statistics.median(found) / MB if found else None
+
+
+def show(value: float | None, form: str = ".2f", none: str = "–") -> str:
+    """A figure for a cell."""
+    return none if value is None else format(value, form)
+
+
+def table(
+    title: str, left: Sequence[str], right: Sequence[str], cells: Iterable[Sequence[str]], *, note: bool = False
+) -> Group:
+    """A title over a table: text columns, then number columns, then with `note` a column of remarks."""
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in left:
+        out.add_column(name, overflow="fold")
+    for name in right:
+        out.add_column(name, justify="right")
+    if note:
+        out.add_column("", overflow="fold")
+    for row in cells:
+        out.add_row(*(Text(c) for c in row))
+    return Group(Text(title, "bold"), out)
+
+
+def speed(subject: Subject, found: Sequence[Row], touched: Sequence[int] | None) -> Group:
+    """Latency of the network alone."""
+    work = macs.count(subject.config, subject.task)
+    streamed = macs.weight_bytes(subject.config, subject.task, touched)
+    title = (
+        f"{subject.name}, {found[0].threads} thread(s): {work.total / 1e9:.3g} GMAC and {streamed / MB:.1f} MB of"
+        f" weights read per frame (counted); {subject.origin}; milliseconds measured"
+    )
+    cells = []
+    for r in found:
+        figures = [show(v) for v in (r.p50, r.p95, r.p99)] + [show(r.fps, ".1f"), show(r.ratio), show(r.gflops, ".1f")]
+        figures += [show(r.share, ".0%"), show(r.error, ".0e")]
+        export = r.export.removeprefix("onnx-").removeprefix("torch-")
+        cells.append([r.engine, export, f"{r.rounds}", *figures, r.reason])
+    head = ("rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GFLOP/s", "of peak", "error")
+    return table(title, ("engine", "export"), head, cells, note=True)
+
+
+def loading(subject: Subject, found: Sequence[Row]) -> Group:
+    """Load, memory and energy of the engines that ran."""
+    cells = [
+        [
+            r.engine,
+            *(show(v, ".0f") for v in (r.load_ms, r.first_ms)),
+            *(show(v, ".1f") for v in (r.peak_mb, r.resident_mb, r.growth_mb)),
+            show(r.weights_mb, ".1f", "not measured"),
+            show(r.joules, ".3f", "not measured"),
+        ]
+        for r in found
+        if r.p50 is not None
+    ]
+    head = ("load ms", "first run ms", "peak MB", "resident MB", "growth MB", "weights MB", "J/frame")
+    return table(f"{subject.name}: load and memory", ("engine",), head, cells)
+
+
+def ratios(comparison: Comparison) -> Group | None:
+    """edgemtl to every peer, one line per subject and thread count; None without edgemtl."""
+    samples = comparison.samples
+    own = next((e for e in ENGINES.values() if e.own), None)
+    peers = [n for n in ENGINES if not ENGINES[n].own and any(s.engine == n and s.round >= 0 for s in samples)]
+    if own is None or not any(s.engine == own.name for s in samples):
+        return None
+    cells = []
+    for threads in comparison.settings.threads:
+        for subject in comparison.subjects:
+            mine = list(of(samples, subject.name, threads))
+            ours = times(s for s in mine if s.engine == own.name)
+            against = {n: stats.paired(ours, times(s for s in mine if s.engine == n)) for n in peers}
+            best = best_peer(samples, subject.name, threads)
+            ratio = against.get(best) if best else None
+            goal = GOALS.get(("dense" if subject.dense else "sparse", threads)) if subject.config.dim == 192 else None
+            verdict = "" if goal is None or ratio is None else "met" if ratio <= goal else "not met"
+            cells.append(
+                [
+                    subject.name,
+                    best or "–",
+                    f"{threads}",
+                    show(ratio),
+                    show(goal),
+                    verdict,
+                    *map(show, against.values()),
+                ]
+            )
+    head = ("threads", "to best peer", "goal", "", *peers)
+    title = "edgemtl / peer, median over rounds of paired ratios: less than 1 means that edgemtl is faster"
+    return table(title, ("subject", "best peer"), head, cells)
+
+
+def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Console) -> list[Row]:
+    """Print what was measured so far, and give the rows."""
+    every: list[Row] = []
+    console.print(
+        f"{machine['cpu']}, {machine['cpus']} CPU(s), {', '.join(machine['features'])};"
+        f" load {machine['load']:.2f} before the run",
+        markup=False,
+    )
+    for threads in comparison.settings.threads:
+        peak = comparison.peaks.get(threads)
+        if peak:
+            console.print(f"SGEMM peak with {threads} thread(s): {peak:.0f} GFLOP/s (torch, 1536³, best; measured)")
+        for subject in comparison.subjects:
+            found = rows(comparison.samples, subject, threads, peak)
+            if found:
+                console.print()
+                console.print(speed(subject, found, comparison.artifacts.touched.get(subject.name)))
+                console.print(loading(subject, found))
+                every += found
+    summary = ratios(comparison)
+    if summary is not None and every:
+        console.print()
+        console.print(summary)
+    if every:
+        console.print(LEGEND, markup=False)
+    for note in comparison.notes:
+        console.print(f"note: {note}", markup=False)
+    for row in every:
+        comparison.record("row", **asdict(row))
+    return every
+
+
+LEGEND = """
+rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
+rounds of p50 / best peer's p50 in the same round. GFLOP/s: twice the model's own multiply-accumulates (counted) by p50,
+also where a dense export does more. error: largest difference from torch eager, relative to the largest value. load:
+opening the model and making it ready, imports left out; torch.compile loads from its warm cache. growth: resident
+memory after the frames minus before loading. weights: mapped weights in memory (smaps). J/frame: RAPL, if readable."""

@@ -1,0 +1,68 @@
+"""What a run is told (`Settings`) and what it finds (`Sample`, one per fresh process)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgemtl.bench import stats
+
+TOLERANCE = 1e-3  # of an output against torch, relative to the largest value of the map
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how often.
+
+    lag: a peer this many times slower than the best one, twice, is left out of later rounds. doubtful: an export with
+    more than this many times the work of the sparse one is not tried. minutes: from the start; begin nothing later,
+    but do `least` rounds.
+    """
+
+    threads: tuple[int, ...] = (2,)
+    rounds: int = 7
+    least: int = 2
+    warmup: int = 3
+    warmup_s: float = 0.3
+    frames: int = 5
+    seconds: float = 0.6
+    lag: float = 1.5
+    doubtful: float = 2.0
+    minutes: float | None = None
+    timeout: float = 300.0
+    build_timeout: float = 900.0
+    peak_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One fresh process: what it measured, or why not. `round` is -1 for a trial that chose an export."""
+
+    subject: str
+    engine: str
+    artifact: str
+    threads: int
+    round: int
+    result: dict[str, Any] | None = None
+    failure: str | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether there are times, and the output was PyTorch's."""
+        return bool(self.result and self.result["ms"] and self.result["error"] <= TOLERANCE)
+
+    @property
+    def p50(self) -> float:
+        assert self.result is not None
+        return stats.percentile(self.result["ms"], 0.5)
+
+
+def of(samples: Iterable[Sample], subject: str, threads: int) -> Iterator[Sample]:
+    """The samples of rounds, trials left out, of one subject with one thread count."""
+    return (s for s in samples if s.subject == subject and s.threads == threads and s.round >= 0)
+
+
+def times(samples: Iterable[Sample]) -> dict[int, float]:
+    """{round: p50} of the right samples."""
+    return {s.round: s.p50 for s in samples if s.right}

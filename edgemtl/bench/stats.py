@@ -1,0 +1,56 @@
+"""Percentiles, and ratios paired within a round.
+
+Absolute milliseconds drift on a shared machine; a ratio of two engines measured side by side does not, so the ratio
+is the result and the milliseconds are its context.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+Rounds = Mapping[int, float]  # round -> median milliseconds of one engine in that round
+
+
+class Summary(NamedTuple):
+    """Milliseconds over all frames of all rounds."""
+
+    p50: float
+    p95: float
+    p99: float
+    frames: int
+
+
+def percentile(values: Sequence[float], q: float) -> float:
+    """The value below which a share `q` (0..1) of `values` lies, by linear interpolation."""
+    ordered = sorted(values)
+    where = q * (len(ordered) - 1)
+    low = int(where)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (where - low) * (ordered[high] - ordered[low])
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """p50, p95, p99 and how many; `values` must not be empty."""
+    return Summary(percentile(values, 0.5), percentile(values, 0.95), percentile(values, 0.99), len(values))
+
+
+def paired(mine: Rounds, base: Rounds) -> float | None:
+    """The median over the rounds that both have of mine / base; None when they share no round."""
+    both = sorted(set(mine) & set(base))
+    return statistics.median(mine[r] / base[r] for r in both) if both else None
+
+
+def best(engines: Mapping[str, Rounds]) -> str | None:
+    """The engine whose median ratio to the fastest of each round is lowest; None when there is no engine.
+
+    Rounds are compared, not medians over all of them, so that a slow minute of the machine harms nobody; engines with
+    fewer rounds compete in the rounds that they have.
+    """
+    fastest: dict[int, float] = {}
+    for rounds in engines.values():
+        for number, value in rounds.items():
+            fastest[number] = min(value, fastest.get(number, value))
+    scores = {name: score for name, rounds in engines.items() if (score := paired(rounds, fastest)) is not None}
+    return min(scores, key=lambda name: scores[name]) if scores else None

@@ -1,0 +1,91 @@
+"""What is measured: the shipped model per task, and random-weight models of published shapes.
+
+| name | model |
+|---|---|
+| `rooms`, `rooms:TASK` | the given bundle, all tasks or one |
+| `edge-moe:TOKENS`, `edge-moe:TOKENS:eN` | Edge-MoE's shape (192 wide, top-2, hidden 384), 16 or N experts |
+| `vit-tiny:TOKENS`, `vit-s:TOKENS` | dense ViTs |
+| `micro`, `micro-dense` | for tests |
+
+A dense ViT is given to edgemtl as a model whose odd blocks hold one expert of the MLP's size: its score is the
+softmax of one number, 1, so that this is the same function; peers get plain MLPs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.errors import ConfigError
+
+SIZES = {129: (128, 256), 197: (224, 224), 257: (256, 256), 513: (256, 512), 577: (384, 384), 1025: (512, 512)}
+SHAPES: dict[str, dict[str, Any]] = {
+    "edge-moe": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 2, "expert_ratio": 2.0},
+    "vit-tiny": {"dim": 192, "depth": 12, "heads": 3, "experts": 1, "top_k": 1, "expert_ratio": 4.0},
+    "vit-s": {"dim": 384, "depth": 12, "heads": 6, "experts": 1, "top_k": 1, "expert_ratio": 4.0},
+}
+MICRO: dict[str, Any] = {"dim": 32, "depth": 4, "heads": 2, "image_size": (32, 64), "head_dim": 16}
+DEFAULT = ("rooms", "edge-moe:129", "edge-moe:197", "vit-tiny:197", "vit-s:1025")
+RANDOM = "random weights, seed 0"
+_TASK = TaskConfig(name="depth", kind="depth", channels=1)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model and one task of it. `bundle` and `checkpoint` say where its weights are; without them: random."""
+
+    name: str
+    config: ModelConfig
+    task: str
+    origin: str = RANDOM
+    bundle: str | None = None
+    checkpoint: str | None = None
+
+    @property
+    def dense(self) -> bool:
+        """Whether it has no choice of experts."""
+        return self.config.experts == 1
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What decides which export is a peer's best: equal for tasks of one model with paths of equal size."""
+        c = self.config
+        path = tuple(len(bank) for bank in c.path(self.task))
+        return c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
+
+
+def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None) -> list[Subject]:
+    """The subjects that `name` stands for. Raises ConfigError for an unknown name, BundleError for a bad bundle."""
+    first, *rest = name.split(":")
+    if first == "rooms" and len(rest) <= 1:
+        return _rooms(rest, bundle, checkpoint)
+    if name in ("micro", "micro-dense"):
+        banks = {"experts": 6, "top_k": 2, "expert_ratio": 1.0}
+        banks = {"experts": 1, "top_k": 1, "expert_ratio": 4.0} if name == "micro-dense" else banks
+        return [Subject(name, ModelConfig(name=name, tasks=(_TASK,), **MICRO, **banks), "depth")]
+    found = re.fullmatch(r"(\d+)(?::e(\d+))?", ":".join(rest))
+    if first not in SHAPES or not found or int(found[1]) not in SIZES or (found[2] and first != "edge-moe"):
+        raise ConfigError(
+            f"there is no benchmark subject {name!r}; choose rooms, rooms:TASK, edge-moe:TOKENS, edge-moe:TOKENS:eN,"
+            f" vit-tiny:TOKENS or vit-s:TOKENS, with {', '.join(map(str, SIZES))} tokens"
+        )
+    shape = SHAPES[first] | ({"experts": int(found[2])} if found[2] else {})
+    config = ModelConfig(name=first, image_size=SIZES[int(found[1])], tasks=(_TASK,), **shape)
+    return [Subject(name, config, "depth")]
+
+
+def _rooms(tasks: list[str], bundle: Path | None, checkpoint: Path | None) -> list[Subject]:
+    from edgemtl.bundle.reader import Bundle
+
+    if bundle is None:
+        raise ConfigError("the subject 'rooms' needs a bundle: --bundle build/rooms.edgemtl (`make demo` builds it)")
+    with Bundle.open(bundle) as opened:
+        config, origin = opened.manifest.model, opened.manifest.origin or "shipped weights"
+    for task in tasks:
+        if task not in config.task_names:
+            raise ConfigError(f"{bundle.name} has no task {task!r}; it has {', '.join(config.task_names)}")
+    source = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
+    return [Subject(f"rooms:{t}", config, t, origin, str(bundle), source) for t in tasks or config.task_names]

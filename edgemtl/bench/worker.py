@@ -1,0 +1,103 @@
+"""One measurement in a fresh process: `python -m edgemtl.bench.worker JSON` prints one JSON line.
+
+The network alone is timed, one image at a time, on an input that is already preprocessed; its output is compared with
+PyTorch's. The request names an engine of `edgemtl.bench.engines` and what it shall open, or is {"sgemm": threads}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+
+def main(request: str) -> None:
+    """Measure what `request` asks for."""
+    want: dict[str, Any] = json.loads(request)
+    from edgemtl.bench import machine
+
+    if "sgemm" in want:
+        print(json.dumps({"gflops": machine.sgemm_peak(want["sgemm"], want["seconds"])}))
+        return
+    from pathlib import Path
+
+    import numpy as np
+
+    from edgemtl.bench.engines import ENGINES
+    from edgemtl.bench.prepare import EXPECTED, INPUT
+
+    folder = Path(want["folder"])
+    image, expected = np.load(folder / INPUT), np.load(folder / EXPECTED)
+    began = time.perf_counter()
+    load = ENGINES[want["engine"]].prepare(want, image)
+    imported = time.perf_counter()
+    before = machine.memory()
+    call = load()
+    loaded = time.perf_counter()
+    got = np.asarray(call(), np.float32)
+    first = time.perf_counter()
+    error = relative(got, expected)
+    times = [] if want["seconds"] <= 0 else _frames(call, want)
+    energy = machine.Energy()
+    joules = None
+    if times and energy.origin != "not measured":
+        runs = max(1, int(1e3 / times[0]))
+        energy = machine.Energy()
+        for _ in range(runs):
+            call()
+        joules = (energy.joules() or 0.0) / runs
+    print(
+        json.dumps(
+            {
+                "import_s": imported - began,
+                "load_s": loaded - imported,
+                "first_s": first - loaded,
+                "ms": times,
+                "error": error,
+                "memory": {"before": before, "after": machine.memory()},
+                "weights": _weights(want),
+                "joules": joules,
+                "energy_origin": energy.origin,
+            }
+        )
+    )
+
+
+def relative(got: Any, expected: Any) -> float:
+    """max |got - expected| / max |expected|; infinite where shapes differ or a value is not finite."""
+    import numpy as np
+
+    if got.ndim == expected.ndim - 1:  # the engine's maps have no batch axis
+        expected = expected[0]
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def _frames(call: Any, want: dict[str, Any]) -> list[float]:
+    """Milliseconds of each frame: warmed up, then at least `frames` of them and for `seconds`, at most 200."""
+    end, runs = time.perf_counter() + want["warmup_s"], 0
+    while runs < want["warmup"] or time.perf_counter() < end:
+        call()
+        runs += 1
+    times: list[float] = []
+    end = time.perf_counter() + want["seconds"]
+    while len(times) < want["frames"] or (time.perf_counter() < end and len(times) < 200):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _weights(want: dict[str, Any]) -> dict[str, Any] | None:
+    """Bytes of mapped weights in memory, where the engine can tell them apart from the rest."""
+    engine = want.get("engine_object")
+    if engine is None:
+        return None
+    residency = engine.residency()
+    return {"resident": residency.resident, "mapped": residency.mapped, "origin": residency.origin}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,178 @@
+"""Real processes on micro models: forms agree with the model, engines are right, the command prints and writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from edgemtl.bench import machine, prepare, sweep
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.forms import Form, Network
+from edgemtl.bench.process import child
+from edgemtl.bench.report import rows
+from edgemtl.bench.samples import Sample, Settings
+from edgemtl.bench.subjects import parse
+from edgemtl.bench.worker import relative
+from edgemtl.errors import ConfigError
+from edgemtl.model import MultiTaskViT
+
+DEMO = Path(__file__).parents[2] / "demos" / "benchmark.py"
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnxruntime", "onnxscript"))), reason="onnxruntime, onnxscript"
+)
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_every_form_is_the_model(micro: Any, form: Form) -> None:
+    model: MultiTaskViT = micro.model
+    if form == "plain":
+        torch.manual_seed(1)
+        model = MultiTaskViT(parse("micro-dense")[0].config).eval()
+    image = torch.from_numpy(micro.inputs["0"])
+    with torch.inference_mode():
+        for task in model.config.task_names:
+            wanted = model(image, [task])[task].numpy()
+            assert relative(Network(model, task, form).eval()(image).numpy(), wanted) < 1e-5
+
+
+def test_relative_error() -> None:
+    wanted = np.array([[[[1.0, -2.0]]]], np.float32)
+    assert relative(wanted, wanted) == 0
+    assert relative(wanted[0], wanted) == 0
+    assert relative(wanted + 0.5, wanted) == 0.25
+    assert relative(wanted[..., :1], wanted) == float("inf")
+    assert relative(wanted * np.nan, wanted) == float("inf")
+
+
+@needs_onnx
+def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped-model way: weights and input from a bundle; ONNX in both opsets and torch agree with PyTorch."""
+    monkeypatch.setattr(prepare, "fingerprint", lambda _: "the same")
+    (subject,) = parse("rooms:depth", bundle)
+    settings = Settings(
+        threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=1, peak_s=0
+    )
+    engines = ["edgemtl", "onnxruntime-18", "onnxruntime-23", "torch"]
+    if importlib.util.find_spec("tvm") is None:
+        engines.remove("edgemtl")
+    comparison = Comparison([subject], engines, settings, tmp_path / "work", tmp_path / "out.jsonl")
+    comparison.prepare()
+    comparison.measure()
+    found = rows(comparison.samples, subject, 1)
+    assert [r.engine for r in found] == engines
+    for row in found:
+        assert row.reason == ""
+        assert row.rounds == 2
+        assert row.p50 is not None
+        assert row.p50 > 0
+        assert row.error is not None
+        assert row.error < 1e-5
+        assert row.peak_mb is not None
+        assert (row.weights_mb is not None) == (row.engine == "edgemtl")
+    made = (tmp_path / "work" / "rooms-depth" / "made.json").read_bytes()
+    again = Comparison([subject], engines, settings, tmp_path / "work")
+    again.prepare()  # nothing is made twice
+    assert (tmp_path / "work" / "rooms-depth" / "made.json").read_bytes() == made
+    expected = tmp_path / "work" / "rooms-depth" / prepare.EXPECTED
+    np.save(expected, 2 * np.load(expected))
+    again._run(subject, "torch", "torch-sparse", 1, 0) if again._choose(subject, 1) else None
+    assert not again.samples[-1].right
+    assert rows(again.samples, subject, 1)[-1].reason.startswith("wrong: ")
+
+
+def test_an_export_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
+    (subject,) = parse("micro")
+    said = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, ["onnx-sparse-99"]), 120)
+    assert "error" in json.loads(said[0])
+    assert json.loads((tmp_path / prepare.INFO).read_text())["touched"]
+
+
+def test_subjects(bundle: Path) -> None:
+    assert [s.task for s in parse("rooms", bundle)] == ["semseg", "depth", "normals", "edge"]
+    assert parse("vit-s:1025")[0].config.tokens == 1025
+    assert parse("vit-s:1025")[0].dense
+    assert not parse("edge-moe:129:e64")[0].dense
+    for name in ("rooms:nothing", "edge-moe:130", "vit-s:197:e4", "resnet"):
+        with pytest.raises(ConfigError, match="nothing|no benchmark subject"):
+            parse(name, bundle)
+    with pytest.raises(ConfigError, match="needs a bundle"):
+        parse("rooms")
+
+
+def test_sweep_writes_a_table_and_a_drawing(tmp_path: Path) -> None:
+    values = sweep.subjects("experts")
+    assert list(values) == [8, 16, 32, 64, 128]
+    comparison = Comparison(list(values.values()), ["edgemtl"], Settings(threads=(1,)), tmp_path)
+    for n, s in values.items():
+        comparison.samples.append(Sample(s.name, "edgemtl", "bundle", 1, 0, {"ms": [n / 8], "error": 0.0}))
+    found = sweep.points(comparison, values)
+    assert [p.p50_ms for p in found] == [1, 2, 4, 8, 16]
+    assert len({p.gmac_experts for p in found}) == 1
+    sweep.write_csv(tmp_path / "s.csv", found)
+    sweep.write_svg(tmp_path / "s.svg", "experts", found)
+    assert (tmp_path / "s.csv").read_text().splitlines()[0].startswith("value,engine,threads,p50_ms")
+    drawing = (tmp_path / "s.svg").read_text()
+    assert drawing.count("<circle") == 15
+    assert "edgemtl, 1 thread(s)" in drawing
+    sweep.write_svg(tmp_path / "none.svg", "experts", [])
+    assert "nothing measured" in (tmp_path / "none.svg").read_text()
+
+
+def test_energy_is_read_or_said_to_be_missing(tmp_path: Path) -> None:
+    none = machine.Energy(tmp_path / "none")
+    assert (none.origin, none.joules()) == ("not measured", None)
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("900\n")
+    (zone / "max_energy_range_uj").write_text("1000\n")
+    energy = machine.Energy(tmp_path)
+    (zone / "energy_uj").write_text("100\n")
+    assert energy.origin == "RAPL package"
+    assert energy.joules() == pytest.approx(200e-6)
+
+
+@needs_onnx
+def test_the_command(tmp_path: Path) -> None:
+    words = ["--quick", "--subjects", "micro-dense", "--engines", "onnxruntime-18", "--threads", "1", "--no-cold"]
+    command = [sys.executable, str(DEMO), *words, "--out", str(tmp_path / "o.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "micro-dense, 1 thread(s)" in done.stdout
+    assert "not measured" in done.stdout
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert kinds.count("sample") == 2
+    assert kinds[0] == "machine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--subjects", "resnet"], "no benchmark subject 'resnet'"),
+        (["--engines", "tflite"], "no engine 'tflite'"),
+        (["--threads", "many"], "thread counts are whole numbers"),
+        (["--prepare-only"], "needs --work FOLDER"),
+        (["--sweep", "heads"], "over experts or tokens, not 'heads'"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark_demo", DEMO)
+    assert spec is not None
+    assert spec.loader is not None
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    import typer
+
+    app = typer.Typer(add_completion=False)
+    app.command()(demo.main)
+    with pytest.raises(ConfigError, match=said):
+        app([*words, "--out", str(tmp_path / "o")], standalone_mode=False)
