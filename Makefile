@@ -9,7 +9,7 @@ CLIP   := demos/rooms.mp4
 DEMO   := build/demo
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test nightly lint types install bench clean
+.PHONY: demo test nightly lint install bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
@@ -23,17 +23,19 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	find hls compiler tests -name '*.h' -o -name '*.cc' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/pytest -m "not slow"
 
 nightly: $(VENV)/.installed
 	$(BIN)/pytest
 
 bench: $(BUNDLE)
-	$(BIN)/python demos/benchmark.py $(BUNDLE)
+	$(BIN)/python demos/benchmark.py --bundle $(BUNDLE) --checkpoint $(CHECKPOINT)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	find hls compiler tests -name '*.h' -o -name '*.cc' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
 
 install: $(VENV)/.installed
 

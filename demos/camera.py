@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgemtl
-from edgemtl.bench.compare import percentile
+from edgemtl.bench.stats import percentile
 from edgemtl.errors import EdgeMTLError
 from edgemtl.runtime.engine import Engine
 from edgemtl.runtime.output import Output, Timing

@@ -15,6 +15,7 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, RGB, for pixels scale
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 TaskKind = Literal["semseg", "depth", "normals", "edge"]
+RESERVED = ("experts", "file", "prefix", "shared", "trunk")  # names of parts, functions and gates beside the tasks
 TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
 
@@ -40,6 +41,8 @@ class TaskConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskConfig:
+        if self.name in RESERVED:
+            raise ValueError(f"a task cannot be called {self.name!r}: that name has another meaning in a bundle")
         want = {"depth": 1, "edge": 1, "normals": 3}.get(self.kind)
         if want is not None and self.channels != want:
             raise ValueError(f"task {self.name!r} of kind {self.kind!r} has {want} channel(s), not {self.channels}")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.config import RESERVED, ModelConfig, TaskConfig
 from edgemtl.errors import ConfigError
 from edgemtl.model.presets import preset
 
@@ -41,6 +41,12 @@ def test_task_channels_follow_the_kind() -> None:
         TaskConfig(name="normals", kind="normals", channels=1)
     with pytest.raises(ValidationError, match="names 2 classes"):
         TaskConfig(name="semseg", kind="semseg", channels=3, classes=("a", "b"))
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_reserved_task_names(name: str) -> None:
+    with pytest.raises(ValidationError, match="another meaning"):
+        TaskConfig(name=name, kind="depth", channels=1)
 
 
 def test_unknown_preset_names_the_known() -> None:

@@ -130,9 +130,7 @@ class Trainer:
             self._build(config.model_copy(update={"paths": {}}), stage, state)
             self.reporter.line(f"ranking experts over {min(stage.rank_images, len(self.sets.plain))} images")
             with self._quick():
-                config = declare_paths(
-                    self.model, self.sets.plain, stage.experts_per_path, images=stage.rank_images
-                )
+                config = declare_paths(self.model, self.sets.plain, stage.experts_per_path, images=stage.rank_images)
             state = {k: v.clone() for k, v in self.model.state_dict().items()}
             self.log.write("paths", step=self.at.total, paths={k: list(v) for k, v in config.paths.items()})
         self._build(config, stage, state)
