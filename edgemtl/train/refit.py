@@ -49,7 +49,7 @@ def refit(
 ) -> list[float]:
     """Train the head of the depth task `task` in place; returns the loss (m²) of each step.
 
-    `data` gives plain batches; labels are read at every `stride`-th pixel's block mean. AdamW, cosine to zero.
+    `data` gives plain batches; labels are every `stride`-th pixel, from the first. AdamW, cosine to zero.
     Raises ConfigError for a task that is not depth.
     """
     if model.config.task(task).kind != "depth":
