@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgemtl_compiler.hls.calibrate import Float, Range
+from edgemtl_compiler.calibrate import Float, Range
 from edgemtl_compiler.hls.network import Depthwise, Gate, Gelu, Linear, Norm, Scaling
 from edgemtl_compiler.hls.reference.fixed import fixed_point
 from edgemtl_compiler.hls.reference.gelu import FRACTION_BITS, REACH, gelu_table

@@ -19,7 +19,7 @@ from edgemtl.errors import CompileError
 from edgemtl.model.vit import Mlp as FloatMlp
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.hls import factors, limits
-from edgemtl_compiler.hls.calibrate import Float, Range, calibrate
+from edgemtl_compiler.calibrate import Float, Range, calibrate
 from edgemtl_compiler.hls.factors import Codes
 from edgemtl_compiler.hls.network import Attention, Block, Gate, Head, Mlp, Network, Step
 from edgemtl_compiler.hls.reference.fixed import fixed_point

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler.hls.calibrate import normalised, walk
+from edgemtl_compiler.calibrate import normalised, walk
 from edgemtl_compiler.hls.network import Network
 from edgemtl_compiler.hls.reference.fixed import Int
 from edgemtl_compiler.hls.reference.forward import integer_forward
