@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.hls import factors, limits
 from edgemtl_compiler.calibrate import Range, calibrate, normalised, walk
+from edgemtl_compiler.hls import factors, limits
 from edgemtl_compiler.hls.network import Network
 from edgemtl_compiler.hls.quantise import quantise
 from edgemtl_compiler.hls.reference import integer_forward

@@ -18,8 +18,8 @@ from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.errors import CompileError
 from edgemtl.model.vit import Mlp as FloatMlp
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler.hls import factors, limits
 from edgemtl_compiler.calibrate import Float, Range, calibrate
+from edgemtl_compiler.hls import factors, limits
 from edgemtl_compiler.hls.factors import Codes
 from edgemtl_compiler.hls.network import Attention, Block, Gate, Head, Mlp, Network, Step
 from edgemtl_compiler.hls.reference.fixed import fixed_point
