@@ -1,5 +1,7 @@
 // C simulation only: the units and the memories on chip for ctypes. Every function returns a Status; a
 // deadlock in a stream becomes kDeadlock, with the stream's name in edgemtl_csim_message.
+#include <hls_stream.h>
+
 #include <string>
 
 #include "../include/mul2.h"
@@ -9,6 +11,7 @@
 namespace {
 
 edgemtl::Memory memory;
+edgemtl::Job jobs[edgemtl::kMaxJobs];
 std::string message;
 
 template <typename Unit>
@@ -44,8 +47,10 @@ void* edgemtl_csim_memory(int which) {
     case 2:
       return memory.pool;
     case 3:
-      return memory.token;
+      return memory.logit;
     case 4:
+      return memory.token;
+    case 5:
       return memory.score;
     default:
       return memory.length;
@@ -69,54 +74,71 @@ int edgemtl_csim_attention(EDGEMTL_WEIGHTS, int tokens, int dim, int heads) {
   return guarded([&] { return edgemtl::attention(EDGEMTL_BANKS, 0, tokens, dim, heads, memory); });
 }
 
+// Logits, top-k and queues.
 int edgemtl_csim_gate(EDGEMTL_WEIGHTS, int tokens, int dim, int experts, int top_k, int renormalise) {
-  return guarded(
-      [&] { return edgemtl::gate(EDGEMTL_BANKS, 0, tokens, dim, experts, top_k, renormalise != 0, memory); });
+  jobs[0] = {3, 0, false, 0, tokens, dim, 2 * edgemtl::kMaxExperts, 0, edgemtl::kLogits, -1, false};
+  return guarded([&] {
+    edgemtl::Ahead ahead = {false, 0};
+    const int status = edgemtl::linear(EDGEMTL_BANKS, jobs, 1, nullptr, ahead, memory, nullptr);
+    if (status != edgemtl::kOk) return status;
+    return edgemtl::gate(EDGEMTL_BANKS, 0, tokens, experts, top_k, renormalise != 0, memory);
+  });
 }
 
 int edgemtl_csim_experts(EDGEMTL_WEIGHTS, uint32_t stride, int count, int dim, int hidden) {
-  return guarded([&] { return edgemtl::experts(EDGEMTL_BANKS, 0, stride, count, dim, hidden, memory); });
+  return guarded([&] {
+    edgemtl::Ahead ahead = {false, 0};
+    const int n = edgemtl::expert_jobs(0, stride, count, dim, hidden, memory, jobs);
+    return edgemtl::linear(EDGEMTL_BANKS, jobs, n, nullptr, ahead, memory, nullptr);
+  });
 }
 
 int edgemtl_csim_linear(EDGEMTL_WEIGHTS, word_t* output, int from_pool, int rows, int inputs, int outputs,
-                        int out_first, int epilogue, int tile, int cols) {
-  static edgemtl::Job jobs[edgemtl::kMaxJobs];
+                        int out, int epilogue) {
   const bool gelu = epilogue == edgemtl::kToHidden || epilogue == edgemtl::kToStream;
   jobs[0] = {static_cast<uint32_t>(gelu ? edgemtl::kGeluQuads : 0),
              0,
              from_pool != 0,
+             0,
              rows,
              inputs,
              outputs,
-             out_first,
+             out,
              static_cast<edgemtl::Epilogue>(epilogue),
              -1,
-             false,
-             tile,
-             cols};
-  return guarded([&] { return edgemtl::linear(EDGEMTL_BANKS, jobs, 1, memory, output); });
-}
-
-int edgemtl_csim_depthwise(EDGEMTL_WEIGHTS, int rows, int cols, int tile, int width) {
+             false};
   return guarded([&] {
-    return edgemtl::depthwise(EDGEMTL_BANKS, edgemtl::kGeluQuads, 0, rows, cols, tile, width, memory);
+    edgemtl::Ahead ahead = {false, 0};
+    return edgemtl::linear(EDGEMTL_BANKS, jobs, 1, nullptr, ahead, memory, output);
   });
 }
 
-int edgemtl_csim_narrow(EDGEMTL_WEIGHTS, int pixels, int width) {
-  return guarded([&] { return edgemtl::narrow(EDGEMTL_BANKS, 0, pixels, width, memory); });
+int edgemtl_csim_depthwise(EDGEMTL_WEIGHTS, int rows, int cols, int shift, int width) {
+  return guarded([&] {
+    return edgemtl::depthwise(EDGEMTL_BANKS, edgemtl::kGeluQuads, 0, rows, cols, shift, width, memory);
+  });
 }
 
-// How many of the 2^24 triples (a, b, w) the packed multiplier gets wrong.
+int edgemtl_csim_narrow(EDGEMTL_WEIGHTS, int rows, int cols, int shift, int width) {
+  return guarded([&] { return edgemtl::narrow(EDGEMTL_BANKS, 0, rows, cols, shift, width, memory); });
+}
+
+// How many of the 2^24 triples (a, b, w) the packed multiplier gets wrong, alone or four times in a cascade,
+// and how many products of a softmax weight and a value are wrong.
 int edgemtl_csim_mul2_faults() {
   int faults = 0;
   for (int a = -128; a < 128; ++a)
     for (int b = -128; b < 128; ++b)
       for (int w = -128; w < 128; ++w) {
-        const edgemtl::Products p =
+        const int64_t one =
             edgemtl::mul2(static_cast<int8_t>(a), static_cast<int8_t>(b), static_cast<int8_t>(w));
+        const edgemtl::Products p = edgemtl::split(one), q = edgemtl::split(edgemtl::kCascade * one);
         faults += p.a != a * w || p.b != b * w;
+        faults += q.a != edgemtl::kCascade * a * w || q.b != edgemtl::kCascade * b * w;
       }
+  for (uint32_t weight = 0; weight <= 1u << 15; ++weight)
+    for (int v = -128; v < 128; ++v)
+      faults += edgemtl::product_of_rows(weight, static_cast<int8_t>(v)) != static_cast<int32_t>(weight) * v;
   return faults;
 }
 

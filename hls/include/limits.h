@@ -20,25 +20,34 @@ constexpr int kMaxOps = 512;
 constexpr int kPatch = 16;
 constexpr int kPatchValues = kPatch * kPatch * 3;
 
-constexpr int kLanesIn = 16;    // inputs multiplied per cycle
-constexpr int kLanesOut = 16;   // output channels side by side
-constexpr int kLanesRow = 4;    // token rows side by side; two share a DSP48E2 (mul2.h)
-constexpr int kLanesQuery = 4;  // queries that one pass over the keys serves
-constexpr int kBanks = 4;       // memories of the pool, and 128-bit ports of the weights
+constexpr int kLanesIn = 16;      // inputs multiplied per cycle
+constexpr int kLanesOut = 16;     // output channels side by side
+constexpr int kLanesRow = 8;      // token rows side by side; two share a DSP48E2 (mul2.h)
+constexpr int kLanesQuery = 4;    // queries that one pass over the keys serves
+constexpr int kLanesLeave = 4;    // values of the attention's output finished per cycle
+constexpr int kTileOut = 64;      // output channels per weight tile, but for an expert's
+constexpr int kTileBlocks = 384;  // blocks of 16 x 16 weights that a tile's buffer holds
+constexpr int kPorts = 4;         // 128-bit ports of the weights
 
-constexpr int kBankSize = kMaxTokens * kMaxDim;
+// Memories of INT8 rows: words of 16 values, in eight banks (types.h). What is stored is rows times words, so
+// few wide rows or many narrow ones: 1,025 tokens of 192 channels, 680 of 384.
+constexpr int kRowBanks = 8;
+constexpr int kRowWords = 2048;   // per bank, of the normalised rows
+constexpr int kPoolWords = 8192;  // per bank, of query, key and value, or the hidden rows
 constexpr int kMaxInputs = kMaxHidden;
 constexpr int kGeluEntries = 512;
 
 static_assert(kMaxInputs % kLanesIn == 0, "rows are read in whole groups of lanes");
-static_assert(kMaxDim % kLanesOut == 0, "channels are computed in whole groups of lanes");
+static_assert(kMaxDim % kLanesOut == 0 && kTileOut % kLanesOut == 0, "channels go in whole groups of lanes");
 static_assert(kLanesIn == 16 && kLanesOut == 16, "a 128-bit word holds the 16 lanes of one input");
 static_assert(kLanesRow % 2 == 0, "rows are packed in pairs");
-static_assert(kMaxTokens * kMaxDim <= kMaxStream, "the residual stream fits its memory");
-static_assert(kPatchValues <= kMaxInputs && kPatchValues / kBanks * (kMaxTokens - 1) <= kBankSize,
-              "the pool holds every patch");
-static_assert(kMaxHidden / kBanks * kMaxTokens <= kBankSize, "the pool holds the hidden rows");
-static_assert(kBanks == 4 && kPatch == 16, "the layouts of weights and pixels");
+static_assert(kLanesRow == kRowBanks, "the rows of a group lie in as many banks");
+static_assert(2 * kMaxHeadWidth <= 16 * kRowBanks, "key and value of a head lie in different banks");
+static_assert(kMaxInputs / kLanesIn * (kTileOut / kLanesOut) <= kTileBlocks, "the widest tile fits");
+static_assert(kMaxHeadWidth % kLanesLeave == 0, "values leave in whole groups of lanes");
+static_assert(kLanesQuery <= kRowBanks, "a slot's query is loaded while key j goes by");
+static_assert((kMaxTokens + 7) / 8 * 12 <= kRowWords, "ViT-T holds every token");
+static_assert(kPorts == 4 && kPatch == 16, "the layouts of weights and pixels");
 // Exactness: kMaxInputs products of INT8 values and a bias below 2^25 stay in INT32; logits of the gate do
 // with weights below 2^14; a query's dot product stays below 2^20, and 1,025 weights of 2^15 times a value
 // below 2^33.

@@ -10,7 +10,7 @@
 namespace edgemtl {
 
 constexpr uint32_t kMagic = 0x4c544d45;  // "EMTL"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr int kFields = 16;
 
 enum HeaderField {
@@ -29,7 +29,7 @@ enum HeaderField {
   kHTile,
   kHHeadDim,
   kHQuads,
-  kHReserved
+  kHTokens  // 1: the output is the trunk's tokens, and heads run on the host; 0: raw maps
 };
 
 enum TaskField { kTBase, kTQuads, kTChannels };
@@ -51,11 +51,13 @@ enum OpCode {
   kHeadProject = 10,
   kStep = 11,
   kOutput = 12,
+  kTokens = 13,  // the residual stream to the output
 };
 
 struct Shape {
-  int height, width, rows, cols, tokens, dim, heads, experts, top_k, tile, head_dim, channels, pixels;
-  bool renormalise;
+  int height, width, rows, cols, tokens, dim, heads, experts, top_k, head_dim, channels, pixels;
+  int tile, shift;  // pixels of the raw map along a patch's side: 2^shift
+  bool renormalise, to_tokens;
 };
 
 struct Op {

@@ -12,52 +12,60 @@ namespace edgemtl {
 
 // What happens to the linear unit's sums.
 enum Epilogue {
-  kToQkv = 0,     // INT8 to the pool's banks: query, key, value
+  kToQkv = 0,     // INT8 to the pool: query, key, value
   kToHidden = 1,  // through GELU to INT8, to the pool as rows
   kAdd = 2,       // added to the stream
   kScored = 3,    // times the score, added to the stream
   kToStream = 4,  // through GELU to INT16, to the stream
-  kRaw = 5,       // INT16 to the output, rows read in raster order
+  kRaw = 5,       // INT16 to the output
+  kLogits = 6,    // the gate's: two halves of 16 experts, INT32
 };
 
 // One product: rows [rows][inputs] times weights [outputs][inputs].
 struct Job {
   uint32_t at;       // first weight tile
   uint32_t gelu_at;  // GELU table of kToHidden and kToStream
-  bool from_pool;    // rows from the pool, else from `rows`
+  bool from_pool;    // rows from the pool at `base`, else from `rows`
+  int base;
   int rows, inputs, outputs;
-  int out_first;  // first row of the stream
+  int out;  // first row of the stream, or the first word of the hidden rows in the pool
   Epilogue epilogue;
-  int expert;      // whose queue names the rows, or -1
-  bool gather;     // the queue names the rows read, else the rows written
-  int tile, cols;  // of kRaw: pixels along a patch's side, and patches across
+  int expert;  // whose queue names the rows written (kScored), or, when `pick`, the rows read
+  bool pick;   // the queue's rows are copied to the pool at `base` first
 };
 
 constexpr int kMaxJobs = 2 * kMaxExperts;
+
+// The first tile of the product that comes next, when it was loaded ahead: in which of the two buffers.
+struct Ahead {
+  bool ready;
+  int turn;
+};
 
 // Quads of the tables, from their shapes.
 inline uint32_t tile_quads(int inputs) { return 2 + inputs / 4; }
 inline uint32_t linear_quads(int inputs, int outputs) { return (outputs + 15) / 16 * tile_quads(inputs); }
 inline uint32_t norm_quads(int dim) { return 1 + dim / 8; }
 inline uint32_t attention_quads(int dim) { return 1 + dim / 16; }
-inline uint32_t gate_quads(int dim) { return 3 + dim / 2; }
+inline uint32_t gate_quads(int dim) { return 3 + linear_quads(dim, 2 * kMaxExperts); }
 inline uint32_t mlp_quads(int dim, int hidden) {
   return kGeluQuads + linear_quads(dim, hidden) + linear_quads(hidden, dim);
 }
 inline uint32_t depthwise_quads(int width) { return width / 16 * 5; }
 inline uint32_t narrow_quads(int width) { return width / 16 * 2; }
 
-int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, Memory& memory, word_t* output);
+int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next, Ahead& ahead,
+           Memory& memory, word_t* output);
 int layer_norm(EDGEMTL_WEIGHTS, uint32_t at, int first, int rows, int dim, Memory& memory);
 int attention(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int heads, Memory& memory);
-int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int experts, int top_k, bool renormalise,
-         Memory& memory);
-int experts(EDGEMTL_WEIGHTS, uint32_t at, uint32_t stride, int count, int dim, int hidden, Memory& memory);
+int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int experts, int top_k, bool renormalise, Memory& memory);
+int expert_jobs(uint32_t at, uint32_t stride, int count, int dim, int hidden, const Memory& memory,
+                Job jobs[kMaxJobs]);
 void patches(const word_t* pixels, int height, int width, Memory& memory);
 void load_position(EDGEMTL_WEIGHTS, uint32_t at, int values, Memory& memory);
-int depthwise(EDGEMTL_WEIGHTS, uint32_t at, uint32_t gelu_at, int rows, int cols, int tile, int width,
+int depthwise(EDGEMTL_WEIGHTS, uint32_t at, uint32_t gelu_at, int rows, int cols, int shift, int width,
               Memory& memory);
-int narrow(EDGEMTL_WEIGHTS, uint32_t at, int pixels, int width, Memory& memory);
+int narrow(EDGEMTL_WEIGHTS, uint32_t at, int rows, int cols, int shift, int width, Memory& memory);
 
 }  // namespace edgemtl
 

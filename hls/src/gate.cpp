@@ -1,14 +1,13 @@
-// The gate: INT32 logits over a task's path, top-k by insertion (equal logits: the lower expert), softmax
-// scores in UQ1.15, and the queues, one per expert, filled in token order.
+// The gate behind its logits: top-k by insertion (equal logits: the lower expert), softmax scores in UQ1.15,
+// and the queues, one per expert, filled in token order. The logits over a task's path are a product of the
+// linear unit, which has left them in memory: the INT16 weights go there as two INT8 halves, the upper half
+// times 128.
 #include "units.h"
 
 namespace edgemtl {
 
-int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int experts, int top_k, bool renormalise,
-         Memory& memory) {
-  static int16_t weight[kMaxDim][kMaxExperts];
-#pragma HLS array_partition variable = weight dim = 2 complete
-  constexpr int32_t kWeightLimit = (1 << 14) - 1, kLogitBias = 1 << 29;
+int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int experts, int top_k, bool renormalise, Memory& memory) {
+  constexpr int32_t kLogitBias = 1 << 29;
   const Quad head = read_quad(w0, w1, w2, w3, at);
   const Quad ids = read_quad(w0, w1, w2, w3, at + 1);
   const Quad offsets = read_quad(w0, w1, w2, w3, at + 2);
@@ -25,31 +24,22 @@ int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int experts, int top
     if (e < count && (slot[e] >= static_cast<uint32_t>(experts) || (e > 0 && slot[e] <= slot[e - 1])))
       return kBadTable;
   }
-  for (int i = 0; i < dim; i += 2) {
-#pragma HLS pipeline II = 1
-    const Quad quad = read_quad(w0, w1, w2, w3, at + 3 + i / 2);
-    for (int e = 0; e < 2 * kMaxExperts; ++e)
-      weight[i + e / kMaxExperts][e % kMaxExperts] =
-          static_cast<int16_t>(clamp(half_field(quad.word[e / 8], e % 8), -kWeightLimit, kWeightLimit));
-  }
   for (int e = 0; e < kMaxExperts; ++e) memory.length[e] = 0;
 
+  // II = 16, an expert per cycle for the one unit of powers; the comparisons form a chain of 16 stages. A
+  // queue's length is needed again 16 cycles later at the soonest.
   for (int t = 0; t < tokens; ++t) {
+#pragma HLS pipeline II = 16
     int32_t logit[kMaxExperts];
 #pragma HLS array_partition variable = logit complete
-    for (int e = 0; e < kMaxExperts; ++e) logit[e] = bias[e];
-    for (int i = 0; i < dim; ++i) {
-#pragma HLS pipeline II = 1
-      for (int e = 0; e < kMaxExperts; ++e)
-        logit[e] += static_cast<int32_t>(memory.rows[t * dim + i]) * weight[i][e];
-    }
+    for (int e = 0; e < kMaxExperts; ++e) logit[e] = memory.logit[t][e] + bias[e];
     uint32_t best[kMaxTopK] = {0, 0, 0, 0};
     int held = 0;
-    for (uint32_t e = 0; e < count; ++e) {
+    for (uint32_t e = 0; e < kMaxExperts; ++e) {
       int place = held;  // behind everything that is as large
       for (int p = kMaxTopK - 1; p >= 0; --p)
         if (p < held && logit[e] > logit[best[p]]) place = p;
-      if (place >= top_k) continue;
+      if (e >= count || place >= top_k) continue;
       for (int p = kMaxTopK - 1; p > 0; --p)
         if (p > place) best[p] = best[p - 1];
       best[place] = e;
@@ -57,7 +47,8 @@ int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int experts, int top
     }
     uint32_t part[kMaxExperts];
     int64_t total = 0;
-    for (uint32_t e = 0; e < count; ++e) {
+    for (uint32_t e = 0; e < kMaxExperts; ++e) {
+      if (e >= count) continue;
       part[e] = exp2_negative(scale(static_cast<int64_t>(logit[best[0]]) - logit[e], exponent));
       bool counted = !renormalise;
       for (int p = 0; p < top_k; ++p) counted = counted || best[p] == e;

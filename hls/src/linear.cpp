@@ -1,196 +1,313 @@
-// The unified linear unit: patch embedding, projections, MLP, experts and head are all calls of it.
+// The unified linear unit: patch embedding, projections, gate logits, MLP, experts and head are all calls of
+// it. Per cycle kLanesRow rows times 16 inputs times 16 channels.
 //
-// Weights stream from DDR once, 16 output channels (a tile) at a time; while a tile meets every row, the next
-// one is loaded, across the end of a product and of an expert: that is the prefetch. Per cycle kLanesRow rows
-// times 16 inputs times 16 channels. Token numbers always come with the rows, so direct and queued rows
-// cannot be confused.
+// Weights stream from DDR once, a tile of channels at a time; while a tile meets every row, the next
+// one is loaded, across the end of a product, of an expert and of the whole call: that is the prefetch. Rows
+// are always written in the order in which they were read, with the queue naming an expert's rows, so direct
+// and queued rows cannot be confused.
 #include "mul2.h"
 #include "units.h"
 
 namespace edgemtl {
 namespace {
 
+constexpr int kMaxSubs = 32;
+constexpr int kRawSteps = 2 * kLanesRow + 1;  // half a row per cycle to the one output port, and a last word
+
+// 16 x 16 weights of one step lie at one address of 16 memories of 128 bits: 32 BRAM36 per buffer. Block b is
+// step b % chunks of the tile's 16 channels number b / chunks.
 struct Tile {
-  int8_t weight[kMaxInputs][kLanesOut];
-  int32_t bias[kLanesOut];
-  Factor factor[kLanesOut];
+  int8_t weight[kTileBlocks][kLanesIn][kLanesOut];
+  int32_t bias[kMaxSubs][kLanesOut];
+  Factor factor[kMaxSubs][kLanesOut];
 };
-
-int load_tile(EDGEMTL_WEIGHTS, uint32_t at, int inputs, Tile& tile) {
-#pragma HLS inline off
-  int status = kOk;
-  for (int q = 0; q < 2; ++q) {
-    const Quad quad = read_quad(w0, w1, w2, w3, at + q);
-    for (int i = 0; i < 8; ++i) {
-#pragma HLS unroll
-      tile.bias[8 * q + i] = load_bias(field(quad, 2 * i));
-      tile.factor[8 * q + i] = factor(field(quad, 2 * i + 1));
-      if (!valid(tile.factor[8 * q + i])) status = kBadTable;
-    }
-  }
-  for (int i = 0; i < inputs; i += kBanks) {
-#pragma HLS pipeline II = 1
-    const Quad quad = read_quad(w0, w1, w2, w3, at + 2 + i / kBanks);
-    for (int b = 0; b < kBanks; ++b)
-      for (int l = 0; l < kLanesOut; ++l) tile.weight[i + b][l] = byte_field(quad.word[b], l);
-  }
-  return status;
-}
-
-// Row r of the job's input, 16 values per cycle.
-void fetch(const Job& job, int r, const Memory& memory, int8_t x[kMaxInputs]) {
-#pragma HLS inline
-  if (!job.from_pool) {
-    const int row = job.expert >= 0 && job.gather ? memory.token[job.expert][r] : r;
-    for (int i = 0; i < job.inputs; ++i) x[i] = memory.rows[row * job.inputs + i];
-    return;
-  }
-  int row = r;
-  if (job.epilogue == kRaw) {  // pixels lie token by token; the output wants them line by line
-    const int line = job.cols * job.tile, py = r / line, px = r % line;
-    row = ((py / job.tile * job.cols + px / job.tile) * job.tile + py % job.tile) * job.tile + px % job.tile;
-  }
-  const int part = share(job.inputs);
-  for (int b = 0; b < kBanks; ++b) {
-    const int first = b * part, last = first + part < job.inputs ? first + part : job.inputs;
-    for (int i = first; i < last; ++i) x[i] = memory.pool[b][row * part + i - first];
-  }
-}
-
-// The sums of one row and 16 channels go where the epilogue says.
-void finish(const Job& job, int r, int first, const int32_t sum[kLanesOut], const Tile& tile,
-            const Gelu& gelu, Memory& memory, raw_stream& raw) {
-#pragma HLS inline
-  const bool scattered = job.expert >= 0 && !job.gather;
-  const int row = scattered ? memory.token[job.expert][r] : job.out_first + r;
-  const int64_t score = scattered ? memory.score[job.expert][r] : 0;
-  const int part = share(job.outputs);
-  for (int l = 0; l < kLanesOut; ++l) {
-#pragma HLS unroll
-    const int o = first + l;
-    const int64_t value = scale(sum[l], tile.factor[l]);
-    int16_t& cell =
-        memory.stream[job.epilogue == kRaw || job.epilogue <= kToHidden ? 0 : row * job.outputs + o];
-    if (job.epilogue == kToQkv) {
-      const int dim = job.outputs / 3;
-      memory.pool[o / dim][r * dim + o % dim] = saturate8(value);
-    } else if (job.epilogue == kToHidden) {
-      memory.pool[o / part][r * part + o % part] = gelu8(saturate16(value), gelu);
-    } else if (job.epilogue == kAdd) {
-      cell = saturate16(cell + value);
-    } else if (job.epilogue == kScored) {
-      const int64_t guarded = clamp(value, INT32_MIN, INT32_MAX);
-      constexpr int kBy = kScoreBits + kGuardBits;
-      cell = saturate16(cell + ((guarded * score + (static_cast<int64_t>(1) << (kBy - 1))) >> kBy));
-    } else if (job.epilogue == kToStream) {
-      cell = gelu16(saturate16(value), gelu);
-    } else if (o < job.outputs) {
-      raw.write(saturate16(value));
-    }
-  }
-}
 
 // INT16 values into 128-bit words, written one after the other.
 struct Packer {
-  word_t word;
+  uint16_t word[8];
   int filled;
   uint32_t at;
 };
 
-void drain(raw_stream& raw, Packer& packer, word_t* output) {
+// Output channels of a tile from `first` on. An expert's tiles are as large as the buffer, since it waits for
+// weights and every tile waits once for the DDR's first answer; the others' are small, since they compute.
+int tile_channels(const Job& job, int first) {
 #pragma HLS inline
-  while (!raw.empty()) {
+  const int chunks = job.inputs / kLanesIn, room = kTileBlocks / chunks;
+  const int most = job.expert < 0 ? kTileOut : kLanesOut * (room < kMaxSubs ? room : kMaxSubs);
+  return job.outputs - first < most ? job.outputs - first : most;
+}
+
+// The tile at quad `at`: one sequential read over all four ports, a quad per cycle. II = 1: each quad writes
+// either half of a table of factors (registers) or four of the 16 weight memories once.
+int load_tile(EDGEMTL_WEIGHTS, uint32_t at, int inputs, int channels, Tile& tile) {
+#pragma HLS inline off
+  int status = kOk, part = 0;
+  const int quads = static_cast<int>(linear_quads(inputs, channels)),
+            each = static_cast<int>(tile_quads(inputs));
+  int sub = 0, block = 0;  // block: of the weights that come next
+  for (int q = 0; q < quads; ++q) {
 #pragma HLS pipeline II = 1
-    const uint16_t value = static_cast<uint16_t>(raw.read());
-    packer.word.range(16 * packer.filled + 15, 16 * packer.filled) = value;
-    if (++packer.filled == 8) {
-      output[packer.at++] = packer.word;
-      packer.filled = 0;
-      packer.word = 0;
+#pragma HLS loop_tripcount min = 6 max = 1600
+    const Quad quad = read_quad(w0, w1, w2, w3, at + static_cast<uint32_t>(q));
+    if (part < 2) {
+      for (int i = 0; i < 8; ++i) {
+        const Factor f = factor(field(quad, 2 * i + 1));
+        tile.bias[sub][8 * part + i] = load_bias(field(quad, 2 * i));
+        tile.factor[sub][8 * part + i] = f;
+        if (!valid(f)) status = kBadTable;
+      }
+    } else {
+      const int i = (part - 2) % (kLanesIn / kPorts) * kPorts;
+      for (int b = 0; b < kPorts; ++b)
+        for (int l = 0; l < kLanesOut; ++l) tile.weight[block][i + b][l] = byte_field(quad.word[b], l);
+      if (i + kPorts == kLanesIn) ++block;
+    }
+    if (++part == each) {
+      part = 0;
+      ++sub;
+    }
+  }
+  return status;
+}
+
+// Word c of the eight rows of a group: one address, all banks, turned into the order of the rows.
+void fetch(const Job& job, const Region& from, int group, int c, const Memory& memory,
+           int8_t x[kLanesRow][kLanesIn]) {
+#pragma HLS inline
+  const int at = from.base + group * from.words + c;
+  for (int j = 0; j < kLanesRow; ++j) {
+#pragma HLS unroll
+    const int bank = (j + c) & (kRowBanks - 1);
+    const int8_t* word = job.from_pool ? memory.pool[bank][at] : memory.rows[bank][at];
+    for (int i = 0; i < kLanesIn; ++i) x[j][i] = word[i];
+  }
+}
+
+void multiply(const int8_t x[kLanesRow][kLanesIn], const int8_t w[kLanesIn][kLanesOut],
+              int32_t sum[kLanesRow][kLanesOut]) {
+#pragma HLS inline
+#if defined(__SYNTHESIS__) || defined(EDGEMTL_PACKED)
+  for (int j = 0; j < kLanesRow; j += 2)
+    for (int l = 0; l < kLanesOut; ++l) {
+#pragma HLS unroll
+      Products total = {0, 0};
+      for (int k = 0; k < kLanesIn; k += kCascade) {
+        int64_t packed = 0;
+        for (int i = k; i < k + kCascade; ++i) packed += mul2(x[j][i], x[j + 1][i], w[i][l]);
+        const Products p = split(packed);
+        total.a += p.a;
+        total.b += p.b;
+      }
+      sum[j][l] += total.a;
+      sum[j + 1][l] += total.b;
+    }
+#else
+  for (int j = 0; j < kLanesRow; ++j)
+    for (int k = 0; k < kLanesIn; ++k)
+      for (int l = 0; l < kLanesOut; ++l) sum[j][l] += static_cast<int32_t>(x[j][k]) * w[k][l];
+#endif
+}
+
+// The sums of one row and 16 channels go where the epilogue says: one word of one memory per cycle.
+void finish(const Job& job, int r, int first, const int32_t sum[kLanesOut], const Tile& tile, int sub,
+            const Gelu& gelu, Memory& memory) {
+#pragma HLS inline
+  const int row = job.epilogue == kScored ? memory.token[job.expert][r] : job.out + r;
+  const int64_t score = job.epilogue == kScored ? memory.score[job.expert][r] : 0;
+  int at = first / 16;
+  Region to = {job.out, job.outputs / 16, 0};
+  if (job.epilogue == kToQkv) {
+    const int words = job.outputs / 48;
+    const Region part[3] = {query_region(job.rows, 16 * words), key_region(job.rows, 16 * words),
+                            value_region(job.rows, 16 * words)};
+    const int which = at < words ? 0 : at < 2 * words ? 1 : 2;
+    to = part[which];
+    at -= which * words;
+  }
+  const bool to_pool = job.epilogue == kToQkv || job.epilogue == kToHidden;
+  const bool to_stream = job.epilogue == kAdd || job.epilogue == kScored || job.epilogue == kToStream;
+  int8_t* const word = memory.pool[to_pool ? bank_of(to, r, at) : 0][to_pool ? word_of(to, r, at) : 0];
+  int16_t* const cell = memory.stream[to_stream ? row * (job.outputs / 16) + at : 0];
+  for (int l = 0; l < kLanesOut; ++l) {
+#pragma HLS unroll
+    const int64_t value = scale(sum[l], tile.factor[sub][l]);
+    const int16_t narrow = saturate16(value);
+    if (job.epilogue == kToQkv) word[l] = saturate8(value);
+    if (job.epilogue == kToHidden) word[l] = gelu8(narrow, gelu);
+    if (job.epilogue == kToStream) cell[l] = gelu16(narrow, gelu);
+    if (job.epilogue == kAdd) cell[l] = saturate16(cell[l] + value);
+    if (job.epilogue == kScored) {
+      const int64_t guarded = clamp(value, INT32_MIN, INT32_MAX);
+      constexpr int kBy = kScoreBits + kGuardBits;
+      cell[l] = saturate16(cell[l] + ((guarded * score + (static_cast<int64_t>(1) << (kBy - 1))) >> kBy));
+    }
+    if (job.epilogue == kLogits)  // the upper halves of the weights, then the lower seven bits
+      memory.logit[r][l] = first == 0 ? sum[l] * 128 : memory.logit[r][l] + sum[l];
+  }
+}
+
+// `count` values of eight, behind those that wait for their word.
+void pack(const int32_t sum[8], const Factor factors[8], int count, Packer& packer, word_t* output) {
+#pragma HLS inline
+  uint16_t both[16];
+  for (int i = 0; i < 16; ++i) {
+#pragma HLS unroll
+    const int v = i - packer.filled;
+    both[i] = i < packer.filled ? packer.word[i]
+              : v < count       ? static_cast<uint16_t>(saturate16(scale(sum[v], factors[v])))
+                                : static_cast<uint16_t>(0);
+  }
+  const bool full = packer.filled + count >= 8;
+  if (full) {
+    word_t word = 0;
+    for (int i = 0; i < 8; ++i) word.range(16 * i + 15, 16 * i) = both[i];
+    output[packer.at++] = word;
+  }
+  for (int i = 0; i < 8; ++i) packer.word[i] = both[full ? i + 8 : i];
+  packer.filled += full ? count - 8 : count;
+}
+
+// One tile and all rows. The loop nest is flat and has II = 1: a step reads one word of all banks of one
+// memory (port A) and one address of the weights; the sums' own recurrence is one addition. The group before
+// leaves through the epilogue, a row per step, on the memories' other port; it writes hidden rows where no
+// row is read (another region), and adds to a word of the stream once per tile, so no step needs what the
+// last few wrote.
+void compute_tile(const Job& job, int first, const Tile& tile, const Gelu& gelu, Memory& memory,
+                  Packer& packer, word_t* output) {
+#pragma HLS inline off
+  int32_t sum[kLanesRow][kLanesOut], held[kLanesRow][kLanesOut];
+#pragma HLS array_partition variable = sum complete dim = 0
+#pragma HLS array_partition variable = held complete dim = 0
+  const int chunks = job.inputs / kLanesIn, least = job.epilogue == kRaw ? kRawSteps : kLanesRow;
+  const int steps = chunks > least ? chunks : least;
+  const int groups = row_groups(job.rows);
+  const int units = (tile_channels(job, first) + kLanesOut - 1) / kLanesOut * groups;
+  const Region from = {job.base, chunks, 0};
+  int sub = 0, group = 0, held_sub = 0, held_group = -1;
+  for (int u = 0; u <= units; ++u) {
+    for (int s = 0; s < steps; ++s) {
+#pragma HLS pipeline II = 1
+#pragma HLS dependence variable = memory.pool inter false
+#pragma HLS dependence variable = memory.stream inter false
+#pragma HLS dependence variable = memory.logit inter false
+      const int o = first + held_sub * kLanesOut;
+      if (held_group >= 0 && job.epilogue == kRaw) {
+        const int r = held_group * kLanesRow + s / 2, half = s % 2 * 8;
+        const int left = job.outputs - o - half, count = left < 0 ? 0 : left < 8 ? left : 8;
+        if (s < 2 * kLanesRow) {
+          if (r < job.rows) pack(&held[s / 2][half], &tile.factor[held_sub][half], count, packer, output);
+        } else if (s == 2 * kLanesRow && held_group == groups - 1 && packer.filled > 0) {
+          word_t word = 0;  // every 16 channels begin a word
+          for (int i = 0; i < packer.filled; ++i) word.range(16 * i + 15, 16 * i) = packer.word[i];
+          output[packer.at++] = word;
+          packer.filled = 0;
+        }
+      } else if (held_group >= 0 && s < kLanesRow && held_group * kLanesRow + s < job.rows) {
+        finish(job, held_group * kLanesRow + s, o, held[s], tile, held_sub, gelu, memory);
+      }
+      if (u < units && s < chunks) {
+        int8_t x[kLanesRow][kLanesIn];
+#pragma HLS array_partition variable = x complete dim = 0
+        fetch(job, from, group, s, memory, x);
+        if (s == 0)
+          for (int j = 0; j < kLanesRow; ++j)
+            for (int l = 0; l < kLanesOut; ++l) sum[j][l] = job.epilogue == kLogits ? 0 : tile.bias[sub][l];
+        multiply(x, tile.weight[sub * chunks + s], sum);
+      }
+      if (s == steps - 1) {
+        for (int j = 0; j < kLanesRow; ++j)
+          for (int l = 0; l < kLanesOut; ++l) held[j][l] = sum[j][l];
+        held_group = u < units ? group : -1;
+        held_sub = sub;
+        if (++group == groups) {
+          group = 0;
+          ++sub;
+        }
+      }
     }
   }
 }
 
-void compute_tile(const Job& job, int first, const Tile& tile, const Gelu& gelu, Memory& memory,
-                  Packer& packer, word_t* output) {
+// The rows that an expert's queue names, side by side in the pool: eight words of one row per cycle. II = 1:
+// each bank of `rows` is read once and each of the pool written once.
+void pick(const Job& job, Memory& memory) {
 #pragma HLS inline off
-  static int8_t x[kLanesRow][kMaxInputs];
-#pragma HLS array_partition variable = x dim = 1 complete
-#pragma HLS array_partition variable = x dim = 2 cyclic factor = 16
-  raw_stream raw("linear.raw");
-  for (int r = 0; r < job.rows; r += kLanesRow) {
-    const int rows = job.rows - r < kLanesRow ? job.rows - r : kLanesRow;
-    for (int j = 0; j < rows; ++j) fetch(job, r + j, memory, x[j]);
-    int32_t sum[kLanesRow][kLanesOut];
-#pragma HLS array_partition variable = sum complete dim = 0
-    for (int j = 0; j < kLanesRow; ++j)
-      for (int l = 0; l < kLanesOut; ++l) sum[j][l] = tile.bias[l];
-    for (int i = 0; i < job.inputs; i += kLanesIn) {
+  const Region from = {0, job.inputs / 16, 0}, to = {job.base, job.inputs / 16, 0};
+  for (int r = 0; r < job.rows; ++r)
+    for (int c = 0; c < to.words; c += kRowBanks) {
 #pragma HLS pipeline II = 1
-      for (int k = i; k < i + kLanesIn; ++k) {
-#if defined(__SYNTHESIS__) || defined(EDGEMTL_PACKED)
-        for (int j = 0; j < kLanesRow; j += 2)
-          for (int l = 0; l < kLanesOut; ++l) {
-            const Products p = mul2(x[j][k], x[j + 1][k], tile.weight[k][l]);
-            sum[j][l] += p.a;
-            sum[j + 1][l] += p.b;
-          }
-#else
-        for (int j = 0; j < kLanesRow; ++j)
-          for (int l = 0; l < kLanesOut; ++l) sum[j][l] += static_cast<int32_t>(x[j][k]) * tile.weight[k][l];
-#endif
+      const int row = memory.token[job.expert][r];
+      for (int b = 0; b < kRowBanks; ++b) {
+#pragma HLS unroll
+        const int word = c + ((b - r) & (kRowBanks - 1)), source = (row + word) & (kRowBanks - 1);
+        if (word < to.words)
+          for (int i = 0; i < 16; ++i)
+            memory.pool[b][word_of(to, r, word)][i] = memory.rows[source][word_of(from, row, word)][i];
       }
     }
-    for (int j = 0; j < rows; ++j) finish(job, r + j, first, sum[j], tile, gelu, memory, raw);
-    if (job.epilogue == kRaw) drain(raw, packer, output);
-  }
-  if (packer.filled) {  // every tile of channels begins a word
-    output[packer.at++] = packer.word;
-    packer.filled = 0;
-    packer.word = 0;
-  }
 }
 
 bool has_gelu(const Job& job) { return job.epilogue == kToHidden || job.epilogue == kToStream; }
 
 }  // namespace
 
-int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, Memory& memory, word_t* output) {
+// Runs `count` products; `next`, if any, is the first product of the call after this one, whose first tile is
+// loaded beside the last tile's computing.
+int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next, Ahead& ahead,
+           Memory& memory, word_t* output) {
   static Tile ping, pong;
   static Gelu gelu;
+#pragma HLS array_reshape variable = ping.weight dim = 3 complete
 #pragma HLS array_partition variable = ping.weight dim = 2 complete
-#pragma HLS array_partition variable = ping.weight dim = 1 cyclic factor = 16
+#pragma HLS array_reshape variable = ping.bias dim = 2 complete
+#pragma HLS array_reshape variable = ping.factor dim = 2 complete
+#pragma HLS array_reshape variable = pong.weight dim = 3 complete
 #pragma HLS array_partition variable = pong.weight dim = 2 complete
-#pragma HLS array_partition variable = pong.weight dim = 1 cyclic factor = 16
+#pragma HLS array_reshape variable = pong.bias dim = 2 complete
+#pragma HLS array_reshape variable = pong.factor dim = 2 complete
+#pragma HLS array_partition variable = gelu.delta cyclic factor = 2
 #pragma HLS allocation function instances = compute_tile limit = 1
   if (count == 0) return kOk;
   Packer packer;
-  packer.word = 0;
+#pragma HLS array_partition variable = packer.word complete
+  for (int i = 0; i < 8; ++i) packer.word[i] = 0;
   packer.filled = 0;
   packer.at = 0;
-  int status = load_tile(w0, w1, w2, w3, jobs[0].at, jobs[0].inputs, ping);
-  if (status == kOk && has_gelu(jobs[0])) status = load_gelu(w0, w1, w2, w3, jobs[0].gelu_at, gelu);
-  int job = 0, first = 0, turn = 0;
+  int status = kOk, turn = ahead.ready ? ahead.turn : 0;
+  if (!ahead.ready)
+    status = load_tile(w0, w1, w2, w3, jobs[0].at, jobs[0].inputs, tile_channels(jobs[0], 0), ping);
+  ahead.ready = false;
+  int job = 0, first = 0;
   while (status == kOk && job < count) {
     const Job& now = jobs[job];
-    const bool last = first + kLanesOut >= now.outputs;
-    const int next = last ? job + 1 : job, next_first = last ? 0 : first + kLanesOut;
-    const bool more = next < count;
-    const Job& then = jobs[more ? next : job];
-    const uint32_t at = then.at + next_first / kLanesOut * tile_quads(then.inputs);
+    if (first == 0) {
+      if (has_gelu(now)) status = load_gelu(w0, w1, w2, w3, now.gelu_at, gelu);
+      if (status != kOk) break;
+      if (now.pick) pick(now, memory);
+    }
+    const int behind = first + tile_channels(now, first);
+    const bool last = behind >= now.outputs;
+    const int then = last ? job + 1 : job, then_first = last ? 0 : behind;
+    const bool more = then < count || next != nullptr;
+    const Job& coming = then < count ? jobs[then] : next != nullptr ? *next : now;
+    const uint32_t at = coming.at + then_first / kLanesOut * tile_quads(coming.inputs);
+    const int channels = tile_channels(coming, then_first);
     // In each branch two calls that share no data, so that they run side by side.
     if (turn) {
-      if (more) status = load_tile(w0, w1, w2, w3, at, then.inputs, ping);
+      if (more) status = load_tile(w0, w1, w2, w3, at, coming.inputs, channels, ping);
       compute_tile(now, first, pong, gelu, memory, packer, output);
     } else {
-      if (more) status = load_tile(w0, w1, w2, w3, at, then.inputs, pong);
+      if (more) status = load_tile(w0, w1, w2, w3, at, coming.inputs, channels, pong);
       compute_tile(now, first, ping, gelu, memory, packer, output);
     }
-    if (status == kOk && more && last && has_gelu(then))
-      status = load_gelu(w0, w1, w2, w3, then.gelu_at, gelu);
-    job = next;
-    first = next_first;
+    job = then;
+    first = then_first;
     turn ^= 1;
+    if (job == count) {
+      ahead.ready = next != nullptr && status == kOk;
+      ahead.turn = turn;
+    }
   }
   return status;
 }

@@ -5,26 +5,30 @@
 namespace edgemtl {
 
 // Pixels [height][width][3] in 128-bit words; a patch's line is three of them. Row values are pixels less
-// 128.
+// 128. II = 1: one word in, one word of one bank out.
 void patches(const word_t* pixels, int height, int width, Memory& memory) {
-  const int cols = width / kPatch, line = width * 3 / 16, part = share(kPatchValues);
+  const int cols = width / kPatch;
+  const Region to = {0, kPatchValues / 16, 0};
+  int at = 0;
   for (int y = 0; y < height; ++y)
-    for (int w = 0; w < line; ++w) {
+    for (int col = 0; col < cols; ++col)
+      for (int w = 0; w < 3; ++w) {
 #pragma HLS pipeline II = 1
-      const word_t word = pixels[y * line + w];
-      const int row = y / kPatch * cols + w / 3, at = (y % kPatch * 3 + w % 3) * 16;
-      for (int i = 0; i < 16; ++i) {
-        const int value = static_cast<uint8_t>(byte_field(word, i)) - 128;
-        memory.pool[at / part][row * part + at % part + i] = static_cast<int8_t>(value);
+        const word_t word = pixels[at++];
+        const int row = y / kPatch * cols + col, c = y % kPatch * 3 + w;
+        int8_t* const out = memory.pool[bank_of(to, row, c)][word_of(to, row, c)];
+        for (int i = 0; i < 16; ++i)
+          out[i] = static_cast<int8_t>(static_cast<uint8_t>(byte_field(word, i)) - 128);
       }
-    }
 }
 
+// II = 1 per word of the stream, which has one port to write; every other iteration reads a quad.
 void load_position(EDGEMTL_WEIGHTS, uint32_t at, int values, Memory& memory) {
-  for (int i = 0; i < values; i += 32) {
+  Quad quad = {};
+  for (int i = 0; i < values / 16; ++i) {
 #pragma HLS pipeline II = 1
-    const Quad quad = read_quad(w0, w1, w2, w3, at + i / 32);
-    for (int v = 0; v < 32 && i + v < values; ++v) memory.stream[i + v] = half_field(quad.word[v / 8], v % 8);
+    if (i % 2 == 0) quad = read_quad(w0, w1, w2, w3, at + static_cast<uint32_t>(i / 2));
+    for (int v = 0; v < 16; ++v) memory.stream[i][v] = half_field(quad.word[i % 2 * 2 + v / 8], v % 8);
   }
 }
 

@@ -7,12 +7,24 @@
 namespace edgemtl {
 namespace {
 
-void read_fields(const word_t* program, int record, uint32_t fields[kFields]) {
-#pragma HLS inline
-  for (int i = 0; i < kFields; ++i) {
-#pragma HLS pipeline II = 1
-    fields[i] = field(program[record * 4 + i / 4], i % 4);
+typedef uint32_t Record[kFields];
+constexpr uint32_t kMaxRecords = 1 + kMaxTasks + kMaxOps;
+
+// The whole program, read once, and its checksum: a word per four cycles, the checksum's chain being four
+// long.
+uint32_t read_program(const word_t* program, uint32_t words, Record* records) {
+  uint32_t checksum = 0;
+  for (uint32_t w = 0; w < words; ++w) {
+#pragma HLS pipeline II = 4
+    const word_t word = program[w];
+    for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t value = field(word, static_cast<int>(i));
+      const bool itself = 4 * w + i == kHChecksum;
+      records[w / 4][w % 4 * 4 + i] = value;
+      checksum = (checksum << 1 | checksum >> 31) + (itself ? 0 : value);
+    }
   }
+  return checksum;
 }
 
 bool in(uint32_t value, uint32_t low, uint32_t high) { return value >= low && value <= high; }
@@ -30,19 +42,27 @@ int read_shape(const uint32_t h[kFields], Shape& s) {
   if (!in(h[kHDim], 16, kMaxDim) || h[kHDim] % 16 || !in(h[kHHeads], 1, kMaxHeads) || h[kHDim] % h[kHHeads] ||
       h[kHDim] / h[kHHeads] > kMaxHeadWidth || h[kHDim] / h[kHHeads] % 16)
     return kBadShape;
-  if (!in(h[kHExperts], 0, kMaxExperts) || !in(h[kHTopK], 1, kMaxTopK) || h[kHRenormalise] > 1)
+  if (!in(h[kHExperts], 0, kMaxExperts) || !in(h[kHTopK], 1, kMaxTopK) || h[kHRenormalise] > 1 ||
+      h[kHTokens] > 1)
     return kBadShape;
-  if (!in(h[kHTile], 1, kMaxTile) || !in(h[kHHeadDim], 16, kMaxDim) || h[kHHeadDim] % 16) return kBadShape;
+  if (!in(h[kHTile], 1, kMaxTile) || (h[kHTile] & (h[kHTile] - 1)) != 0 || !in(h[kHHeadDim], 16, kMaxDim) ||
+      h[kHHeadDim] % 16)
+    return kBadShape;
   s.dim = static_cast<int>(h[kHDim]);
   s.heads = static_cast<int>(h[kHHeads]);
   s.experts = static_cast<int>(h[kHExperts]);
   s.top_k = static_cast<int>(h[kHTopK]);
   s.renormalise = h[kHRenormalise] == 1;
+  s.to_tokens = h[kHTokens] == 1;
   s.tile = static_cast<int>(h[kHTile]);
+  s.shift = 0;
+  while (1 << s.shift < s.tile) ++s.shift;
   s.head_dim = static_cast<int>(h[kHHeadDim]);
   s.pixels = s.rows * s.cols * s.tile * s.tile;
   if (s.tile * s.tile * s.head_dim > kMaxHidden || s.pixels * s.head_dim > kMaxStream ||
-      s.pixels * share(s.head_dim) > kBankSize)
+      row_groups(s.pixels) * s.head_dim > 16 * kPoolWords ||
+      row_groups(s.tokens - 1) * kPatchValues > 16 * kPoolWords ||
+      row_groups(s.tokens) * s.dim > 16 * kRowWords || row_groups(s.tokens) * 3 * s.dim > 16 * kPoolWords)
     return kBadShape;
   return kOk;
 }
@@ -70,7 +90,7 @@ int needs(const Shape& s, const Op& op, uint32_t& first, uint32_t& second) {
       return kOk;
     case kMlp:
       first = mlp_quads(s.dim, op.hidden);
-      return kOk;
+      return row_groups(s.tokens) * op.hidden <= 16 * kPoolWords ? kOk : kBadShape;
     case kGate:
       first = gate_quads(s.dim);
       return s.experts > 0 ? kOk : kBadProgram;
@@ -78,7 +98,7 @@ int needs(const Shape& s, const Op& op, uint32_t& first, uint32_t& second) {
       first = mlp_quads(s.dim, op.hidden);
       if (s.experts < 1 || op.stride < first || op.stride > (1u << 24)) return kBadProgram;
       first = op.stride * (s.experts - 1) + first;
-      return kOk;
+      return row_groups(s.tokens) * (s.dim + op.hidden) <= 16 * kPoolWords ? kOk : kBadShape;
     case kHeadProject:
       first = kGeluQuads + linear_quads(s.dim, s.tile * s.tile * s.head_dim);
       return kOk;
@@ -87,99 +107,122 @@ int needs(const Shape& s, const Op& op, uint32_t& first, uint32_t& second) {
       return kOk;
     case kOutput:
       first = narrow_quads(s.head_dim) + linear_quads(s.head_dim, s.channels);
-      return kOk;
+      return s.to_tokens ? kBadProgram : kOk;
+    case kTokens:
+      first = 0;
+      return s.to_tokens ? kOk : kBadProgram;
     default:
       return kBadProgram;
   }
 }
 
-int run(EDGEMTL_WEIGHTS, const Shape& s, const Op& op, const word_t* pixels, word_t* output, Memory& memory) {
+// The products of a descriptor, all but the experts', which the queues decide. Returns how many.
+int products(const Shape& s, const Op& op, Job jobs[kMaxJobs]) {
   const int grid = s.rows * s.cols, wide = s.tile * s.tile * s.head_dim;
-  static Job jobs[kMaxJobs];
+  const uint32_t behind = op.at + kGeluQuads;
   switch (op.code) {
+    case kEmbed:
+      jobs[0] = {op.second, 0, true, 0, grid, kPatchValues, s.dim, 1, kAdd, -1, false};
+      return 1;
+    case kQkv:
+      jobs[0] = {op.at, 0, false, 0, s.tokens, s.dim, 3 * s.dim, 0, kToQkv, -1, false};
+      return 1;
+    case kProject:
+      jobs[0] = {op.at, 0, false, 0, s.tokens, s.dim, s.dim, 0, kAdd, -1, false};
+      return 1;
+    case kMlp: {
+      const uint32_t second = behind + linear_quads(s.dim, op.hidden);
+      jobs[0] = {behind, op.at, false, 0, s.tokens, s.dim, op.hidden, 0, kToHidden, -1, false};
+      jobs[1] = {second, 0, true, 0, s.tokens, op.hidden, s.dim, 0, kAdd, -1, false};
+      return 2;
+    }
+    case kGate:
+      jobs[0] = {op.at + 3, 0, false, 0, s.tokens, s.dim, 2 * kMaxExperts, 0, kLogits, -1, false};
+      return 1;
+    case kHeadProject:
+      jobs[0] = {behind, op.at, false, 0, grid, s.dim, wide, 0, kToStream, -1, false};
+      return 1;
+    case kStep: {
+      const uint32_t point = behind + depthwise_quads(s.head_dim);
+      jobs[0] = {point, 0, true, 0, s.pixels, s.head_dim, s.head_dim, 0, kAdd, -1, false};
+      return 1;
+    }
+    case kOutput: {
+      const uint32_t out = op.at + narrow_quads(s.head_dim);
+      jobs[0] = {out, 0, true, 0, s.pixels, s.head_dim, s.channels, 0, kRaw, -1, false};
+      return 1;
+    }
+    default:
+      return 0;
+  }
+}
+
+// The residual stream to DDR in the layout of a raw map of one line: all tokens' first 16 channels, and so
+// on.
+void write_tokens(const Shape& s, const Memory& memory, word_t* output) {
+  const int groups = s.dim / 16;
+  int g = 0, t = 0;
+  for (int w = 0; w < groups * s.tokens * 2; ++w) {
+#pragma HLS pipeline II = 1
+    word_t word = 0;
+    for (int i = 0; i < 8; ++i)
+      word.range(16 * i + 15, 16 * i) = static_cast<uint16_t>(memory.stream[t * groups + g][w % 2 * 8 + i]);
+    output[w] = word;
+    if (w % 2 == 1 && ++t == s.tokens) {
+      t = 0;
+      ++g;
+    }
+  }
+}
+
+// Runs descriptor i; the linear unit is told the first product of those that follow, so that its first tile
+// is there when they begin, whatever runs in between.
+int run(EDGEMTL_WEIGHTS, const Shape& s, const Op* list, int i, int ops, const word_t* pixels, word_t* output,
+        Ahead& ahead, Memory& memory) {
+  static Job jobs[kMaxJobs], later[kMaxJobs];
+  const Op& op = list[i];
+  int status = kOk;
+  switch (op.code) {  // what comes before the products
     case kEmbed:
       load_position(w0, w1, w2, w3, op.at, s.tokens * s.dim, memory);
       patches(pixels, s.height, s.width, memory);
-      jobs[0] = {op.second, 0, true, grid, kPatchValues, s.dim, 1, kAdd, -1, false, 1, 1};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
+      break;
     case kNorm:
       return layer_norm(w0, w1, w2, w3, op.at, 0, s.tokens, s.dim, memory);
-    case kQkv:
-      jobs[0] = {op.at, 0, false, s.tokens, s.dim, 3 * s.dim, 0, kToQkv, -1, false, 1, 1};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
+    case kHeadNorm:
+      return layer_norm(w0, w1, w2, w3, op.at, 1, s.rows * s.cols, s.dim, memory);
     case kAttend:
       return attention(w0, w1, w2, w3, op.at, s.tokens, s.dim, s.heads, memory);
-    case kProject:
-      jobs[0] = {op.at, 0, false, s.tokens, s.dim, s.dim, 0, kAdd, -1, false, 1, 1};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
-    case kMlp:
-      jobs[0] = {op.at + kGeluQuads, op.at, false, s.tokens, s.dim, op.hidden, 0, kToHidden, -1, false, 1, 1};
-      jobs[1] = {jobs[0].at + linear_quads(s.dim, op.hidden),
-                 0,
-                 true,
-                 s.tokens,
-                 op.hidden,
-                 s.dim,
-                 0,
-                 kAdd,
-                 -1,
-                 false,
-                 1,
-                 1};
-      return linear(w0, w1, w2, w3, jobs, 2, memory, output);
-    case kGate:
-      return gate(w0, w1, w2, w3, op.at, s.tokens, s.dim, s.experts, s.top_k, s.renormalise, memory);
-    case kExperts:
-      return experts(w0, w1, w2, w3, op.at, op.stride, s.experts, s.dim, op.hidden, memory);
-    case kHeadNorm:
-      return layer_norm(w0, w1, w2, w3, op.at, 1, grid, s.dim, memory);
-    case kHeadProject:
-      jobs[0] = {op.at + kGeluQuads, op.at, false, grid, s.dim, wide, 0, kToStream, -1, false, 1, 1};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
-    case kStep: {
-      const uint32_t taps = op.at + kGeluQuads;
-      const int status = depthwise(w0, w1, w2, w3, taps, op.at, s.rows, s.cols, s.tile, s.head_dim, memory);
-      if (status != kOk) return status;
-      jobs[0] = {taps + depthwise_quads(s.head_dim),
-                 0,
-                 true,
-                 s.pixels,
-                 s.head_dim,
-                 s.head_dim,
-                 0,
-                 kAdd,
-                 -1,
-                 false,
-                 1,
-                 1};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
-    }
-    case kOutput: {
-      const int status = narrow(w0, w1, w2, w3, op.at, s.pixels, s.head_dim, memory);
-      if (status != kOk) return status;
-      jobs[0] = {op.at + narrow_quads(s.head_dim),
-                 0,
-                 true,
-                 s.pixels,
-                 s.head_dim,
-                 s.channels,
-                 0,
-                 kRaw,
-                 -1,
-                 false,
-                 s.tile,
-                 s.cols};
-      return linear(w0, w1, w2, w3, jobs, 1, memory, output);
-    }
+    case kTokens:
+      write_tokens(s, memory, output);
+      return kOk;
+    case kStep:
+      status =
+          depthwise(w0, w1, w2, w3, op.at + kGeluQuads, op.at, s.rows, s.cols, s.shift, s.head_dim, memory);
+      break;
+    case kOutput:
+      status = narrow(w0, w1, w2, w3, op.at, s.rows, s.cols, s.shift, s.head_dim, memory);
+      break;
     default:
-      return kBadProgram;
+      break;
   }
+  if (status != kOk) return status;
+  const int count = op.code == kExperts
+                        ? expert_jobs(op.at, op.stride, s.experts, s.dim, op.hidden, memory, jobs)
+                        : products(s, op, jobs);
+  bool found = false;
+  for (int j = i + 1; j < ops && !found && list[j].code != kExperts; ++j)
+    found = products(s, list[j], later) > 0;
+  status = linear(w0, w1, w2, w3, jobs, count, found ? &later[0] : nullptr, ahead, memory, output);
+  if (status != kOk || op.code != kGate) return status;
+  return gate(w0, w1, w2, w3, op.at, s.tokens, s.experts, s.top_k, s.renormalise, memory);
 }
 
-// Words of the raw map: 16 channels at a time, each group from a fresh word.
+// Words of the output: 16 channels at a time, each group from a fresh word.
 uint32_t output_words(const Shape& s) {
   const uint32_t whole = s.channels / 16, rest = s.channels % 16;
-  return whole * (s.pixels * 2) + (rest * s.pixels + 7) / 8;
+  const uint32_t rows = s.to_tokens ? s.tokens : s.pixels;
+  return whole * (rows * 2) + (rest * rows + 7) / 8;
 }
 
 }  // namespace
@@ -191,54 +234,56 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
                            const edgemtl::word_t* w3, uint32_t quads, const edgemtl::word_t* program,
                            uint32_t program_words, const edgemtl::word_t* pixels, uint32_t pixel_words,
                            edgemtl::word_t* output, uint32_t output_words, uint32_t task) {
-#pragma HLS interface m_axi port = w0 bundle = hp0 offset = slave max_read_burst_length = \
+// depth is for C/RTL co-simulation alone: words that hls/vitis/testbench.cpp puts behind each port.
+#pragma HLS interface m_axi port = w0 bundle = hp0 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
-#pragma HLS interface m_axi port = w1 bundle = hp1 offset = slave max_read_burst_length = \
+#pragma HLS interface m_axi port = w1 bundle = hp1 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
-#pragma HLS interface m_axi port = w2 bundle = hp2 offset = slave max_read_burst_length = \
+#pragma HLS interface m_axi port = w2 bundle = hp2 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
-#pragma HLS interface m_axi port = w3 bundle = hp3 offset = slave max_read_burst_length = \
+#pragma HLS interface m_axi port = w3 bundle = hp3 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
-#pragma HLS interface m_axi port = program bundle = hp0 offset = slave
-#pragma HLS interface m_axi port = pixels bundle = hp1 offset = slave
-#pragma HLS interface m_axi port = output bundle = hp2 offset = slave
+#pragma HLS interface m_axi port = program bundle = hp0 offset = slave depth = 1024
+#pragma HLS interface m_axi port = pixels bundle = hp1 offset = slave depth = 4096
+#pragma HLS interface m_axi port = output bundle = hp2 offset = slave depth = 4096
+#pragma HLS interface s_axilite port = quads
+#pragma HLS interface s_axilite port = program_words
+#pragma HLS interface s_axilite port = pixel_words
+#pragma HLS interface s_axilite port = output_words
+#pragma HLS interface s_axilite port = task
 #pragma HLS interface s_axilite port = return
   using namespace edgemtl;
   static Memory memory;
 #pragma HLS disaggregate variable = memory
 #pragma HLS bind_storage variable = memory.stream type = ram_2p impl = uram
 #pragma HLS bind_storage variable = memory.pool type = ram_2p impl = uram
+#pragma HLS bind_storage variable = memory.rows type = ram_2p impl = bram
 #pragma HLS array_partition variable = memory.pool dim = 1 complete
-#pragma HLS array_reshape variable = memory.pool dim = 2 cyclic factor = 16
-#pragma HLS array_reshape variable = memory.rows cyclic factor = 16
-#pragma HLS array_reshape variable = memory.stream cyclic factor = 16
+#pragma HLS array_partition variable = memory.rows dim = 1 complete
+#pragma HLS array_reshape variable = memory.pool dim = 3 complete
+#pragma HLS array_reshape variable = memory.rows dim = 3 complete
+#pragma HLS array_reshape variable = memory.stream dim = 2 complete
+#pragma HLS array_reshape variable = memory.logit dim = 2 complete
 
-  if (program_words < 4) return kBadProgram;
-  uint32_t header[kFields];
-  read_fields(program, 0, header);
+  if (program_words < 4 || program_words > 4 * kMaxRecords || program_words % 4 != 0) return kBadProgram;
+  static Record records[kMaxRecords];
+#pragma HLS array_reshape variable = records cyclic factor = 4 dim = 2
+  const uint32_t checksum = read_program(program, program_words, records);
+  const uint32_t* const header = records[0];
   if (header[kHMagic] != kMagic) return kBadMagic;
   if (header[kHVersion] != kVersion) return kBadVersion;
   const uint32_t ops = header[kHOps], tasks = header[kHTasks];
   if (!in(ops, 1, kMaxOps) || !in(tasks, 1, kMaxTasks) || program_words != 4 * (1 + tasks + ops))
     return kBadProgram;
-  uint32_t checksum = 0;
-  for (uint32_t record = 0; record < 1 + tasks + ops; ++record) {
-    uint32_t fields[kFields];
-    read_fields(program, static_cast<int>(record), fields);
-    for (int i = 0; i < kFields; ++i) {
-      const bool itself = record == 0 && i == kHChecksum;
-      checksum = (checksum << 1 | checksum >> 31) + (itself ? 0 : fields[i]);
-    }
-  }
   if (checksum != header[kHChecksum]) return kBadChecksum;
   if (header[kHQuads] != quads) return kBadProgram;
   Shape shape;
   int status = read_shape(header, shape);
   if (status != kOk) return status;
   if (task >= tasks) return kBadTask;
-  uint32_t entry[kFields];
-  read_fields(program, static_cast<int>(1 + task), entry);
-  if (!in(entry[kTChannels], 1, kMaxChannels)) return kBadShape;
+  const uint32_t* const entry = records[1 + task];
+  if (shape.to_tokens ? entry[kTChannels] != header[kHDim] : !in(entry[kTChannels], 1, kMaxChannels))
+    return kBadShape;
   if (entry[kTBase] > quads || entry[kTQuads] > quads - entry[kTBase]) return kBadProgram;
   shape.channels = static_cast<int>(entry[kTChannels]);
   if (pixel_words != static_cast<uint32_t>(shape.height * (shape.width / 16) * 3) ||
@@ -247,8 +292,7 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
 
   static Op list[kMaxOps];
   for (uint32_t i = 0; i < ops; ++i) {
-    uint32_t fields[kFields];
-    read_fields(program, static_cast<int>(1 + tasks + i), fields);
+    const uint32_t* const fields = records[1 + tasks + i];
     Op& op = list[i];
     op.code = fields[kOCode];
     if (op.code == kEnd) return kBadProgram;
@@ -269,7 +313,8 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
   }
 
   for (int e = 0; e < kMaxExperts; ++e) memory.length[e] = 0;
-  for (uint32_t i = 0; i < ops && status == kOk; ++i)
-    status = run(w0, w1, w2, w3, shape, list[i], pixels, output, memory);
+  Ahead ahead = {false, 0};
+  for (int i = 0; i < static_cast<int>(ops) && status == kOk; ++i)
+    status = run(w0, w1, w2, w3, shape, list, i, static_cast<int>(ops), pixels, output, ahead, memory);
   return status;
 }

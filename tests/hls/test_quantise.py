@@ -113,8 +113,18 @@ def test_models_outside_the_maxima_are_refused(changes: dict[str, object], messa
 @pytest.mark.parametrize("name", ["tiny", "edge-moe", "micro"])
 def test_presets_are_within_the_maxima(name: str) -> None:
     limits.check(preset(name))
-    small = {"dim": 384, "heads": 6, "image_size": (512, 512)}
-    limits.check(preset("tiny", **small))
+    limits.check(preset("tiny", image_size=(512, 512)))  # 1,025 tokens
+    limits.check(preset("tiny", dim=384, heads=6, image_size=(416, 416)))  # 677 tokens
+
+
+def test_the_wide_model_with_every_token_is_refused() -> None:
+    """1,025 tokens of 384 channels do not fit the memory for rows; a head that is left out may have any shape."""
+    with pytest.raises(CompileError, match="memory for normalised rows holds 262144 bytes; 1025 tokens of this model"):
+        limits.check(preset("tiny", dim=384, heads=6, image_size=(512, 512)))
+    coarse = preset("tiny", head_stride=1)
+    limits.check(coarse, host_heads=True)
+    with pytest.raises(CompileError, match="outputs of the head's projection"):
+        limits.check(coarse)
 
 
 def test_an_outlier_does_not_coarsen_the_hidden_codes() -> None:

@@ -17,24 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError
+from edgemtl.fpga.program import STATUS
 from edgemtl_compiler.hls import image, limits
 from edgemtl_compiler.hls.image import ImageBuilder
 from edgemtl_compiler.hls.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.hls.program import Program
 
-STATUS = {
-    1: "a shape outside the compiled maxima",
-    2: "a value in the weight image outside its range",
-    3: "this is no descriptor program",
-    4: "a descriptor program of another version",
-    5: "a damaged descriptor program: its checksum is wrong",
-    6: "an unknown descriptor, or an address outside the weight image",
-    7: "no such task",
-    8: "a buffer of the wrong size",
-}
 DEADLOCK = 9
+VALUE_SKEW = 4
 TO_QKV, TO_HIDDEN, ADD, SCORED, TO_STREAM, RAW = range(6)
-BANK = limits.MAX_TOKENS * limits.MAX_DIM
 FLAGS = ("-std=c++14", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unknown-pragmas")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
@@ -79,8 +70,9 @@ class CSim:
         self._lib.edgemtl_csim_message.restype = ctypes.c_char_p
         kinds: list[tuple[str, Any, tuple[int, ...]]] = [
             ("stream", np.int16, (limits.MAX_STREAM,)),
-            ("rows", np.int8, (BANK,)),
-            ("pool", np.int8, (4, BANK)),
+            ("rows", np.int8, (limits.LANES_ROW, limits.ROW_WORDS, limits.LANES)),
+            ("pool", np.int8, (limits.LANES_ROW, limits.POOL_WORDS, limits.LANES)),
+            ("logit", np.int32, (limits.MAX_TOKENS, limits.MAX_EXPERTS)),
             ("token", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
             ("score", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
             ("length", np.uint16, (limits.MAX_EXPERTS,)),
@@ -119,10 +111,10 @@ class CSim:
     def linear(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int16]:
         """Rows [M, K] from the pool to the raw output [M, N]: the product and its INT16 rounding."""
         rows, outputs = len(x), len(u.bias)
-        self._put_pool(x)
+        self._put("pool", x)
         words = outputs // 16 * rows * 2 + -(-(outputs % 16) * rows // 8)
         output = np.zeros((words, 2), np.uint64)
-        self._call("linear", image.linear(u), [_p(output), 1, rows, x.shape[1], outputs, 0, RAW, 1, rows])
+        self._call("linear", image.linear(u), [_p(output), 1, rows, x.shape[1], outputs, 0, RAW])
         program = _layout(rows, outputs)
         return program.raw_map(output, 0)[0]
 
@@ -131,49 +123,48 @@ class CSim:
     ) -> NDArray[np.int16]:
         """stream [M, N] plus the product; rows from the pool, or from where LayerNorm leaves them."""
         self._put_stream(stream)
-        if from_pool:
-            self._put_pool(x)
-        else:
-            self._put_rows(x)
-        self._call("linear", image.linear(u), [None, int(from_pool), len(x), x.shape[1], len(u.bias), 0, ADD, 1, 1])
+        self._put("pool" if from_pool else "rows", x)
+        self._call("linear", image.linear(u), [None, int(from_pool), len(x), x.shape[1], len(u.bias), 0, ADD])
         return self._stream(stream.shape)
 
     def qkv(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int8]:
         """Rows [M, D] to query, key and value [M, 3 D]."""
-        self._put_rows(x)
-        self._call("linear", image.linear(u), [None, 0, *x.shape, len(u.bias), 0, TO_QKV, 1, 1])
+        self._put("rows", x)
+        self._call("linear", image.linear(u), [None, 0, *x.shape, len(u.bias), 0, TO_QKV])
         dim = len(u.bias) // 3
-        return np.concatenate([self._memory["pool"][b][: len(x) * dim].reshape(-1, dim) for b in range(3)], 1)
+        step, skew = -(-len(x) // limits.LANES_ROW) * dim // limits.LANES, (0, 0, VALUE_SKEW)
+        return np.concatenate([self._get("pool", len(x), dim, base=i * step, skew=skew[i]) for i in range(3)], 1)
 
     def linear_gelu(self, x: NDArray[np.int8], u: Linear, gelu: Gelu, *, wide: bool) -> NDArray[Any]:
         """Rows [M, K] through GELU to INT8 hidden rows, or to an INT16 stream when `wide`."""
-        self._put_rows(x)
+        self._put("rows", x)
         kind = TO_STREAM if wide else TO_HIDDEN
         tables = image.gelu(gelu) + image.linear(u)
-        self._call("linear", tables, [None, 0, *x.shape, len(u.bias), 0, kind, 1, 1])
-        return self._stream((len(x), len(u.bias))) if wide else self._pool(len(x), len(u.bias))
+        self._call("linear", tables, [None, 0, *x.shape, len(u.bias), 0, kind])
+        return self._stream((len(x), len(u.bias))) if wide else self._get("pool", len(x), len(u.bias))
 
     def layer_norm(self, stream: NDArray[np.int16], u: Norm, first: int = 0) -> NDArray[np.int8]:
         """Rows `first` and following of the stream [M, D] to INT8."""
         self._put_stream(stream)
         rows = len(stream) - first
         self._call("norm", image.norm(u), [first, rows, stream.shape[1]])
-        return self._memory["rows"][: rows * stream.shape[1]].reshape(rows, -1).copy()
+        return self._get("rows", rows, stream.shape[1])
 
     def attention(
         self, q: NDArray[np.int8], k: NDArray[np.int8], v: NDArray[np.int8], u: Attention
     ) -> NDArray[np.int8]:
         """Like `reference.attention`."""
-        for bank, part in enumerate((q, k, v)):
-            self._memory["pool"][bank, : part.size] = part.reshape(-1)
+        step = -(-len(q) // limits.LANES_ROW) * q.shape[1] // limits.LANES
+        for i, (part, skew) in enumerate(((q, 0), (k, 0), (v, VALUE_SKEW))):
+            self._put("pool", part, base=i * step, skew=skew)
         self._call("attention", image.attention(u), [*q.shape, len(u.exp_multiplier)])
-        return self._memory["rows"][: q.size].reshape(q.shape).copy()
+        return self._get("rows", *q.shape)
 
     def gate(
         self, x: NDArray[np.int8], u: Gate, slots: int, k: int, renormalise: bool
     ) -> list[tuple[NDArray[np.int64], NDArray[np.uint16]]]:
         """The queues of every slot: token ids and scores."""
-        self._put_rows(x)
+        self._put("rows", x)
         self._call("gate", image.gate(u), [*x.shape, slots, k, int(renormalise)])
         n, m = self._memory["length"], self._memory
         return [(m["token"][e, : n[e]].astype(np.int64), m["score"][e, : n[e]].copy()) for e in range(slots)]
@@ -187,7 +178,7 @@ class CSim:
     ) -> NDArray[np.int16]:
         """stream [M, D] plus every expert's scored output over its queue."""
         self._put_stream(stream)
-        self._put_rows(x)
+        self._put("rows", x)
         for e, (tokens, score) in enumerate(queues):
             self._memory["length"][e] = len(tokens)
             self._memory["token"][e, : len(tokens)] = tokens
@@ -202,14 +193,16 @@ class CSim:
     ) -> NDArray[np.int8]:
         """The head's stream [P, C] (tile order) through a depthwise step and GELU to INT8 rows."""
         self._put_stream(stream)
-        self._call("depthwise", image.gelu(gelu) + image.depthwise(u), [rows, cols, tile, stream.shape[1]])
-        return self._pool(*stream.shape)
+        self._call(
+            "depthwise", image.gelu(gelu) + image.depthwise(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]]
+        )
+        return self._get("pool", *stream.shape)
 
-    def narrow(self, stream: NDArray[np.int16], u: Scaling) -> NDArray[np.int8]:
-        """Like `reference.narrow`."""
+    def narrow(self, stream: NDArray[np.int16], u: Scaling, rows: int, cols: int, tile: int) -> NDArray[np.int8]:
+        """Like `reference.narrow`, from the order of tiles to that of lines."""
         self._put_stream(stream)
-        self._call("narrow", image.narrow(u), list(stream.shape))
-        return self._pool(*stream.shape)
+        self._call("narrow", image.narrow(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]])
+        return self._get("pool", *stream.shape)
 
     def mul2_faults(self) -> int:
         """How many of all 2^24 triples the packed multiplier gets wrong."""
@@ -236,23 +229,20 @@ class CSim:
     def _put_stream(self, stream: NDArray[np.int16]) -> None:
         self._memory["stream"][: stream.size] = stream.reshape(-1)
 
-    def _put_rows(self, x: NDArray[np.int8]) -> None:
-        self._memory["rows"][: x.size] = x.reshape(-1)
+    def _put(self, memory: str, x: NDArray[np.int8], *, base: int = 0, skew: int = 0) -> None:
+        self._memory[memory][_diagonal(len(x), x.shape[1], base, skew)] = x.reshape(len(x), -1, limits.LANES)
 
-    def _put_pool(self, x: NDArray[np.int8]) -> None:
-        part = -(-x.shape[1] // 64) * 16
-        for bank in range(4):
-            here = x[:, bank * part : (bank + 1) * part]
-            if here.shape[1]:
-                self._memory["pool"][bank][: len(x) * part].reshape(len(x), part)[:, : here.shape[1]] = here
-
-    def _pool(self, rows: int, width: int) -> NDArray[np.int8]:
-        part = -(-width // 64) * 16
-        banks = [self._memory["pool"][b][: rows * part].reshape(rows, part) for b in range(4)]
-        return np.concatenate(banks, 1)[:, :width].copy()
+    def _get(self, memory: str, rows: int, width: int, *, base: int = 0, skew: int = 0) -> NDArray[np.int8]:
+        return self._memory[memory][_diagonal(rows, width, base, skew)].reshape(rows, width).copy()
 
     def _stream(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
         return self._memory["stream"][: int(np.prod(shape))].reshape(shape).copy()
+
+
+def _diagonal(rows: int, width: int, base: int, skew: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bank and word [rows, words] of every 16 values of a region: hls/include/types.h."""
+    row, word = np.mgrid[:rows, : width // limits.LANES].astype(np.int64)
+    return (row + word + skew) % limits.LANES_ROW, base + row // limits.LANES_ROW * (width // limits.LANES) + word
 
 
 def _p(array: NDArray[Any]) -> ctypes.c_void_p:

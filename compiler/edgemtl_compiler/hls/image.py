@@ -16,6 +16,7 @@ from edgemtl_compiler.hls.network import Attention, Depthwise, Gate, Gelu, Linea
 
 QUAD = 64
 BANKS = 4
+GATE_LIMIT = 2**14 - 1  # of a gate's weights: docs/numerics.md
 
 
 def _padded(values: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -66,10 +67,16 @@ def attention(u: Attention) -> bytes:
 
 
 def gate(u: Gate) -> bytes:
-    """Count and factor, the path's slots, the biases, then 16 weights per input."""
+    """Count and factor, the path's slots, the biases, then the weights as two tiles of the linear unit.
+
+    A weight, saturated to 15 bits, is 128 times an INT8 upper half and a lower one of 0 to 127.
+    """
     head = np.array([len(u.experts), int(packed(u.multiplier, u.shift))], np.uint32)
-    bias = quads(_padded(u.bias, LANES))
-    return quads(head) + quads(np.array(u.experts, np.uint32)) + bias + quads(_padded(u.weight, LANES).T)
+    weight = np.clip(_padded(u.weight, LANES), -GATE_LIMIT, GATE_LIMIT)
+    halves = np.concatenate([weight >> 7, weight & 127]).astype(np.int8)
+    none = np.zeros(2 * LANES, np.int32)
+    product = linear(Linear(halves, none, none, np.ones(2 * LANES, np.uint8)))
+    return quads(head) + quads(np.array(u.experts, np.uint32)) + quads(_padded(u.bias, LANES)) + product
 
 
 def mlp(u: Mlp) -> bytes:

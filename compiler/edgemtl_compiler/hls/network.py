@@ -137,6 +137,8 @@ class Head:
 class Network:
     """All tasks of a model: one trunk and bank of experts, gates per (task, block index), a head per task.
 
+    Without any head the network ends with the trunk: its output is the residual stream, and heads run on the host.
+
     position [tokens, D]: position embedding, the class token's row included, in stream units of 2^-stream_bits.
     """
 
@@ -147,3 +149,7 @@ class Network:
     blocks: tuple[Block, ...]
     gates: dict[tuple[str, int], Gate]
     heads: dict[str, Head]
+
+    def unit(self, task: str) -> float:
+        """What one step of the output of `task` stands for."""
+        return self.heads[task].unit if self.heads else 2.0**-self.stream_bits

@@ -1,78 +1,34 @@
 """The descriptor program and weight image of an integer network: all that the accelerator needs besides pixels.
 
 Trunk and experts come once; a task's gates and head lie together, and the program names them by their distance from
-the task's base. A task switch is an index into the table of bases. Layout: hls/include/program.h.
+the task's base. A task switch is an index into the table of bases. A network without heads writes the trunk's tokens
+as a raw map of one line, D channels wide. Layout: hls/include/program.h; what both sides of
+a bundle need is `edgemtl.fpga.program`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from edgemtl.errors import CompileError, TaskError
+from edgemtl.errors import CompileError
+from edgemtl.fpga.program import CHECKSUM, FIELDS, MAGIC, VERSION, Program, checksum
 from edgemtl_compiler.hls import image, limits
 from edgemtl_compiler.hls.image import ImageBuilder
+from edgemtl_compiler.hls.limits import LANES
 from edgemtl_compiler.hls.network import Network
 
-MAGIC, VERSION, FIELDS = 0x4C544D45, 1, 16
-CHECKSUM = 4  # its place in the header
-EMBED, NORM, QKV, ATTEND, PROJECT, MLP, GATE, EXPERTS, HEAD_NORM, HEAD_PROJECT, STEP, OUTPUT = range(1, 13)
+__all__ = ["CHECKSUM", "FIELDS", "MAGIC", "VERSION", "Program", "build", "checksum"]
 
-
-@dataclass(frozen=True)
-class Program:
-    """What the host writes to DDR: `words` uint32 [records, 16] and `banks` uint8 [4, quads, 16]."""
-
-    words: NDArray[np.uint32]
-    banks: NDArray[np.uint8]
-    tasks: tuple[str, ...]
-    image_size: tuple[int, int]
-    map_size: tuple[int, int]
-    channels: tuple[int, ...]
-    units: tuple[float, ...]
-    task_bytes: tuple[int, ...]
-
-    def task(self, name: str) -> int:
-        """The task's index; raises TaskError for a name the program does not hold."""
-        if name not in self.tasks:
-            raise TaskError(f"there is no task {name!r}; this program has {', '.join(self.tasks)}")
-        return self.tasks.index(name)
-
-    def output_words(self, task: int) -> int:
-        """128-bit words of the raw map."""
-        pixels, channels = self.map_size[0] * self.map_size[1], self.channels[task]
-        return channels // 16 * pixels * 2 + -(-(channels % 16) * pixels // 8)
-
-    def raw_map(self, words: NDArray[Any], task: int) -> NDArray[np.int16]:
-        """The output's words as [height, width, channels] INT16, in units of `units[task]`."""
-        values, channels = words.view("<i2").reshape(-1), self.channels[task]
-        pixels = self.map_size[0] * self.map_size[1]
-        parts, at = [], 0
-        for first in range(0, channels, 16):
-            here = min(16, channels - first)
-            parts.append(values[at : at + pixels * here].reshape(*self.map_size, here))
-            at += -(-pixels * here // 8) * 8
-        return np.concatenate(parts, -1)
-
-
-def checksum(words: NDArray[np.uint32]) -> int:
-    """Sum of all fields but itself, each step after a rotation to the left by one."""
-    total = 0
-    for i, value in enumerate(words.reshape(-1).tolist()):
-        total = ((total << 1 | total >> 31) + (0 if i == CHECKSUM else value)) & 0xFFFFFFFF
-    return total
+EMBED, NORM, QKV, ATTEND, PROJECT, MLP, GATE, EXPERTS, HEAD_NORM, HEAD_PROJECT, STEP, OUTPUT, TOKENS = range(1, 14)
 
 
 def build(network: Network) -> Program:
     """Pack `network`. Raises CompileError for dimensions outside the accelerator's maxima."""
-    config = network.config
-    limits.check(config)
+    config, on_host = network.config, not network.heads
+    limits.check(config, host_heads=on_host)
     builder, ops = ImageBuilder(), []
     gates = {i: at for at, i in enumerate(config.moe_blocks)}
-    gate_quads = 3 + config.dim // 2
+    gate_quads = 7 + config.dim // 2
 
     def op(code: int, at: int, *, second: int = 0, relative: bool = False, hidden: int = 0, stride: int = 0) -> None:
         ops.append([code, int(relative), at, second, hidden, stride] + [0] * (FIELDS - 6))
@@ -95,9 +51,13 @@ def build(network: Network) -> Program:
 
     table: list[list[int]] = []
     for task in config.task_names:
-        head, base = network.heads[task], builder.quads
+        base = builder.quads
         for i in config.moe_blocks:
             builder.add(image.gate(network.gates[task, i]))
+        if on_host:
+            table.append([base, builder.quads - base, config.dim] + [0] * (FIELDS - 3))
+            continue
+        head = network.heads[task]
         places = [
             builder.add(image.norm(head.norm)),
             builder.add(image.gelu(head.gelu) + image.linear(head.proj)),
@@ -111,14 +71,16 @@ def build(network: Network) -> Program:
             for code, at in zip((HEAD_NORM, HEAD_PROJECT, STEP, STEP, OUTPUT), places, strict=True):
                 op(code, at - base, relative=True)
         table.append([base, builder.quads - base, len(head.out.bias)] + [0] * (FIELDS - 3))
+    if on_host:
+        op(TOKENS, 0)
     if len(ops) > 512:
         raise CompileError(f"the accelerator runs 512 descriptors at most; this model has {len(ops)}")
     experts = max((len(b.experts) for b in network.blocks), default=0)
     if any(len(b.experts) not in (0, experts) for b in network.blocks):
         raise CompileError("the accelerator needs as many experts in every block that has some")
-    tile = config.patch // config.head_stride
+    tile, width = (1, LANES) if on_host else (config.patch // config.head_stride, config.head_dim)
     header = [MAGIC, VERSION, len(ops), len(table), 0, *config.image_size, config.dim, config.heads, experts]
-    header += [config.top_k, int(config.renormalise), tile, config.head_dim, builder.quads, 0]
+    header += [config.top_k, int(config.renormalise), tile, width, builder.quads, int(on_host)]
     words = np.array([header, *table, *ops], np.uint32)
     words[0, CHECKSUM] = checksum(words)
     return Program(
@@ -126,8 +88,8 @@ def build(network: Network) -> Program:
         banks=builder.banks(),
         tasks=config.task_names,
         image_size=config.image_size,
-        map_size=config.map_size,
-        channels=tuple(t.channels for t in config.tasks),
-        units=tuple(network.heads[t].unit for t in config.task_names),
+        map_size=(1, config.tokens) if on_host else config.map_size,
+        channels=(config.dim,) * len(table) if on_host else tuple(t.channels for t in config.tasks),
+        units=tuple(network.unit(t) for t in config.task_names),
         task_bytes=tuple(row[1] * image.QUAD for row in table),
     )

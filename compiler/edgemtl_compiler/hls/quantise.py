@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.errors import CompileError
+from edgemtl.model.head import LightHead
 from edgemtl.model.vit import Mlp as FloatMlp
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.calibrate import Float, Range, calibrate
@@ -34,9 +35,11 @@ def _np(t: Tensor) -> Float:
 
 
 class _Builder:
-    def __init__(self, model: MultiTaskViT, ranges: Ranges, percentile: float, max_saturation: float) -> None:
+    def __init__(
+        self, model: MultiTaskViT, ranges: Ranges, percentile: float, max_saturation: float, host_heads: bool
+    ) -> None:
         self.model, self.config, self.ranges = model, model.config, ranges
-        self.percentile, self.max_saturation = percentile, max_saturation
+        self.percentile, self.max_saturation, self.host_heads = percentile, max_saturation, host_heads
         names = ["embed", *(n for n in ranges if n.endswith((".attention", ".mlp", ".experts")))]
         self.bits = factors.stream_bits(max(ranges[n].most for n in names))
         self.unit = 2.0**-self.bits
@@ -58,7 +61,7 @@ class _Builder:
             position=np.clip(np.rint(position / self.unit), -32768, 32767).astype(np.int16),
             blocks=blocks,
             gates=gates,
-            heads={task: self._head(task) for task in config.task_names},
+            heads={} if self.host_heads else {task: self._head(task) for task in config.task_names},
         )
 
     def _norm(self, module: Any, name: str, weight: Float) -> tuple[Any, Codes]:
@@ -161,21 +164,33 @@ class _Builder:
 
 
 def quantise(
-    model: MultiTaskViT, images: NDArray[np.uint8], *, percentile: float = 100.0, max_saturation: float = 0.001
+    model: MultiTaskViT,
+    images: NDArray[np.uint8],
+    *,
+    percentile: float = 100.0,
+    max_saturation: float = 0.001,
+    host_heads: bool = False,
 ) -> Network:
     """The integer network of `model`, all its tasks, calibrated on uint8 RGB images [n, 3, H, W], n >= 32.
 
-    `percentile` clips q, k, v and the attention's output below their greatest calibrated value. Raises CompileError
-    for a model outside the compiled maxima, too few images, activations that are not finite or that do not fit a
-    stream, and where more than `max_saturation` of an activation's calibrated values would saturate.
+    With `host_heads` the network ends with the trunk, and its output is the residual stream: for heads that the
+    accelerator lacks. `percentile` clips q, k, v and the attention's output below their greatest calibrated value.
+    Raises CompileError for a model outside the compiled maxima, a head other than the light one, too few images,
+    activations that are not finite or that do not fit a stream, and where more than `max_saturation` of an
+    activation's calibrated values would saturate.
     """
-    limits.check(model.config)
+    limits.check(model.config, host_heads=host_heads)
+    foreign = [] if host_heads else [t for t, head in model.heads.items() if not isinstance(head, LightHead)]
+    if foreign:
+        raise CompileError(
+            f"the accelerator has the light head alone, and {', '.join(foreign)} has another: give --host-heads"
+        )
     if not 0 < percentile <= 100:
         raise CompileError(f"a percentile lies above 0 and up to 100; given {percentile:g}")
     training = model.training
     ranges = calibrate(model.eval(), images)
     model.train(training)
     try:
-        return _Builder(model, ranges, percentile, max_saturation).network()
+        return _Builder(model, ranges, percentile, max_saturation, host_heads).network()
     except ValueError as error:
         raise CompileError(f"this model cannot be quantised: {error}") from error

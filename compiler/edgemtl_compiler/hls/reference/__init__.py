@@ -15,9 +15,11 @@ from edgemtl_compiler.hls.reference.layernorm import layer_norm
 from edgemtl_compiler.hls.reference.linear import accumulate_scored, add_to_stream, sums
 from edgemtl_compiler.hls.reference.routing import gate_logits, queues, scores, top_k
 from edgemtl_compiler.hls.reference.softmax import EXP2_TABLE, exp2_negative, softmax_weights
+from edgemtl_compiler.hls.reference.units import Units
 
 __all__ = [
     "EXP2_TABLE",
+    "Units",
     "accumulate_scored",
     "add_to_stream",
     "attention",

@@ -1,0 +1,182 @@
+"""What the host writes to the accelerator's memory: weight image and descriptor program, and how to read its output.
+
+`Program` is what the compiler makes and what `load` reads from a bundle. The layout is hls/include/program.h: a header,
+a table of tasks, and descriptors, 16 32-bit fields each. A task switch is another index into the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import BundleError, TaskError
+from edgemtl.fpga import registers
+
+if TYPE_CHECKING:
+    from edgemtl.bundle.manifest import Fpga
+    from edgemtl.bundle.reader import Bundle
+
+MAGIC, VERSION, FIELDS = 0x4C544D45, 2, 16
+CHECKSUM = 4  # its place in the header
+BANKS, WORD = 4, 16  # ports of the weights, bytes of a 128-bit word
+MAX_OPS, MAX_TASKS = 512, 8
+LAST_OP = 13  # greatest code of a descriptor
+TARGET = "zcu104"
+STATUS = {  # what the kernel returns: enum Status of hls/include/limits.h
+    1: "a shape outside the compiled maxima",
+    2: "a value in the weight image outside its range",
+    3: "this is no descriptor program",
+    4: "a descriptor program of another version",
+    5: "a damaged descriptor program: its checksum is wrong",
+    6: "an unknown descriptor, or an address outside the weight image",
+    7: "no such task",
+    8: "a buffer of the wrong size",
+    9: "a deadlock in simulation",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the host writes to DDR: `words` uint32 [records, 16] and `banks` uint8 [4, quads, 16]."""
+
+    words: NDArray[np.uint32]
+    banks: NDArray[np.uint8]
+    tasks: tuple[str, ...]
+    image_size: tuple[int, int]
+    map_size: tuple[int, int]
+    channels: tuple[int, ...]
+    units: tuple[float, ...]
+    task_bytes: tuple[int, ...]
+
+    def task(self, name: str) -> int:
+        """The task's index; raises TaskError for a name the program does not hold."""
+        if name not in self.tasks:
+            raise TaskError(f"there is no task {name!r}; this program has {', '.join(self.tasks)}")
+        return self.tasks.index(name)
+
+    def output_words(self, task: int) -> int:
+        """128-bit words of the raw map."""
+        pixels, channels = self.map_size[0] * self.map_size[1], self.channels[task]
+        return channels // 16 * pixels * 2 + -(-(channels % 16) * pixels // 8)
+
+    def raw_map(self, words: NDArray[Any], task: int) -> NDArray[np.int16]:
+        """The output's words as [height, width, channels] INT16, in units of `units[task]`."""
+        values, channels = words.view("<i2").reshape(-1), self.channels[task]
+        pixels = self.map_size[0] * self.map_size[1]
+        parts, at = [], 0
+        for first in range(0, channels, 16):
+            here = min(16, channels - first)
+            parts.append(values[at : at + pixels * here].reshape(*self.map_size, here))
+            at += -(-pixels * here // 8) * 8
+        return np.concatenate(parts, -1)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Frames uint8 [n, H, W, 3] and the raw maps int16 [n, h, w, channels] that every exact device gives."""
+
+    pixels: NDArray[np.uint8]
+    maps: dict[str, NDArray[np.int16]]
+
+
+def checksum(words: NDArray[np.uint32]) -> int:
+    """Sum of all fields but itself, each step after a rotation to the left by one."""
+    total = 0
+    for i, value in enumerate(words.reshape(-1).tolist()):
+        total = ((total << 1 | total >> 31) + (0 if i == CHECKSUM else value)) & 0xFFFFFFFF
+    return total
+
+
+def described(bundle: Bundle, target: str = TARGET) -> Fpga:
+    """What the manifest says of `target`; raises BundleError where the bundle has nothing for it."""
+    for fpga in bundle.manifest.fpga:
+        if fpga.target == target:
+            return fpga
+    raise BundleError(
+        f"{bundle.path}: holds nothing for the FPGA board {target}; "
+        f"make it with edgemtl compile CHECKPOINT --target {target} --calibrate FOLDER -o {bundle.path.name}"
+    )
+
+
+def load(bundle: Bundle, target: str = TARGET) -> Program:
+    """The program for `target`, its buffers as the device reads them: read-only arrays, copied as they are.
+
+    Every size, the magic, versions, checksum, task table and descriptors are checked against the manifest's model
+    first; the kernel checks them again. Raises BundleError.
+    """
+    fpga, config = described(bundle, target), bundle.manifest.model
+    try:
+        if fpga.format_version != VERSION:
+            raise BundleError(
+                f"its FPGA image has format version {fpga.format_version}, this edgemtl reads {VERSION}: "
+                "compile the bundle with the same edgemtl that runs it"
+            )
+        if bundle.read(fpga.registers, 1 << 16) != registers.as_json():
+            raise BundleError(
+                f"its register map (version {fpga.register_version}) is not this edgemtl's (version "
+                f"{registers.VERSION}): compile the bundle with the same edgemtl that runs it"
+            )
+        words = np.frombuffer(bundle.read(fpga.program, 1 << 16), "<u4").reshape(-1, FIELDS)
+        banks = np.frombuffer(bundle.read(fpga.image), np.uint8).reshape(BANKS, fpga.quads, WORD)
+        made = Program(
+            words=words,
+            banks=banks,
+            tasks=config.task_names,
+            image_size=config.image_size,
+            map_size=config.map_size,
+            channels=tuple(t.channels for t in config.tasks),
+            units=tuple(t.unit for t in fpga.tasks),
+            task_bytes=tuple(int(q) * BANKS * WORD for q in words[1 : 1 + len(config.tasks), 1]),
+        )
+        check(made)
+    except BundleError as error:
+        text = str(error)
+        raise BundleError(text if text.startswith(str(bundle.path)) else f"{bundle.path}: {text}") from None
+    return made
+
+
+def golden(bundle: Bundle, target: str = TARGET) -> Golden:
+    """The frames and raw maps that prove a device; raises BundleError for damaged ones."""
+    fpga, config = described(bundle, target), bundle.manifest.model
+    pixels = np.frombuffer(bundle.read(fpga.golden_frames), np.uint8)
+    maps = {
+        t.name: np.frombuffer(bundle.read(t.golden), "<i2").reshape(
+            fpga.golden_count, *config.map_size, config.task(t.name).channels
+        )
+        for t in fpga.tasks
+    }
+    return Golden(pixels.reshape(fpga.golden_count, *config.image_size, 3), maps)
+
+
+def check(program: Program) -> None:
+    """The header and table of tasks against the model, then every descriptor's place. Raises BundleError."""
+    words, quads = program.words, program.banks.shape[1]
+    header = words[0].tolist()
+    if header[0] != MAGIC:
+        raise BundleError(f"its FPGA program begins with {header[0]:#010x}, which is no descriptor program")
+    if header[1] != VERSION:
+        raise BundleError(f"its FPGA program has version {header[1]}, this edgemtl reads {VERSION}")
+    ops, tasks = header[2], header[3]
+    if not 1 <= ops <= MAX_OPS or tasks != len(program.tasks) or len(words) != 1 + tasks + ops:
+        raise BundleError(f"its FPGA program counts {tasks} tasks and {ops} descriptors in {len(words)} records")
+    if checksum(words) != header[CHECKSUM]:
+        raise BundleError("its FPGA program is damaged: its checksum is wrong")
+    if tuple(header[5:7]) != program.image_size or header[14] != quads:
+        raise BundleError("its FPGA program is for another image size or weight image than the bundle's")
+    for name, channels, (base, size, count) in zip(
+        program.tasks, program.channels, words[1 : 1 + tasks, :3].tolist(), strict=True
+    ):
+        if base + size > quads or count != channels:
+            raise BundleError(f"its FPGA program's entry of task {name!r} reaches beyond the image or is another's")
+    _check_ops(words[1 + tasks :].tolist(), quads, min(words[1 : 1 + tasks, 1].tolist()))
+
+
+def _check_ops(ops: Sequence[Sequence[int]], quads: int, task_quads: int) -> None:
+    for number, (code, relative, at, second, *_) in enumerate(ops):
+        limit = task_quads if relative else quads
+        if not 1 <= code <= LAST_OP or relative > 1 or at >= limit or second >= limit:
+            raise BundleError(f"its FPGA program's descriptor {number} is unknown or points outside the weight image")

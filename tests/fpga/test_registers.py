@@ -1,0 +1,62 @@
+"""The register map is the kernel's argument list: hls/src/top.cpp, its pragmas included, is the one source."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from edgemtl.fpga import registers
+
+TOP = (Path(__file__).parents[2] / "hls" / "src" / "top.cpp").read_text()
+
+
+def signature() -> list[tuple[str, str]]:
+    """(name, kind) of every argument of the kernel in the C++ source."""
+    found = re.search(r'extern "C" int edgemtl_top\(([^)]*)\)', TOP)
+    assert found
+    out = []
+    for argument in found[1].split(","):
+        kind, name = argument.rsplit(maxsplit=1)
+        assert ("word_t*" in kind) != ("uint32_t" in kind), argument
+        out.append((name, "address" if "word_t*" in kind else "scalar"))
+    return out
+
+
+def test_arguments_are_those_of_the_kernel() -> None:
+    assert signature() == list(registers.ARGUMENTS)
+    assert f"int {registers.KERNEL}(" in TOP
+
+
+@pytest.mark.parametrize(("name", "kind"), registers.ARGUMENTS)
+def test_every_argument_has_its_interface(name: str, kind: str) -> None:
+    """Without a pragma of its own a scalar becomes a wire in a Vivado IP, and the driver could never write it."""
+    pragmas = re.sub(r"\\\s*\n\s*", "", TOP)
+    lines = re.findall(rf"#pragma HLS interface (.*\bport = {name}\b.*)", pragmas)
+    if kind == "address":
+        (master,) = [line for line in lines if line.startswith("m_axi")]
+        assert "offset = slave" in master
+    else:
+        assert [line for line in lines if line.startswith("s_axilite")] == [f"s_axilite port = {name}"]
+
+
+def test_layout() -> None:
+    """By hand from the rule: 64-bit addresses take 12 bytes, scalars 8."""
+    got = {r.name: (r.offset, r.bits) for r in registers.layout()}
+    assert got["CTRL"] == (0, 32)
+    assert got["ap_return"] == (0x10, 32)
+    assert got["w0"] == (0x18, 64)
+    assert got["w1"] == (0x24, 64)
+    assert got["quads"] == (0x48, 32)
+    assert got["program"] == (0x50, 64)
+    assert got["task"] == (0x8C, 32)
+    assert len(registers.REGISTERS) == 5 + len(registers.ARGUMENTS)
+    assert max(r.offset for r in registers.layout()) + 8 <= registers.SPAN
+
+
+def test_json() -> None:
+    read = json.loads(registers.as_json())
+    assert read["vlnv"] == "edgemtl:hls:edgemtl_top:1.0"
+    assert read["registers"][-1] == {"name": "task", "offset": 0x8C, "bits": 32, "access": "RW"}

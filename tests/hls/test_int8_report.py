@@ -1,0 +1,139 @@
+"""The accuracy report: integers scored by the same meters as the float model, and heads that stay on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hls_models import lively, pictures
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgemtl.errors import CompileError, DataError
+from edgemtl.model import MultiTaskViT
+from edgemtl_compiler.calibrate import normalised
+from edgemtl_compiler.hls.network import Network
+from edgemtl_compiler.hls.quantise import quantise
+from edgemtl_compiler.hls.reference import integer_forward
+from edgemtl_compiler.hls.report import accuracy, compare, host_head, integer_predictor, pixels
+from edgemtl_compiler.pictures import pictures as read_pictures
+
+Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+
+
+class Labelled:
+    """Images whose labels are made from the model's own maps, so that what integers cost shows in every metric."""
+
+    def __init__(self, model: MultiTaskViT, images: NDArray[np.uint8]) -> None:
+        self.images, size = images, images.shape[2:]
+        with torch.no_grad():
+            maps = model(normalised(images))
+        maps = {t: torch.nn.functional.interpolate(m, size, mode="bilinear") for t, m in maps.items()}
+        self.labels = {
+            "semseg": maps["semseg"].argmax(1),
+            "depth": maps["depth"] + 0.1,
+            "normals": torch.nn.functional.normalize(maps["normals"] + 0.01, dim=1),
+            "edge": (maps["edge"] > 0).float(),
+        }
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        here = list(indices)
+        return {"image": normalised(self.images[here]), **{t: label[here] for t, label in self.labels.items()}}
+
+
+def test_pixels_survive_normalisation() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, 1)
+    np.testing.assert_array_equal(pixels(normalised(every)), every)
+
+
+def test_the_predictor_is_the_reference(quantised: Quantised) -> None:
+    model, network, images = quantised
+    maps = integer_predictor(model, network)(normalised(images[:2]))
+    for task in network.config.task_names:
+        want = integer_forward(network, images[1].transpose(1, 2, 0), task) * network.heads[task].unit
+        np.testing.assert_allclose(maps[task][1].permute(1, 2, 0).numpy(), want, rtol=1e-6)
+
+
+def test_metrics_of_float_and_int8(quantised: Quantised) -> None:
+    model, network, images = quantised
+    data, told = Labelled(model, images), []
+    found = accuracy(model, network, data, 6, lambda *step: told.append(step))
+    assert {t: loss.metric for t, loss in found.items()} == {
+        "semseg": "miou", "depth": "rmse", "normals": "mean_angle", "edge": "edge_f",
+    }  # fmt: skip
+    assert found["depth"].before == pytest.approx(0.1, rel=1e-3)
+    assert found["semseg"].before > 0.99
+    for loss in found.values():
+        assert loss.after != loss.before
+        worse = loss.after - loss.before if loss.metric in ("rmse", "mean_angle") else loss.before - loss.after
+        assert loss.relative == pytest.approx(worse / loss.before)
+    assert found["semseg"].relative > 0
+    assert told[-1] == ("INT8", 6, 6)
+    with torch.no_grad():
+        spoilt = lively("micro")
+        spoilt.heads["depth"].out.bias += 0.3
+    assert accuracy(spoilt, network, data, 2)["depth"].relative < -0.2  # now the integers are the better ones
+
+
+def test_heads_on_the_host(quantised: Quantised) -> None:
+    """The trunk's integers are those of the whole network; a head that the accelerator lacks reads its tokens."""
+    model, whole, images = quantised
+    network = quantise(model, pictures(40, 32, 64)[:32], host_heads=True)
+    assert not network.heads
+    pixel = images[0].transpose(1, 2, 0)
+    stream = integer_forward(network, pixel, "depth")
+    assert (stream.shape, stream.dtype) == ((9, 32), np.int16)
+    seen: dict[str, NDArray[np.int16]] = {}
+    integer_forward(whole, pixel, "depth", lambda name, value: seen.update({name: value.copy()}))
+    np.testing.assert_array_equal(stream, seen["block3.experts"])
+    report = compare(model, network, images[:4], "depth")
+    assert list(report.layers)[-1] == "block3.experts"
+    assert 0 < report.raw < 0.04
+    maps = integer_predictor(model, network)(normalised(images[:1]))["depth"]
+    np.testing.assert_array_equal(maps[0].permute(1, 2, 0).numpy(), host_head(model, network, stream, "depth"))
+
+
+def test_a_foreign_head_must_run_on_the_host() -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens[:, 1:].mean(-1).reshape(len(tokens), 1, 2, 4)
+
+    model, images = lively("micro"), pictures(33, 32, 64)
+    model.heads["depth"] = Mean()
+    with pytest.raises(CompileError, match="the light head alone, and depth has another: give --host-heads"):
+        quantise(model, images[:32])
+    network = quantise(model, images[:32], host_heads=True)
+    assert compare(model, network, images[32:], "depth").raw < 0.1
+
+
+def test_pictures_of_a_folder(tmp_path: Path) -> None:
+    import cv2
+
+    config = lively("micro").config
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40 + i, 90, 3), (0, 0, 10 * i), np.uint8))
+    (tmp_path / "note.txt").write_text("no picture")
+    found = read_pictures(tmp_path, config, 3)
+    assert not found.labelled
+    assert found.images.shape == (3, 3, 32, 64)
+    assert found.images[:, 0].max((1, 2)).tolist() == [0, 10, 30]  # evenly spaced, RGB
+    assert len(read_pictures(tmp_path, config, 9).images) == 5
+    (tmp_path / "4.png").write_bytes(b"\x89PNG no more")
+    with pytest.raises(DataError, match=r"4\.png is no readable image"):
+        read_pictures(tmp_path, config, 9)
+    with pytest.raises(DataError, match="does not exist; give a folder of images"):
+        read_pictures(tmp_path / "nowhere", config, 3)
+    with pytest.raises(DataError, match="is no folder"):
+        read_pictures(tmp_path / "0.png", config, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        read_pictures(tmp_path / "empty", config, 3)

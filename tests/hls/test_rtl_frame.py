@@ -1,0 +1,83 @@
+"""Whole frames with every product and attention on the SystemVerilog twins, the other units in NumPy: equal to the C
+simulation's frame. The cycles (origin: rtl-sim) are printed and written to build/rtl/frame.json. Slow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hls_models import pictures
+from numpy.typing import NDArray
+from rtl_models import RTL, library
+
+from edgemtl.model import MultiTaskViT
+from edgemtl.model.checkpoint import load_checkpoint
+from edgemtl_compiler.hls import rtl
+from edgemtl_compiler.hls.csim import CSim
+from edgemtl_compiler.hls.network import Network
+from edgemtl_compiler.hls.program import build as build_program
+from edgemtl_compiler.hls.quantise import quantise
+from edgemtl_compiler.hls.reference import integer_forward
+
+CHECKPOINT = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "rooms-tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def units() -> rtl.TwinUnits:
+    return rtl.TwinUnits(rtl.LinearTwin(library("linear")), rtl.AttentionTwin(library("attention")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["semseg", "depth"])
+def test_micro_frame(
+    csim: CSim, quantised: tuple[MultiTaskViT, Network, NDArray[np.uint8]], units: rtl.TwinUnits, task: str
+) -> None:
+    _, network, images = quantised
+    pixels = np.ascontiguousarray(images[0].transpose(1, 2, 0))
+    got = integer_forward(network, pixels, task, units=units)
+    np.testing.assert_array_equal(got, csim.frame(build_program(network), pixels, task))
+    assert len(np.unique(got)) > 4
+
+
+@pytest.mark.slow
+def test_tiny_frame(csim: CSim, units: rtl.TwinUnits, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped checkpoint, one task; calibrated on drawn pictures, since equality does not depend on them."""
+    model, _ = load_checkpoint(CHECKPOINT)
+    with torch.no_grad():
+        network = quantise(model, pictures(32, *model.config.image_size), max_saturation=1.0)
+    frame = pictures(1, *model.config.image_size, seed=5)[0]
+    pixels, task = np.ascontiguousarray(frame.transpose(1, 2, 0)), model.config.task_names[0]
+    want = csim.frame(build_program(network), pixels, task)
+    before = units.linear_unit.cycles, units.attention_unit.cycles, dict(units.calls)
+    began = time.perf_counter()
+    got = integer_forward(network, pixels, task, units=units)
+    seconds = time.perf_counter() - began
+    np.testing.assert_array_equal(got, want)
+    assert len(np.unique(got)) > 4
+    report = {
+        "origin": "rtl-sim",
+        "model": "rooms-tiny",
+        "task": task,
+        "tokens": model.config.tokens,
+        "linear": {
+            "calls": units.calls["linear"] - before[2]["linear"],
+            "cycles": units.linear_unit.cycles - before[0],
+        },
+        "attention": {
+            "calls": units.calls["attention"] - before[2]["attention"],
+            "cycles": units.attention_unit.cycles - before[1],
+        },
+        "lanes": {"row": rtl.LANES_ROW, "in": rtl.LANES_IN, "out": rtl.LANES_OUT, "query": rtl.LANES_QUERY},
+        "note": "each call waits for the one before it, so a product's first tile is never prefetched",
+        "simulation_seconds": round(seconds, 1),
+    }
+    assert report["attention"]["calls"] == model.config.depth  # type: ignore[index]
+    out = rtl.cache(RTL) / "frame.json"
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    with capsys.disabled():
+        print(f"\n{json.dumps(report)}")
