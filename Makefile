@@ -1,4 +1,5 @@
-# make demo: a fresh machine to pictures.   make test: the whole suite.   Neither needs a screen, a GPU, a board or sudo.
+# make demo: a fresh machine to pictures.   make live: the same in a browser.   make test: the whole suite.
+# None needs a screen, a GPU, a board or sudo.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -9,11 +10,14 @@ CLIP   := demos/rooms.mp4
 DEMO   := build/demo
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test nightly lint install bench clean
+.PHONY: demo live test test-aarch64 test-web nightly lint install bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
 	$(BIN)/python demos/camera.py $(BUNDLE) $(CLIP) --cycle 2 -o $(DEMO)
+
+live: $(BUNDLE)
+	$(BIN)/python demos/camera.py $(BUNDLE) --web
 
 $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build
@@ -25,6 +29,18 @@ test: $(VENV)/.installed
 	$(BIN)/mypy
 	find hls compiler tests -name '*.h' -o -name '*.cc' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/pytest -m "not slow"
+
+# Emulated: needs a cross-compiler and qemu, and the package index for a Python of that machine.
+test-aarch64: $(VENV)/.installed
+	@{ command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static; } >/dev/null || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq g++-aarch64-linux-gnu qemu-user-static; } || \
+	  { echo "These are missing: apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }
+	$(BIN)/pytest tests/compiler/test_aarch64.py
+	$(BIN)/pytest tests/compiler -k aarch64 -m "not slow"
+
+# The page in a real browser: apt-get install chromium.
+test-web: $(VENV)/.installed
+	$(BIN)/pytest tests/web tests/demos
 
 nightly: $(VENV)/.installed
 	$(BIN)/pytest

@@ -1,20 +1,22 @@
-"""The camera demo: frames in, the asked-for task's map beside them, tasks switched while it runs.
+"""The camera demo: frames in, the asked-for task's map out, tasks switched while it runs.
 
+    python demos/camera.py build/rooms.edgemtl 0 --web                # a page in the browser, on this machine only
+    python demos/camera.py build/rooms.edgemtl 0                      # a window; keys switch the task
+    python demos/camera.py build/rooms.edgemtl rtsp://192.0.2.7/stream --task depth --record seen.mp4
     python demos/camera.py build/rooms.edgemtl demos/rooms.mp4 --cycle 2 -o build/demo
-    python demos/camera.py build/rooms.edgemtl 0                      # camera 0; keys switch the task
-    python demos/camera.py build/rooms.edgemtl rtsp://192.0.2.7/stream --task depth
 
-With a screen (and an OpenCV that has windows) it shows the picture; without one it writes a video and a contact sheet
-into the output folder. Keys: 1 … 9 choose a task, n the next one, q ends; they work in the window, and in the terminal
-when there is no window.
+Without a page and without a screen it writes a video, a contact sheet and a report into the output folder. Keys: 1 … 9
+choose a task, n the next one, s sets a second one beside it, e the expert map, q ends; they work in the window, and in
+the terminal when there is no window. See docs/camera.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,148 +24,155 @@ import cv2
 import numpy as np
 import typer
 from keys import Keys
+from report import Album, print_report, report
+from rerun_log import RerunLog
 from rich.console import Console
-from rich.table import Table
 
 import edgemtl
-from edgemtl.bench.stats import percentile
 from edgemtl.errors import EdgeMTLError
-from edgemtl.runtime.engine import Engine
-from edgemtl.runtime.output import Output, Timing
-from edgemtl.sinks import Video
-from edgemtl.sources import Source, open_source
-from edgemtl.view import contact_sheet, label
+from edgemtl.feed import Feed, Frame, Policy
+from edgemtl.sinks import Recorder
+from edgemtl.sources import is_live, open_feed
+from edgemtl.stage import Stage, Tile, compose
+from edgemtl.view import contact_sheet
+from edgemtl.web.hub import Hub
+from edgemtl.web.server import Server, parse_address, warning
 
-SHEET_TILES = 12
+CLIP = Path(__file__).with_name("rooms.mp4")
 FALLBACK_FPS = 15.0
+PATIENCE = 0.1  # seconds to wait for a frame before looking at keys and commands again
+JPEG_QUALITY = 80
+ERROR_SECONDS = 6.0  # that a refusal stays on the page
 
 
 class Show:
-    """The demo's state: which task is asked for, what was measured, and the tiles of the contact sheet."""
+    """One run of the demo: where pictures go, and what keys, browsers and the clock ask for."""
 
-    def __init__(self, engine: Engine, tasks: list[str], cycle: float | None, expected: int | None) -> None:
-        self.engine, self.tasks, self.cycle = engine, tasks, cycle
-        self.milliseconds: list[float] = []
-        self.resident: dict[str, int | None] = {}
-        self.tiles: list[tuple[str, np.ndarray]] = []
-        self.last: tuple[str, np.ndarray] | None = None
-        self.every = max(1, (expected or 0) // SHEET_TILES) if expected else 10
-        self.seen: dict[str, int] = defaultdict(int)
+    def __init__(
+        self,
+        stage: Stage,
+        feed: Feed,
+        *,
+        cycle: float | None = None,
+        window: bool = False,
+        hub: Hub | None = None,
+        recorder: Recorder | None = None,
+        log: RerunLog | None = None,
+        album: Album,
+    ) -> None:
+        self.stage, self.feed, self.cycle = stage, feed, cycle
+        self.window, self.hub, self.recorder, self.log, self.album = window, hub, recorder, log, album
+        self.watched = window or hub is not None
+        self._error, self._error_until = "", 0.0
+        self._told = "live"
+        self._began = time.monotonic()
 
-    def choose(self, clock: float, key: str) -> bool:
-        """Switch the task if the time or a key asks for it; False when the key ends the demo."""
-        current = self.tasks.index(self.engine.active[0])
-        wanted = current
-        if self.cycle:
-            wanted = int(clock / self.cycle) % len(self.tasks)
-        if key.isdigit() and 1 <= int(key) <= len(self.tasks):
-            wanted, self.cycle = int(key) - 1, None
-        elif key == "n":
-            wanted, self.cycle = (current + 1) % len(self.tasks), None
-        if wanted != current:
-            self.engine.activate(self.tasks[wanted])
-        return key not in ("q", "\x1b")
+    def play(self, keys: Keys, limit: int | None) -> None:
+        """Run until the source, the user or `limit` ends it. A page stays up when its source has ended."""
+        last: Frame | None = None
+        while limit is None or self.stage.frames < limit:
+            key = keys.pressed()
+            if key in ("q", "\x1b"):
+                return
+            changed = self.obey(key)
+            frame = self.feed.take(PATIENCE)
+            self.tell()
+            if frame is None:
+                if self.feed.ended and self.hub is None:
+                    return
+                if changed and last is not None:  # nothing new to see, but another way to see it
+                    self.put(last._replace(taken=0.0))
+                elif self.hub is not None:
+                    self.hub.publish(None, self.figures())
+                continue
+            self.turn(frame)
+            self.put(frame)
+            last = frame
 
-    def frame(self, image: np.ndarray) -> np.ndarray:
-        """The frame and its map side by side, drawn."""
-        began = time.perf_counter()
-        out = self.engine(image, color="bgr")
-        task = self.engine.active[0]
-        drawn = out[task].colour()
-        milliseconds = 1e3 * (time.perf_counter() - began)
-        self.milliseconds.append(milliseconds)
-        self.seen[task] += 1
-        if self.seen[task] == 2:  # the second frame after a first switch: everything it needs has been touched
-            self.resident[task] = self.engine.residency().resident
-        pair = np.hstack([image, drawn])
-        self.last = (task, pair)
-        if (len(self.milliseconds) - 1) % self.every == self.every // 2 and len(self.tiles) < SHEET_TILES:
-            self.tiles.append((task, pair))
-        return label(pair, f"{task}  {milliseconds:.1f} ms")
+    def obey(self, key: str) -> bool:
+        """Do what a key or the browsers ask for; True when something changed."""
+        stage, before = self.stage, (self.stage.engine.active, self.stage.blend, self.stage.experts)
+        with self.refusals():
+            current = stage.tasks.index(stage.engine.active[0])
+            following = stage.tasks[(current + 1) % len(stage.tasks)]
+            if key.isdigit() and 1 <= int(key) <= len(stage.tasks):
+                self.select(stage.tasks[int(key) - 1])
+            elif key == "n":
+                self.select(following)
+            elif key == "s":
+                pair = len(stage.engine.active) == 1 and len(stage.tasks) > 1
+                self.select(*stage.engine.active[:1], *([following] if pair else []))
+            elif key == "e" and not stage.no_experts:
+                blocks = (None, *stage.engine.manifest.model.moe_blocks)
+                stage.experts = blocks[(blocks.index(stage.experts) + 1) % len(blocks)]
+        for command in self.hub.commands() if self.hub else ():
+            with self.refusals():
+                stage.apply(command.blend, command.experts)
+                if command.tasks is not None:
+                    self.select(*dict.fromkeys(command.tasks))
+        return before != (stage.engine.active, stage.blend, stage.experts)
 
+    def select(self, *tasks: str) -> None:
+        """A choice made by hand also ends the cycling."""
+        self.stage.select(*tasks)
+        self.cycle = None
 
-def report(show: Show, seconds: float, dropped: int) -> dict[str, object]:
-    """What the run measured, as plain data."""
-    ms = show.milliseconds
-    return {
-        "frames": len(ms),
-        "dropped": dropped,
-        "frames_per_second": len(ms) / seconds if seconds else 0.0,
-        **{f"p{round(100 * q)}_ms": percentile(ms, q) for q in (0.5, 0.95, 0.99)},
-        "backend": show.engine.backend,
-        "total_weight_bytes": show.engine.residency().model,
-        "resident_bytes": show.resident,
-        "switches": [s.as_dict() for s in show.engine.switches],
-    }
+    def turn(self, frame: Frame) -> None:
+        """Switch the task when its time on the cycle is over: the recording's own time, or the clock's."""
+        if not self.cycle:
+            return
+        if self.watched or self.feed.live:
+            clock = time.monotonic() - self._began
+        else:
+            clock = self.stage.frames / (self.feed.fps or FALLBACK_FPS)
+        self.stage.select(self.stage.tasks[int(clock / self.cycle) % len(self.stage.tasks)])
 
+    @contextlib.contextmanager
+    def refusals(self):
+        """An impossible wish is told, and the show goes on."""
+        try:
+            yield
+        except EdgeMTLError as e:
+            self._error, self._error_until = str(e), time.monotonic() + ERROR_SECONDS
+            if self.hub is None:
+                print(e, file=sys.stderr)
 
-def print_report(found: dict, console: Console) -> None:
-    """The table after the last frame."""
-    console.print("frames/s: decoding, engine, drawing and writing; ms: the engine's call and the map's colours alone")
-    table = Table(title=f"measured on this machine, {found['backend']}")
-    for head in ("frames", "dropped", "frames/s overall", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(head, justify="right")
-    cells = [f"{found[k]:.1f}" for k in ("frames_per_second", "p50_ms", "p95_ms", "p99_ms")]
-    table.add_row(str(found["frames"]), str(found["dropped"]), *cells)
-    console.print(table)
+    def tell(self) -> None:
+        """Say in the terminal when the source is lost and when it is back."""
+        status = self.feed.status
+        if status.state != self._told and status.state != "ended":
+            self._told = status.state
+            print(status.text or f"{self.feed.name} gives frames again", file=sys.stderr)
 
-    whole = found["total_weight_bytes"]
-    table = Table(title=f"resident weights with one task active, of {whole / 1e6:.2f} MB (measured: smaps)")
-    table.add_column("task")
-    table.add_column("resident", justify="right")
-    table.add_column("share", justify="right")
-    for task, size in found["resident_bytes"].items():
-        known = size is not None
-        table.add_row(task, f"{size / 1e6:.2f} MB" if known else "not measured", f"{size / whole:.1%}" if known else "")
-    console.print(table)
+    def put(self, frame: Frame) -> None:
+        """Run the engine on a frame and send the picture everywhere it goes."""
+        tiles = self.stage.show(frame)
+        self.album.note(self.stage, compose(tiles, titles=False, strips=False))
+        if self.hub is not None:
+            data = None
+            if self.hub.watched:
+                plain = compose(tiles, titles=len(tiles) > 1, strips=False)  # the page itself says what colours mean
+                data = cv2.imencode(".jpg", plain, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()
+            self.hub.publish(data, self.figures())
+        if self.window or self.recorder is not None:
+            self.draw(frame, tiles)
+        if self.log is not None:
+            self.log.put(frame, self.stage)
 
-    table = Table(title="task switches (measured)")
-    for head in ("from", "to", "kind", "mapped", "dropped", "switch", "first frame more"):
-        table.add_column(head, justify="left" if head in ("from", "to", "kind") else "right")
-    for s in found["switches"]:
-        mapped, dropped = (
-            f"{s[k] / 1e6:.2f} MB" if s[k] is not None else "-" for k in ("bytes_mapped", "bytes_dropped")
-        )
-        penalty = s["first_frame_penalty_ms"]
-        table.add_row(
-            " ".join(s["from"]) or "-",
-            " ".join(s["to"]),
-            s["kind"],
-            mapped,
-            dropped,
-            f"{s['activate_ms']:.2f} ms",
-            "-" if penalty is None else f"{penalty:.2f} ms",
-        )
-    console.print(table)
+    def draw(self, frame: Frame, tiles: list[Tile]) -> None:
+        picture = compose(tiles)
+        if self.window:
+            cv2.imshow("edgemtl", picture)
+        if self.recorder is not None:
+            batch = not (self.watched or self.feed.live)
+            seconds = self.stage.frames / (self.feed.fps or FALLBACK_FPS) if batch else time.monotonic() - self._began
+            self.recorder.put(picture, seconds)
 
-
-def play(show: Show, source: Source, out: Path | None, window: bool, limit: int | None) -> float:
-    """Run until the source, the user or `limit` ends it; returns wall seconds from the first frame to the last."""
-    fps = source.fps or FALLBACK_FPS
-    writer = None
-    began = time.perf_counter()
-    try:
-        with Keys(window) as keys:
-            for index, frame in enumerate(source):
-                clock = time.perf_counter() - began if source.live else index / fps
-                if not show.choose(clock, keys.pressed()):
-                    break
-                pair = show.frame(frame.image)
-                if window:
-                    cv2.imshow("edgemtl", pair)
-                elif out is not None:
-                    writer = writer or Video(out / "demo.mp4", fps)
-                    writer.put(frame, Output({}, Timing(0.0, {}, 0.0)), pair)
-                if limit is not None and index + 1 >= limit:
-                    break
-    except KeyboardInterrupt:
-        print("stopped; what was seen so far is kept", file=sys.stderr)
-    finally:
-        seconds = time.perf_counter() - began
-        if writer is not None:
-            writer.close()
-            seconds = time.perf_counter() - began
-    return seconds
+    def figures(self) -> dict:
+        status = self.feed.status
+        source = {"name": self.feed.name, "state": status.state, "text": status.text, "dropped": self.feed.dropped}
+        error = self._error if time.monotonic() < self._error_until else ""
+        return {**self.stage.figures(), "source": source, "error": error}
 
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -172,40 +181,106 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 @app.command()
 def main(
     bundle: Path,
-    source: Annotated[str, typer.Argument(help="Camera number, video, image, folder of images, or rtsp:// address.")],
+    source: Annotated[
+        str, typer.Argument(help="Camera number, /dev/video0, video, image, folder, rtsp:// or http:// address.")
+    ] = str(CLIP),
     task: Annotated[list[str] | None, typer.Option(help="Tasks to offer, the first one first (default: all).")] = None,
     cycle: Annotated[float | None, typer.Option(help="Switch to the next task every so many seconds.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="Serve a live page, on this machine only.")] = False,
+    address: Annotated[str, typer.Option(help="Where --web serves; another address opens it to the network.")] = (
+        "127.0.0.1:8000"
+    ),
+    window: Annotated[bool | None, typer.Option(help="Show a window (default: if there is a screen).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for video, contact sheet, report.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Also write what is shown to this video (.mp4, .avi).")] = None,
+    rerun: Annotated[Path | None, typer.Option(help="Also log to this .rrd file, for the Rerun viewer.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="newest: drop frames that come too fast; all: keep their order and fall behind.")
+    ] = "",
+    loop: Annotated[bool, typer.Option(help="With --web, begin a recording again at its end.")] = True,
+    blend: Annotated[float, typer.Option(min=0, max=1, help="0: the camera, 1: the map.")] = 0.7,
+    colormap: Annotated[str, typer.Option(help="Of depth: viridis, inferno, magma, cividis, turbo.")] = "viridis",
+    depth_range: Annotated[str, typer.Option(help="Metres at its two ends, like 0,8 (default: follows).")] = "",
     backend: str | None = None,
     threads: int | None = None,
     memory_budget: str | None = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
-    window: Annotated[bool | None, typer.Option(help="Show a window (default: if there is a screen).")] = None,
 ) -> None:
-    """Run BUNDLE on SOURCE, one task at a time."""
-    console = Console()
-    with edgemtl.load(bundle, backend=backend, threads=threads, memory_budget=memory_budget) as engine:
-        tasks = task or list(engine.tasks)
-        engine.activate(tasks[0])
-        console.print(f"{engine!r}\n{engine.why}")
-        with open_source(source) as frames:
-            shown = Keys.screen() if window is None and out is None else bool(window)
-            if out is None and not shown:
-                out = Path("demo-out")
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-            show = Show(engine, tasks, cycle, min(filter(None, (frames.count, limit)), default=None))
-            seconds = play(show, frames, out, shown, limit)
-            dropped = frames.dropped
-        if show.last is None:
-            raise EdgeMTLError(f"{source} gave no frame; nothing was written")
-        found = report(show, seconds, dropped)
+    """Run BUNDLE on SOURCE (default: the rendered clip of rooms), one or two tasks at a time."""
+    console, place = Console(), parse_address(address)
+    shown = False if web else Keys.screen() if window is None and out is None else bool(window)
+    watched = web or shown
+    limits = _range(depth_range)
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(
+            edgemtl.load(bundle, backend=backend, threads=threads, memory_budget=memory_budget)
+        )
+        stage = Stage(engine, task or engine.tasks, colormap=colormap, depth_limits=limits)
+        stage.blend = blend if watched else 1.0
+        stage.camera = not watched
+        console.print(f"{engine!r}\n{engine.why}", highlight=False, markup=False)
+        feed = stack.enter_context(
+            open_feed(source, _policy(policy, watched or is_live(source)), paced=watched, loop=web and loop)
+        )
+        if out is None and not watched and record is None:
+            out = Path("demo-out")
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            record = record or (None if watched else out / "demo.mp4")
+        album = Album(min(filter(None, (feed.count, limit)), default=0))
+        recorder = Recorder(record, feed.fps or FALLBACK_FPS) if record else None
+        log = stack.enter_context(RerunLog(rerun)) if rerun else None
+        hub = Hub(stage.about()) if web else None
+        if hub is not None:
+            if told := warning(place[0]):
+                console.print(f"warning: {told}", style="bold", markup=False)
+            server = stack.enter_context(Server(hub, *place))
+            console.print(f"live page: {server.url}   (Ctrl-C ends)", highlight=False)
+        show = Show(
+            stage, feed, cycle=cycle, window=shown, hub=hub, recorder=recorder, log=log, album=album
+        )  # fmt: skip
+        began = time.perf_counter()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is no reason to lose the video
+        try:
+            with Keys(shown) as keys:
+                show.play(keys, limit)
+        except KeyboardInterrupt:
+            print("stopped; what was seen so far is kept", file=sys.stderr)
+        finally:
+            if recorder is not None:
+                recorder.close()
+            seconds = time.perf_counter() - began
+        if album.last is None:
+            raise EdgeMTLError(feed.status.text or f"{source} gave no frame; nothing was written")
+        found = report(stage, album, feed, seconds)
     print_report(found, console)
     if out is not None:
-        cv2.imwrite(str(out / "sheet.png"), contact_sheet(show.tiles or [show.last], columns=2))
+        cv2.imwrite(str(out / "sheet.png"), contact_sheet(album.tiles or [album.last], columns=2))
         (out / "report.json").write_text(json.dumps(found, indent=1))
-        made = [p for p in sorted(out.iterdir()) if p.name in ("sheet.png", "report.json") or p.stem == "demo"]
-        console.print("pictures: " + ", ".join(str(p) for p in made))
+    made = [*([out / "sheet.png", out / "report.json"] if out else ()), *filter(None, (record, rerun))]
+    if made:
+        console.print("pictures: " + ", ".join(map(str, made)))
+
+
+def _policy(text: str, live: bool) -> Policy:
+    """What was asked for; by default nothing is dropped from a recording that nobody watches."""
+    if not text:
+        return "newest" if live else "all"
+    if text not in ("newest", "all"):
+        raise EdgeMTLError(f"--policy is newest or all, not {text!r}")
+    return "newest" if text == "newest" else "all"
+
+
+def _range(text: str) -> tuple[float, float] | None:
+    if not text:
+        return None
+    try:
+        low, high = (float(v) for v in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (np.isfinite([low, high]).all() and 0 <= low < high):
+        raise EdgeMTLError(f"--depth-range is two depths in metres, like 0,8, not {text!r}")
+    return low, high
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from edgemtl import view
+from edgemtl import legend, view
 from edgemtl.errors import FrameError
 from edgemtl.preprocess import Image
-from edgemtl.runtime.output import Output
+from edgemtl.runtime.output import Output, Timing
 from edgemtl.sources import Frame, Source, shown_name
 
 View = Literal["map", "overlay", "sheet"]
@@ -31,7 +31,7 @@ def picture(frame: Frame, out: Output, how: View, colormap: str, limits: tuple[f
     sheet = view.contact_sheet([("frame", frame.image), *tiles])
     for t in out.values():
         if t.task.kind == "semseg":
-            strip = view.legend(t.task, range(t.task.channels), sheet.shape[1], color="bgr")
+            strip = legend.classes(t.task, range(t.task.channels), sheet.shape[1], color="bgr")
             sheet = np.concatenate([sheet, strip])
     return sheet
 
@@ -95,7 +95,7 @@ class Video(Sink):
 
     def __init__(self, path: Path, fps: float) -> None:
         super().__init__(path)
-        self._fps = fps if 0 < fps < 1000 else 25.0
+        self.fps = fps if 0 < fps < 1000 else 25.0
         self._writer: Any = None
         self._size = (0, 0)
 
@@ -105,7 +105,7 @@ class Video(Sink):
         if self._writer is None:
             self._size = (width + width % 2, height + height % 2)  # codecs want even sizes
             code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self.path), code, self._fps, self._size)
+            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, self._size)
             if not self._writer.isOpened():
                 raise FrameError(f"OpenCV cannot write the video {shown_name(self.path)}; try .avi or a folder")
         wide, high = self._size
@@ -120,6 +120,41 @@ class Video(Sink):
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+
+
+class Recorder:
+    """A video of a live show: it keeps real time whatever the rate of pictures, and one size whatever theirs is.
+
+    Pictures are repeated or left out so that `fps` pictures make a second; ones of another size than the first are
+    fitted into it.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in CODECS:
+            raise FrameError(f"{shown_name(path)}: a video is {' or '.join(CODECS)}, not {path.suffix!r}")
+        if not path.resolve().parent.is_dir():
+            raise FrameError(f"the folder of {shown_name(path)} does not exist; make it with mkdir -p")
+        self._video = Video(path, fps)
+        self._size: tuple[int, int] | None = None
+        self._began = 0.0
+
+    @property
+    def written(self) -> int:
+        """Pictures in the video."""
+        return self._video.written
+
+    def put(self, image: Image, seconds: float) -> None:
+        """The picture shown from the time `seconds` on."""
+        if self._size is None:
+            self._size, self._began = (image.shape[0], image.shape[1]), seconds
+        fitted = image if image.shape[:2] == self._size else view.fit(image, self._size)
+        due = round((seconds - self._began) * self._video.fps) + 1 - self._video.written
+        for _ in range(due):
+            self._video.put(Frame(fitted, seconds, "recorded"), Output({}, Timing(0.0, {}, 0.0)), fitted)
+
+    def close(self) -> None:
+        """Finish the video."""
+        self._video.close()
 
 
 def store(path: Path, out: Output, image: Image | None) -> None:

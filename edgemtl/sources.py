@@ -1,84 +1,91 @@
-"""Where frames come from: an image, a video, a folder of images, a camera by number, or a network stream.
+"""Where frames come from: an image, a video, a folder of images, a camera, or a network stream.
 
     with open_source("rtsp://192.168.0.7/stream") as source:
         for frame in source:
             show(engine(frame.image, color="bgr"))
 
-A live source (camera, stream) is read by a thread that keeps the newest frame only, so that a slow consumer sees the
-present rather than a growing past; `source.dropped` counts what it missed.
+A live source (camera, stream) is read by a thread; see `edgemtl.feed` for what happens to frames that come too fast,
+and for sources that vanish.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import threading
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import cv2
 import numpy as np
 
 from edgemtl.errors import FrameError
+from edgemtl.feed import STALL_SECONDS, Feed, Frame, Policy, Source
 from edgemtl.preprocess import Image
+
+__all__ = ["Device", "Feed", "Frame", "Images", "Source", "Video", "open_feed", "open_source", "read_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
 STREAM = re.compile(r"^(rtsps?|https?|rtmp|udp|tcp)://", re.IGNORECASE)
+CAMERA = re.compile(r"^/dev/(video\d+$|v4l/)")
 MAX_FILE = 1 << 28  # bytes of one image file
-OPEN_SECONDS, STALL_SECONDS = 10.0, 10.0
-
-
-class Frame(NamedTuple):
-    """image: uint8 BGR [H, W, 3]. time: seconds; of a recording from its start, of a live source `time.monotonic()`
-    when the frame was taken. name: of the file, or the frame's number.
-    """
-
-    image: Image
-    time: float
-    name: str
-
-
-class Source:
-    """An iterator over frames that closes what it opened; `count` and `fps` are 0 where unknown."""
-
-    def __init__(self, name: str, kind: str, *, count: int = 0, fps: float = 0.0) -> None:
-        self.name, self.kind, self.count, self.fps = name, kind, count, fps
-        self.live = kind in ("camera", "stream")
-        self.dropped = 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Stop reading; calling it again does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+OPEN_SECONDS = 10.0
+OLDEST = 1.0  # seconds; a driver's time stamp further back is of another clock
 
 
 def open_source(text: str | os.PathLike[str]) -> Source:
-    """The source that `text` names: "0" a camera, "rtsp://…" a stream, else a file or folder ("./0" for a file "0").
+    """The source that `text` names: "0" or "/dev/video0" a camera, "rtsp://…" a stream, else a file or folder ("./0"
+    for a file "0"). Cameras and streams are read by a thread that keeps the newest frame.
 
     Raises FrameError for a source that is missing, empty, unreadable or of an unknown kind.
     """
     name = os.fspath(text)
+    return Feed(lambda: open_plain(name)) if is_live(name) else open_plain(name)
+
+
+def open_feed(
+    text: str | os.PathLike[str], policy: Policy = "newest", *, paced: bool = True, loop: bool = False
+) -> Feed:
+    """The source that `text` names as something to watch: read by a thread, and a camera or stream that is lost is
+    opened again. A recording is `paced`, given at its own speed, and may begin again at its end.
+
+    Raises FrameError like `open_source`.
+    """
+    name = os.fspath(text)
+    live = is_live(name)
+    return Feed(
+        lambda: open_plain(name), policy=policy, reconnect=live, paced=paced and not live, loop=loop and not live
+    )
+
+
+def is_live(name: str) -> bool:
+    """Whether `name` is a camera or a stream."""
+    return bool(re.fullmatch(r"\d{1,3}", name) or STREAM.match(name) or _is_device(name))
+
+
+def _is_device(name: str) -> bool:
+    try:
+        return bool(CAMERA.match(name)) or stat.S_ISCHR(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_plain(name: str) -> Source:
+    """Like `open_source`, but read where it is iterated, with no thread."""
     if re.fullmatch(r"\d{1,3}", name):
-        return Live(f"camera {name}", "camera", cv2.VideoCapture(int(name)))
+        return Device(f"camera {name}", "camera", cv2.VideoCapture(int(name)))
     if STREAM.match(name):
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1e3 * OPEN_SECONDS)]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1e3 * STALL_SECONDS)]
         shown = re.sub(r"//[^/@]*@", "//…@", name)  # never show a password
-        return Live(shown, "stream", cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits))
+        return Device(shown, "stream", cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits))
+    if _is_device(name):
+        if not os.path.exists(name):
+            raise FrameError(f"there is no {name}; `ls /dev/video*` lists the cameras of this machine")
+        return Device(name, "camera", cv2.VideoCapture(name, cv2.CAP_V4L2))
     path = Path(name)
     try:
         if path.is_dir():
@@ -175,8 +182,8 @@ class Video(Source):
             self._fd = -1
 
 
-class Live(Source):
-    """A camera or stream; a thread takes every frame, the iterator gives the newest that it has not given yet.
+class Device(Source):
+    """A camera or stream, read where it is iterated: a read may block for seconds, so put a Feed before it.
 
     `capture` is an opened `cv2.VideoCapture` (or anything with its isOpened, read, get and release).
     """
@@ -188,43 +195,27 @@ class Live(Source):
             raise FrameError(f"{name} cannot be opened{hint}")
         super().__init__(name, kind, fps=float(capture.get(cv2.CAP_PROP_FPS)))
         self._capture = capture
-        self._news = threading.Condition()
-        self._newest: Frame | None = None
-        self._ended = self._closing = False
-        self._thread = threading.Thread(target=self._read, name=f"edgemtl {kind}", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        number = 0
-        while not self._closing:
-            good, image = self._capture.read()
-            with self._news:
-                if good:
-                    self.dropped += self._newest is not None
-                    self._newest = Frame(image, time.monotonic(), f"{number:06d}")
-                    number += 1
-                else:
-                    self._ended = True
-                self._news.notify()
-            if not good:
-                break
-        self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        given = 0
-        while not self._closing:
-            with self._news:
-                if not self._news.wait_for(lambda: self._newest or self._ended, STALL_SECONDS):
-                    raise FrameError(f"{self.name} gave no frame for {STALL_SECONDS:.0f} s")
-                frame, self._newest = self._newest, None
-            if frame is None:
-                if given == 0:
+        number = 0
+        while True:
+            good, image = self._capture.read()
+            if not good:
+                if number == 0:
                     raise FrameError(f"{self.name} was opened but gave no frame")
                 return
-            given += 1
-            yield frame
+            taken = self._taken()
+            yield Frame(image, taken, f"{number:06d}", taken)
+            number += 1
+
+    def _taken(self) -> float:
+        """When the frame was taken: by the camera driver's own stamp where it is of our clock, else now."""
+        now = time.monotonic()
+        if self.kind == "camera":
+            stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
+            if now - OLDEST < stamp <= now:
+                return stamp
+        return now
 
     def close(self) -> None:
-        self._closing = True
-        with contextlib.suppress(RuntimeError):  # not from the reading thread itself
-            self._thread.join(STALL_SECONDS)
+        self._capture.release()

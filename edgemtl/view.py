@@ -1,12 +1,12 @@
-"""Maps as pictures: colours, overlays, legends, labels, contact sheets. All images are uint8 [H, W, 3].
+"""Maps as pictures: colours, overlays, labels, contact sheets. All images are uint8 [H, W, 3].
 
-Depth is drawn with colour maps whose lightness follows the value (viridis, inferno, magma, cividis, turbo); classes
-in the palette of the bundle; normals as x, y, z in red, green, blue; edges as white on black.
+Depth is drawn with perceptual colour maps (viridis, inferno, magma, cividis; turbo for those who want it); classes in
+the palette of the bundle or in one safe for colour-blind people; normals as x, y, z in red, green, blue; edges as
+white on black. `edgemtl.legend` has the strips that say what the colours mean.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError
+from edgemtl.palette import class_colours, colours
 from edgemtl.preprocess import Colour, Image, check_frame
 
 Map = np.ndarray[Any, np.dtype[Any]]
@@ -36,16 +37,18 @@ def colour(
     color: Colour = "rgb",
     colormap: str = "viridis",
     limits: tuple[float, float] | None = None,
+    safe: bool = False,
 ) -> Image:
     """A map of `task` (as `Output` gives it) as a picture in the order `color`.
 
     `limits` are the depths in metres drawn as the colour map's two ends; without them the map's own 2nd and 98th
-    percentiles, which makes one picture clear and a video flicker. Raises FrameError for an unknown colour map.
+    percentiles, which makes one picture clear and a video flicker (`SteadyLimits` is for videos). `safe`: classes in
+    colours safe for colour-blind people. Raises FrameError for an unknown colour map.
     """
     if task.kind == "depth":
         rgb = _ramp(values, colormap, limits)
     elif task.kind == "semseg":
-        rgb = palette(task)[np.minimum(values, task.channels - 1)]
+        rgb = class_colours(task, safe=safe)[np.minimum(values, task.channels - 1)]
     elif task.kind == "normals":
         rgb = np.clip((values + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
     else:
@@ -63,12 +66,65 @@ def _ramp(values: Map, colormap: str, limits: tuple[float, float] | None) -> Ima
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
-def palette(task: TaskConfig) -> Image:
-    """The colours of a task's classes, uint8 RGB [channels, 3]; evenly spread hues when the bundle names none."""
-    if task.palette:
-        return np.array(task.palette, np.uint8)
-    hues = [colorsys.hsv_to_rgb((i * 0.618034) % 1, 0.65, 0.95) for i in range(task.channels)]
-    return np.round(np.array(hues) * 255).astype(np.uint8)
+def ramp(colormap: str, steps: int) -> Image:
+    """A colour map from its low end to its high one, uint8 RGB [steps, 3]. Raises FrameError for an unknown one."""
+    steps_up = np.linspace(0, 1, steps, dtype=np.float32)
+    return _ramp(steps_up[None], colormap, (0, 1)).reshape(steps, 3)
+
+
+class SteadyLimits:
+    """Limits of depth for a video: they follow the frames' 2nd and 98th percentiles slowly, so colours do not flicker.
+
+    `follow` is the share of the way to the newest frame's percentiles that each frame makes them go.
+    """
+
+    def __init__(self, follow: float = 0.05) -> None:
+        self._follow = follow
+        self._now: tuple[float, float] | None = None
+
+    def __call__(self, values: Map) -> tuple[float, float]:
+        finite = values[::4, ::4][np.isfinite(values[::4, ::4])]
+        low, high = (float(v) for v in np.percentile(finite, (2, 98))) if finite.size else (0.0, 1.0)
+        if self._now is not None:
+            low, high = (old + self._follow * (new - old) for old, new in zip(self._now, (low, high), strict=True))
+        self._now = low, high
+        return low, max(high, low + 0.1)
+
+
+def experts(ids: Map, count: int, size: tuple[int, int], *, color: Colour = "rgb") -> Image:
+    """Which experts each patch chose: ids [rows, columns, k], best first, of `count` experts, as a picture of `size`
+    (height, width).
+
+    A patch's cell holds its k choices from left to right, top to bottom, each with the expert's number where there is
+    room. An expert has the same colour in every picture.
+    """
+    rows, columns, k = ids.shape
+    across = int(np.ceil(np.sqrt(k)))
+    down = -(-k // across)
+    padded = np.concatenate([ids, np.repeat(ids[..., -1:], across * down - k, -1)], -1)
+    cells = padded.reshape(rows, columns, down, across).transpose(0, 2, 1, 3).reshape(rows * down, columns * across)
+    paint = colours(count)
+    rgb = cv2.resize(paint[cells], size[::-1], interpolation=cv2.INTER_NEAREST)
+    high, wide = size[0] / cells.shape[0], size[1] / cells.shape[1]
+    for y, x in np.ndindex(cells.shape) if high >= 14 and wide >= 18 else ():
+        ink = (0, 0, 0) if paint[cells[y, x]] @ (0.299, 0.587, 0.114) > 110 else (255, 255, 255)
+        at = (int((x + 0.5) * wide) - 4 * len(str(cells[y, x])), int((y + 0.5) * high) + 4)
+        cv2.putText(rgb, str(cells[y, x]), at, _FONT, 0.38, ink, 1, cv2.LINE_AA)
+    for y in range(1, rows):
+        rgb[int(y * size[0] / rows)] = 24
+    for x in range(1, columns):
+        rgb[:, int(x * size[1] / columns)] = 24
+    return rgb if color == "rgb" else np.ascontiguousarray(rgb[..., ::-1])
+
+
+def fit(picture: Image, size: tuple[int, int]) -> Image:
+    """The picture within (height, width): shrunk or enlarged with its shape kept, dark beside it."""
+    scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    high, wide = (max(1, min(limit, round(scale * n))) for n, limit in zip(picture.shape, size, strict=False))
+    out = np.full((*size, 3), 24, np.uint8)
+    top, left = (size[0] - high) // 2, (size[1] - wide) // 2
+    out[top : top + high, left : left + wide] = cv2.resize(picture, (wide, high), interpolation=cv2.INTER_AREA)
+    return out
 
 
 def overlay(frame: Image, picture: Image, alpha: float = 0.55) -> Image:
@@ -80,21 +136,6 @@ def overlay(frame: Image, picture: Image, alpha: float = 0.55) -> Image:
     if frame.shape != picture.shape:
         raise FrameError(f"a map of shape {picture.shape[:2]} cannot lie over a frame of shape {frame.shape[:2]}")
     return np.asarray(cv2.addWeighted(frame, 1 - alpha, picture, alpha, 0), np.uint8)
-
-
-def legend(task: TaskConfig, present: Sequence[int], width: int, *, color: Colour = "rgb") -> Image:
-    """A strip with the colour and name of each class in `present`, as many rows as `width` makes necessary."""
-    names = task.classes or tuple(str(i) for i in range(task.channels))
-    cells = [(names[i][:24], palette(task)[i]) for i in present if i < task.channels]
-    step = max([90, *(cv2.getTextSize(n, _FONT, 0.4, 1)[0][0] + 26 for n, _ in cells)])
-    across = max(1, width // step)
-    strip = np.full((18 * max(1, -(-len(cells) // across)), width, 3), 24, np.uint8)
-    for i, (name, rgb) in enumerate(cells):
-        x, y = i % across * step, i // across * 18
-        paint = tuple(int(v) for v in (rgb if color == "rgb" else rgb[::-1]))
-        cv2.rectangle(strip, (x + 4, y + 4), (x + 15, y + 14), paint, cv2.FILLED)
-        cv2.putText(strip, name, (x + 20, y + 13), _FONT, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
-    return strip
 
 
 def label(picture: Image, text: str) -> Image:

@@ -13,7 +13,7 @@ import pytest
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.sinks import Folder, One, Video, open_sink, picture, store
+from edgemtl.sinks import Folder, One, Recorder, Video, open_sink, picture, store
 from edgemtl.sources import Frame, Source, open_source
 
 SIZE = (47, 81)
@@ -119,3 +119,30 @@ def test_a_write_that_fails(tmp_path: Path) -> None:
         store(tmp_path / "d.png", ONE, FRAME.image)
     with pytest.raises(FrameError, match="cannot write .*No such file"):
         store(tmp_path / "no" / "x.npz", ONE, None)
+
+
+class TestRecorder:
+    def test_it_keeps_real_time(self, tmp_path: Path) -> None:
+        recorder = Recorder(tmp_path / "o.mp4", 10)
+        for seconds in (5.0, 5.1, 5.12, 5.14, 5.6):  # two that come too soon, then one that comes late
+            recorder.put(FRAME.image, seconds)
+        recorder.close()
+        assert recorder.written == 7, "0.6 s at 10 a second, the first picture included"
+        with open_source(tmp_path / "o.mp4") as source:
+            assert len(list(source)) == 7
+
+    def test_another_size_is_fitted(self, tmp_path: Path) -> None:
+        recorder = Recorder(tmp_path / "o.avi", 10)
+        recorder.put(FRAME.image, 0.0)
+        recorder.put(np.full((40, 300, 3), 200, np.uint8), 0.1)
+        recorder.close()
+        with open_source(tmp_path / "o.avi") as source:
+            first, second = source
+        assert first.image.shape == second.image.shape
+        assert abs(float(second.image[24, 40].mean()) - 200) < 10
+        assert second.image[2].mean() < 60, "dark above it"
+
+    @pytest.mark.parametrize(("name", "words"), [("o.gif", "a video is .mp4"), ("no/o.mp4", "mkdir -p")])
+    def test_refused(self, tmp_path: Path, name: str, words: str) -> None:
+        with pytest.raises(FrameError, match=words):
+            Recorder(tmp_path / name, 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from edgemtl import sources
 from edgemtl.errors import FrameError
-from edgemtl.sources import Live, open_source
+from edgemtl.sources import Device, open_feed, open_source
 
 GREY = np.full((12, 16, 3), 90, np.uint8)
 
@@ -131,89 +130,57 @@ class TestFiles:
 
 
 class Camera:
-    """A `cv2.VideoCapture` that gives frames when it is told to."""
+    """A `cv2.VideoCapture` of three frames, which stamps them if told to."""
 
-    def __init__(self, good: bool = True) -> None:
-        self.good, self.released, self.left = good, False, threading.Semaphore(0)
-        self.number, self.end, self.taken = 0, False, threading.Condition()
-
-    def give(self, count: int) -> None:
-        """Let it produce `count` frames and wait until all are taken."""
-        goal = self.number + count
-        self.left.release(count)
-        with self.taken:
-            assert self.taken.wait_for(lambda: self.number >= goal, 5)
-
-    def stop(self) -> None:
-        self.end = True
-        self.left.release()
+    def __init__(self, good: bool = True, stamp: float = 0.0, frames: int = 3) -> None:
+        self.good, self.stamp, self.left, self.released = good, stamp, frames, False
 
     def isOpened(self) -> bool:  # noqa: N802
         return self.good
 
-    def get(self, _: int) -> float:
-        return 30.0
+    def get(self, what: int) -> float:
+        return 1e3 * self.stamp if what == cv2.CAP_PROP_POS_MSEC else 30.0
 
     def read(self) -> tuple[bool, Any]:
-        self.left.acquire()
-        if self.end:
-            return False, None
-        with self.taken:
-            self.number += 1
-            self.taken.notify_all()
-        return True, np.full((2, 2, 3), self.number, np.uint8)
+        self.left -= 1
+        return (True, GREY) if self.left >= 0 else (False, None)
 
     def release(self) -> None:
         self.released = True
 
 
-def settled(source: Live, number: int) -> None:
-    """Wait until the reading thread has stored frame `number` (counted from 0)."""
-    until = time.monotonic() + 5
-    while source._newest is None or source._newest.name != f"{number:06d}":
-        assert time.monotonic() < until
-        time.sleep(0.001)
-
-
-class TestLive:
-    def test_only_the_newest_frame_is_given(self) -> None:
+class TestDevices:
+    def test_frames_until_it_ends(self) -> None:
         camera = Camera()
-        with Live("camera 9", "camera", camera) as source:
-            assert source.live
-            frames = iter(source)
-            camera.give(4)
-            settled(source, 3)
-            first = next(frames)
-            assert (first.name, first.image[0, 0, 0], source.dropped) == ("000003", 4, 3)
-            camera.give(1)
-            assert next(frames).name == "000004"
-            assert source.dropped == 3
-            assert first.time <= time.monotonic()
-            camera.stop()
-            assert list(frames) == []
+        with Device("camera 9", "camera", camera) as source:
+            assert (source.live, source.fps) == (True, 30.0)
+            frames = list(source)
+        assert [f.name for f in frames] == ["000000", "000001", "000002"]
+        assert all(time.monotonic() - 5 < f.taken == f.time <= time.monotonic() for f in frames)
         assert camera.released
+
+    def test_the_drivers_stamp_is_the_time_a_frame_was_taken(self) -> None:
+        stamp = time.monotonic() - 0.2
+        (frame, *_) = Device("camera 9", "camera", Camera(stamp=stamp))
+        assert frame.taken == pytest.approx(stamp, abs=1e-6)
+
+    @pytest.mark.parametrize(("kind", "ahead"), [("camera", -3600.0), ("camera", 60.0), ("stream", -0.2)])
+    def test_a_stamp_of_another_clock_is_not_believed(self, kind: str, ahead: float) -> None:
+        before = time.monotonic()
+        (frame, *_) = Device("it", kind, Camera(stamp=before + ahead))
+        assert before <= frame.taken <= time.monotonic()
 
     def test_a_camera_that_is_not_there(self) -> None:
         camera = Camera(good=False)
         with pytest.raises(FrameError, match=r"camera 9 cannot be opened; is it plugged in"):
-            Live("camera 9", "camera", camera)
+            Device("camera 9", "camera", camera)
         assert camera.released
 
     def test_a_camera_that_gives_nothing(self) -> None:
-        camera = Camera()
-        camera.stop()
-        with Live("camera 9", "camera", camera) as source, pytest.raises(FrameError, match="opened but gave no frame"):
-            next(iter(source))
+        with pytest.raises(FrameError, match="opened but gave no frame"):
+            next(iter(Device("camera 9", "camera", Camera(frames=0))))
 
-    def test_a_camera_that_stalls(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "STALL_SECONDS", 0.01)
-        camera = Camera()
-        with Live("camera 9", "camera", camera) as source:
-            with pytest.raises(FrameError, match="gave no frame for"):
-                next(iter(source))
-            camera.stop()
-
-    def test_numbers_are_cameras_and_addresses_streams(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_numbers_and_devices_are_cameras_and_addresses_streams(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Any] = []
 
         def capture(*args: Any) -> Camera:
@@ -226,5 +193,19 @@ class TestLive:
         with pytest.raises(FrameError, match=r"rtsp://…@10.0.0.1/s cannot be opened") as caught:
             open_source("rtsp://user:secret@10.0.0.1/s")
         assert "secret" not in str(caught.value)
+        with pytest.raises(FrameError, match="/dev/null cannot be opened"):  # a device, though no camera
+            open_source("/dev/null")
         assert asked[0] == (0,)
         assert asked[1][:2] == ("rtsp://user:secret@10.0.0.1/s", cv2.CAP_FFMPEG)
+        assert asked[2] == ("/dev/null", cv2.CAP_V4L2)
+
+    def test_a_device_that_is_not_there(self) -> None:
+        with pytest.raises(FrameError, match=r"there is no /dev/video987; `ls /dev/video\*` lists the cameras"):
+            open_source("/dev/video987")
+
+    def test_a_recording_to_watch_is_paced_and_may_loop(self, tmp_path: Path) -> None:
+        began = time.monotonic()
+        with open_feed(write_video(tmp_path / "v.avi"), "all", loop=True) as feed:
+            frames = [feed.take(5) for _ in range(7)]
+        assert [f.image.mean() // 35 for f in frames if f] == [0, 1, 2, 3, 4, 0, 1]
+        assert time.monotonic() - began >= 0.5, "five frames at ten a second, then once more"

@@ -10,6 +10,7 @@ import pytest
 from edgemtl import view
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError
+from edgemtl.palette import SAFE
 from edgemtl.runtime.output import TaskOutput
 
 SEMSEG = TaskConfig(
@@ -25,7 +26,8 @@ def test_classes_in_their_palette() -> None:
     ids = np.array([[0, 1], [1, 7]], np.uint8)  # 7 is beyond the palette and must not crash
     np.testing.assert_array_equal(view.colour(SEMSEG, ids)[0], [[10, 20, 30], [40, 50, 60]])
     np.testing.assert_array_equal(view.colour(SEMSEG, ids, color="bgr")[0], [[30, 20, 10], [60, 50, 40]])
-    assert len({tuple(c) for c in view.palette(BARE)}) == 40
+    safe = view.colour(SEMSEG, ids, safe=True)[0]
+    np.testing.assert_array_equal(safe, SAFE[:2])
 
 
 def test_depth_limits_and_maps() -> None:
@@ -76,14 +78,49 @@ def test_an_outputs_own_overlay(color: Any) -> None:
         TaskOutput(EDGE, edges, np.zeros((1, 1, 2), np.float32)).overlay(frame[1:])
 
 
-def test_legend_names_what_is_present() -> None:
-    strip = view.legend(SEMSEG, [1], 200)
-    assert strip.shape == (18, 200, 3)
-    assert (strip == (40, 50, 60)).all(-1).any()
-    assert not (strip == (10, 20, 30)).all(-1).any()
-    assert view.legend(BARE, range(40), 100).shape[0] == 18 * 40
-    assert view.legend(SEMSEG, [], 50).shape == (18, 50, 3)
-    assert (view.legend(SEMSEG, [1], 200, color="bgr") == (60, 50, 40)).all(-1).any()
+def test_a_ramp_is_the_colour_map() -> None:
+    steps = view.ramp("viridis", 256)
+    drawn = view.colour(DEPTH, np.linspace(0, 255, 256, dtype=np.float32)[None], limits=(0, 255))
+    np.testing.assert_array_equal(steps, drawn[0])
+
+
+def test_steady_limits_follow_slowly_and_survive_anything() -> None:
+    limits = view.SteadyLimits(follow=0.1)
+    near = np.linspace(1, 2, 40000, dtype=np.float32).reshape(200, 200)
+    low, high = limits(near)
+    assert (round(low, 1), round(high, 1)) == (1.0, 2.0)
+    assert high < limits(near + 10)[1] < high + 2
+    for _ in range(100):
+        low, high = limits(near + 10)
+    assert (round(low, 1), round(high, 1)) == (11.0, 12.0)
+    assert np.isfinite(limits(np.full((8, 8), np.nan, np.float32))).all()
+    low, high = view.SteadyLimits()(np.zeros((8, 8), np.float32))
+    assert high > low
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_experts_fill_their_patch_in_order(k: int) -> None:
+    ids = np.random.default_rng(k).integers(0, 16, (3, 5, k))
+    across = int(np.ceil(np.sqrt(k)))
+    down = -(-k // across)
+    picture = view.experts(ids, 16, (3 * down * 10, 5 * across * 10))
+    for y, x, j in np.ndindex(3, 5, k):
+        middle = picture[(y * down + j // across) * 10 + 5, (x * across + j % across) * 10 + 5]
+        np.testing.assert_array_equal(middle, SAFE[ids[y, x, j]])
+
+
+def test_experts_are_numbered_where_there_is_room() -> None:
+    ids = np.zeros((2, 2, 1), int)
+    assert len(np.unique(view.experts(ids, 16, (20, 20)).reshape(-1, 3), axis=0)) == 2, "the colour and the lines"
+    assert len(np.unique(view.experts(ids, 16, (80, 80)).reshape(-1, 3), axis=0)) > 2
+
+
+@pytest.mark.parametrize(("shape", "inner"), [((10, 40), (20, 80)), ((40, 10), (60, 15)), ((60, 80), (60, 80))])
+def test_fit_keeps_the_shape(shape: tuple[int, int], inner: tuple[int, int]) -> None:
+    out = view.fit(np.full((*shape, 3), 200, np.uint8), (60, 80))
+    assert out.shape == (60, 80, 3)
+    bright = (out == 200).all(-1)
+    assert (bright.any(1).sum(), bright.any(0).sum()) == inner
 
 
 def test_label_and_contact_sheet() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mjpeg_stream import Stream
 
 DEMO = Path(__file__).parents[2] / "demos" / "camera.py"
 
@@ -68,6 +69,12 @@ def test_limit_and_named_tasks(bundle: Path, clip: Path, tmp_path: Path) -> None
         (["--task", "dept"], "did you mean 'depth'"),
         (["--backend", "gpu"], "gpu"),
         (["--memory-budget", "1kB"], "budget"),
+        (["--policy", "oldest"], "--policy is newest or all, not 'oldest'"),
+        (["--depth-range", "8,0"], "--depth-range is two depths in metres, like 0,8"),
+        (["--colormap", "jet"], "there is no colour map 'jet'"),
+        (["--address", "example.org"], "is no address to serve a page on"),
+        (["--record", "seen.gif"], "a video is .mp4"),
+        (["--rerun", "seen.txt"], "like seen.rrd"),
     ],
 )
 def test_refusals_are_one_sentence(bundle: Path, clip: Path, tmp_path: Path, words: list[str], said: str) -> None:
@@ -82,6 +89,45 @@ def test_missing_source(bundle: Path, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "none.mp4" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_shown_is_recorded_at_its_own_speed(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    """Four seconds of clip, unseen: nothing is dropped, and no output folder is needed."""
+    done = demo(bundle, clip, "--record", tmp_path / "seen.avi")
+    assert done.returncode == 0, done.stderr
+    video = cv2.VideoCapture(str(tmp_path / "seen.avi"))
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (40, 10)
+    assert not (tmp_path / "demo-out").exists()
+    assert "seen.avi" in done.stdout
+
+
+@pytest.mark.slow
+def test_rerun_holds_every_frame(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason='rerun-sdk is not installed: pip install "edgemtl[rerun]"')
+    done = demo(bundle, clip, "--cycle", "1", "--rerun", tmp_path / "seen.rrd", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    data = (tmp_path / "seen.rrd").read_bytes()
+    assert data[:3] == b"RRF"
+    for name in (b"/camera", b"/depth", b"/semseg", b"/normals", b"/edge", b"/figures"):
+        assert name in data
+
+
+def test_a_stream_that_dies_is_told_and_the_demo_goes_on(bundle: Path, tmp_path: Path) -> None:
+    with Stream(fps=30) as stream:
+        command = [sys.executable, str(DEMO), str(bundle), stream.url, "-o", str(tmp_path), "--limit", "60"]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "demo.mp4").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stream.kill()
+        time.sleep(0.3)
+        assert child.poll() is None, "it waits for the stream"
+        stream.start()
+        _, stderr = child.communicate(timeout=120)
+    assert child.returncode == 0, stderr
+    assert json.loads((tmp_path / "report.json").read_text())["frames"] == 60
+    assert "127.0.0.1" in stderr
+    assert "trying again" in stderr
 
 
 def test_ctrl_c_keeps_what_was_seen(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What a run of the camera demo measured: as plain data, as tables, and as a contact sheet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edgemtl.bench.stats import percentile
+from edgemtl.feed import Feed
+from edgemtl.stage import Stage
+
+SHEET_TILES = 12
+
+
+class Album:
+    """Pictures for the contact sheet, spread over `expected` frames, and each task's resident weights."""
+
+    def __init__(self, expected: int) -> None:
+        self._every = max(1, expected // SHEET_TILES) if expected else 10
+        self._seen: dict[str, int] = defaultdict(int)
+        self.tiles: list[tuple[str, np.ndarray]] = []
+        self.last: tuple[str, np.ndarray] | None = None
+        self.resident: dict[str, int | None] = {}
+
+    def note(self, stage: Stage, picture: np.ndarray) -> None:
+        """A frame was shown."""
+        task = " + ".join(stage.engine.active)
+        self._seen[task] += 1
+        if self._seen[task] == 2:  # the second frame after a first switch: everything it needs has been touched
+            self.resident[task] = stage.engine.residency().resident
+        self.last = task, picture
+        fits = not self.tiles or self.tiles[0][1].shape == picture.shape
+        if fits and (stage.frames - 1) % self._every == self._every // 2 and len(self.tiles) < SHEET_TILES:
+            self.tiles.append(self.last)
+
+
+def report(stage: Stage, album: Album, feed: Feed, seconds: float) -> dict[str, object]:
+    """What the run measured, as plain data. Percentiles are of the last 65,536 frames at most."""
+    ms = list(stage.milliseconds)
+    return {
+        "frames": stage.frames,
+        "dropped": feed.dropped,
+        "frames_per_second": stage.frames / seconds if seconds else 0.0,
+        **{f"p{round(100 * q)}_ms": percentile(ms, q) for q in (0.5, 0.95, 0.99)},
+        "backend": stage.engine.backend,
+        "total_weight_bytes": stage.engine.residency().model,
+        "resident_bytes": album.resident,
+        "switches": [s.as_dict() for s in stage.engine.switches],
+    }
+
+
+def print_report(found: dict, console: Console) -> None:
+    """The table after the last frame."""
+    console.print("frames/s: decoding, engine, drawing and writing; ms: the engine's call and the map's colours alone")
+    table = Table(title=f"measured on this machine, {found['backend']}")
+    for head in ("frames", "dropped", "frames/s overall", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(head, justify="right")
+    cells = [f"{found[k]:.1f}" for k in ("frames_per_second", "p50_ms", "p95_ms", "p99_ms")]
+    table.add_row(str(found["frames"]), str(found["dropped"]), *cells)
+    console.print(table)
+
+    whole = found["total_weight_bytes"]
+    table = Table(title=f"resident weights with one task active, of {whole / 1e6:.2f} MB (measured: smaps)")
+    table.add_column("task")
+    table.add_column("resident", justify="right")
+    table.add_column("share", justify="right")
+    for task, size in found["resident_bytes"].items():
+        known = size is not None
+        table.add_row(task, f"{size / 1e6:.2f} MB" if known else "not measured", f"{size / whole:.1%}" if known else "")
+    console.print(table)
+
+    table = Table(title="task switches (measured)")
+    for head in ("from", "to", "kind", "mapped", "dropped", "switch", "first frame more"):
+        table.add_column(head, justify="left" if head in ("from", "to", "kind") else "right")
+    for s in found["switches"]:
+        mapped, dropped = (
+            f"{s[k] / 1e6:.2f} MB" if s[k] is not None else "-" for k in ("bytes_mapped", "bytes_dropped")
+        )
+        penalty = s["first_frame_penalty_ms"]
+        table.add_row(
+            " ".join(s["from"]) or "-",
+            " ".join(s["to"]),
+            s["kind"],
+            mapped,
+            dropped,
+            f"{s['activate_ms']:.2f} ms",
+            "-" if penalty is None else f"{penalty:.2f} ms",
+        )
+    console.print(table)

@@ -1,0 +1,65 @@
+"""The demo's frames, maps and figures as a recording for the Rerun viewer (https://rerun.io, `rerun FILE.rrd`)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgemtl.errors import EdgeMTLError
+from edgemtl.feed import Frame
+from edgemtl.palette import class_colours
+from edgemtl.stage import Stage
+
+
+class RerunLog:
+    """`with RerunLog(path) as log: log.put(frame, stage)` after each frame that the stage has shown."""
+
+    def __init__(self, path: Path) -> None:
+        if importlib.util.find_spec("rerun") is None:
+            raise EdgeMTLError('--rerun needs rerun-sdk: pip install "edgemtl[rerun]"')
+        if path.suffix != ".rrd" or not path.resolve().parent.is_dir():
+            raise EdgeMTLError(f"--rerun writes a file like seen.rrd in a folder that exists, not {path}")
+        import rerun
+
+        self._rr: Any = rerun
+        self._stream = rerun.RecordingStream("edgemtl camera")
+        self._stream.save(str(path))
+        self._named: set[str] = set()
+
+    def put(self, frame: Frame, stage: Stage) -> None:
+        """The frame, the maps of its tasks, and the figures."""
+        rr, out = self._rr, stage.output
+        self._stream.set_time("frame", sequence=stage.frames)
+        self._stream.log("camera", rr.Image(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)).compress(jpeg_quality=85))
+        for name, result in out.items():
+            task = result.task
+            if task.kind == "depth":
+                self._stream.log(name, rr.DepthImage(result.map, meter=1.0))
+            elif task.kind == "semseg":
+                if name not in self._named:
+                    self._named.add(name)
+                    rows = zip(range(task.channels), task.classes, class_colours(task, safe=True), strict=False)
+                    context = rr.AnnotationContext([(i, label, tuple(map(int, rgb))) for i, label, rgb in rows])
+                    self._stream.log("/", context, static=True)
+                self._stream.log(name, rr.SegmentationImage(result.map))
+            else:
+                self._stream.log(name, rr.Image(np.ascontiguousarray(result.colour()[..., ::-1])))
+        figures = stage.figures()
+        self._stream.log("figures/engine_and_colours_ms", rr.Scalars(stage.milliseconds[-1]))
+        self._stream.log("figures/frames_per_second", rr.Scalars(figures["fps"]))
+        if (resident := figures["weights"]["resident_bytes"]) is not None:
+            self._stream.log("figures/weights_in_memory_bytes", rr.Scalars(resident))
+
+    def __enter__(self) -> RerunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.flush()
+        self._stream.disconnect()
