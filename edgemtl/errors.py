@@ -42,5 +42,13 @@ class BudgetError(EdgeMTLError):
     """A memory budget that the wanted tasks do not fit."""
 
 
+class WebError(EdgeMTLError):
+    """A page that cannot be served: an address in use, or a package that is missing."""
+
+
 class CompileError(EdgeMTLError):
     """A model that the compiler cannot turn into a program, or a tool it lacks."""
+
+
+class BoardError(EdgeMTLError):
+    """An FPGA board, real or virtual, that refuses, has no room or does not answer."""

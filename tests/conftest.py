@@ -8,16 +8,18 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import given
 import numpy as np
 import pytest
-import torch
 
 from edgemtl.bundle.layout import pack_state
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
-from edgemtl.model import MultiTaskViT, preset
+
+if TYPE_CHECKING:
+    from edgemtl.model import MultiTaskViT
 
 PATHS = {  # overlap in part, so that a switch keeps some experts and drops others
     "semseg": ((0, 1, 2), (1, 2, 3)),
@@ -32,12 +34,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class Micro:
-    """A model and what its bundle must give: golden inputs and PyTorch's outputs of the full model."""
+    """A model and what its bundle must give: golden inputs and PyTorch's outputs of the full model.
+
+    On a machine without PyTorch (tests/given.py) `model` is missing, and `idle` is what `unchosen` found elsewhere.
+    """
 
     config: ModelConfig
     model: MultiTaskViT
     inputs: dict[str, np.ndarray[Any, Any]]
     outputs: dict[str, dict[str, np.ndarray[Any, Any]]]
+    idle: tuple[np.ndarray[Any, Any], set[tuple[str, str]]] | None = None
+
+    def unchosen(self) -> tuple[np.ndarray[Any, Any], set[tuple[str, str]]]:
+        """An image, and experts open to "edge" (part, expert) that none of its tokens chose."""
+        if self.idle:
+            return self.idle
+        import torch
+
+        experts = {str(e) for e in range(self.config.experts)}
+        for seed in range(200):
+            image = np.random.default_rng(seed).normal(size=(1, 3, *self.config.image_size)).astype(np.float32) / 8
+            with torch.inference_mode():
+                routings = self.model.trace(torch.from_numpy(image), ["edge"])[1].routings
+            idle = set()
+            for (_, block), r in routings.items():
+                idle |= {(f"experts.{block}", e) for e in experts - {str(e) for e in r.expert.flatten().tolist()}}
+            if idle:
+                return image, idle
+        raise AssertionError("every expert was chosen in every image")
 
     @property
     def weights(self) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
@@ -47,6 +71,12 @@ class Micro:
 @pytest.fixture(scope="session")
 def micro() -> Micro:
     """Weights scaled up from their initial values, so that routing and maps vary with the image."""
+    if folder := given.folder():
+        return Micro(**given.read(folder))
+    import torch
+
+    from edgemtl.model import MultiTaskViT, preset
+
     config = preset("micro", paths=PATHS)
     torch.manual_seed(7)
     model = MultiTaskViT(config).eval()
@@ -79,13 +109,15 @@ def plain(_plain: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(micro: Micro, _plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A micro bundle with programs for every backend that can be compiled for here; not to be changed."""
+    if folder := given.folder():
+        return folder / "micro.edgemtl"
     targets = ["onnx"] if importlib.util.find_spec("onnxscript") else []
     if importlib.util.find_spec("tvm") and any(map(shutil.which, ("g++", "clang++"))):
         targets.insert(0, "cpu")
     if not targets:
-        return _plain
+        return Path(request.getfixturevalue("_plain"))
     from edgemtl_compiler import compile_bundle
 
     path = tmp_path_factory.mktemp("bundle") / "micro.edgemtl"

@@ -7,29 +7,34 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgemtl.bundle.layout import Array, pack_state
-from edgemtl.bundle.manifest import Preprocess, Program
+from edgemtl.bundle.manifest import Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError, TaskError
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler import export, goldens, onnx_export, program, targets, toolchain
-from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler import export, goldens, int8_job, onnx_export, programs, targets
+from edgemtl_compiler import precision as precisions
+from edgemtl_compiler.int8_job import Finished
+from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.targets import Target
 
+if TYPE_CHECKING:
+    from edgemtl_compiler.hls.image_bundle import FpgaPart
+
+BOARDS = ("zcu104",)
+CALIBRATION_IMAGES = 64
+EVALUATED_IMAGES = 200
 TOLERANCE = 1e-4  # of a program against PyTorch, relative to the largest value of the map
 
 Report = Callable[[str], None]
-Parts = dict[str, dict[str, Array]]
 
 
 @dataclass
@@ -41,6 +46,10 @@ class Built:
     targets: tuple[str, ...]
     seconds: float = 0
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    boards: dict[str, int] = field(default_factory=dict)  # FPGA board -> bytes of its part
+    precision: str = "f32"
+    rounding: dict[str, float] = field(default_factory=dict)  # f16: task -> relative error of the rounded weights
+    quantisation: Quantisation | None = None  # int8: what it costs
 
 
 def compile_bundle(
@@ -53,18 +62,28 @@ def compile_bundle(
     preprocess: Preprocess | None = None,
     golden_images: Sequence[NDArray[np.uint8]] | None = None,
     origin: str | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
+    images: int = CALIBRATION_IMAGES,
+    precision: str = "f32",
+    evaluate: int = EVALUATED_IMAGES,
     report: Report = lambda _: None,
 ) -> Built:
     """Compile a model, or a checkpoint file, into the bundle `out`.
 
-    targets: "cpu" (the best for this machine), names of `targets.TARGETS`, "onnx". tasks: those to keep (default all);
+    targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
+    `targets.TARGETS`, "onnx", "zcu104" (the accelerator, in INT8: calibrated on up to `images` pictures of the folder
+    `calibrate`, a data set or any folder of images). precision: "f32", "f16" (weights stored in half precision), "int8"
+    (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all);
     experts that none of them may choose are left out. golden_images: RGB frames to check with, now and on the device.
     Raises CompileError, or CheckpointError, TaskError, BundleError; then no file is left behind.
     """
     start = time.perf_counter()
     out = Path(out)
     name = _name(name, out)
-    wanted = _targets(targets)
+    boards = [t for t in dict.fromkeys(targets) if t in BOARDS]
+    wanted = _targets([t for t in targets if t not in BOARDS], precision, needed=not boards)
+    precisions.check(precision, wanted, calibrate)
+    _check_calibration(boards, calibrate, images, precision)
     if not out.parent.is_dir():
         raise CompileError(f"cannot write {out}: there is no folder {out.parent}")
     report("reading the model")
@@ -76,30 +95,54 @@ def compile_bundle(
     model = subset(copy.deepcopy(model).float().cpu().eval(), tasks)
     export.check_config(model.config)
     settings = preprocess or Preprocess()
-    _compile_kernels_meanwhile(wanted)
+    programs.start_compilers(wanted)
+    prepared = None
+    if precision == "int8":
+        prepared = int8_job.prepare(model, Path(str(calibrate)), images, evaluate, report)
     report("computing the expected outputs")
-    slices = {task: model.slice(task).eval() for task in model.config.task_names}
+    weights = precisions.half(model) if precision == "f16" else precisions.single(model)
+    pieces = programs.slices(weights.model)
     given = goldens.inputs(model.config, settings, golden_images)
-    golden = goldens.outputs(model, slices, given)
-    parts = pack_state(model.config, {key: value.numpy() for key, value in model.state_dict().items()})
-    built = Built(out, 0, tuple(t if isinstance(t, str) else t.name for t in wanted))
-    programs, files = [], {}
+    golden = goldens.outputs(weights.model, pieces, given)
+    built = Built(out, 0, (*(t if isinstance(t, str) else t.name for t in wanted), *boards), precision=precision)
+    if precision == "f16":
+        built.rounding = _rounding(model, given, golden)
+    fpga, files = [], {}
+    for board in boards:
+        report(f"quantising for {board}")
+        part = _fpga(model, board, Path(str(calibrate)), images)
+        fpga.append(part.fpga)
+        files.update(part.files)
+        built.boards[board] = part.size
     with tempfile.TemporaryDirectory(prefix="edgemtl-compile-") as folder:
-        for target in wanted:
-            if isinstance(target, str):
-                made, members = _onnx_program(slices, Path(folder), report)
-            else:
-                made, members = _tvm_program(model, slices, target, Path(folder), report)
-            programs.append(made)
-            files.update({member: path.read_bytes() for member, path in members.items()})
-            report(f"checking {made.target}")
-            built.errors[made.target] = _verify(made, members, parts, given, golden)
+
+        def build(weights: Weights) -> list[programs.Made]:
+            """In a folder of its own each time: a library that is loaded must not be written over."""
+            return programs.build(weights, pieces, wanted, Path(tempfile.mkdtemp(dir=folder)), report)
+
+        if prepared is not None:
+            done = int8_job.run(prepared, build, given, golden, report)
+        else:
+            made, errors = build(weights), {}
+            for one in made:
+                report(f"checking {one.program.target}")
+                errors[one.program.target] = programs.check(one, weights.parts, given, golden, TOLERANCE)
+            done = Finished(weights, made, errors, TOLERANCE)
+        files.update({member: path.read_bytes() for one in done.made for member, path in one.paths.items()})
+    built.errors, built.quantisation = done.errors, done.report
     report("writing the bundle")
-    fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "programs": programs}
-    fields |= {"origin": origin or "", "golden_tolerance": TOLERANCE}
-    write_bundle(out, manifest_fields=fields, weights=parts, files=files, golden=(given, golden))
+    fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "fpga": fpga}
+    fields |= {"programs": [one.program for one in done.made], "origin": origin or ""}
+    fields |= {"weight_layout": done.weights.layout, "quantisation": done.report, "golden_tolerance": done.tolerance}
+    write_bundle(out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden))
     built.size, built.seconds = out.stat().st_size, time.perf_counter() - start
     return built
+
+
+def _rounding(model: MultiTaskViT, given: goldens.Inputs, golden: goldens.Outputs) -> dict[str, float]:
+    """How far rounding the weights has moved each task's maps, relative to the largest value."""
+    exact = goldens.outputs(model, {}, given)
+    return {task: max(goldens.error(maps[n], exact[task][n]) for n in maps) for task, maps in golden.items()}
 
 
 def subset(model: MultiTaskViT, tasks: Sequence[str] | None) -> MultiTaskViT:
@@ -138,82 +181,36 @@ def _name(name: str | None, out: Path) -> str:
     return name
 
 
-def _targets(names: Sequence[str]) -> list[Target | str]:
-    """Resolved targets without repeats; "onnx" stays a word."""
+def _check_calibration(
+    boards: Sequence[str], calibrate: str | os.PathLike[str] | None, images: int, precision: str
+) -> None:
+    """Raises CompileError where pictures are needed and not given, given and not needed, or asked for in no number."""
+    if boards and calibrate is None:
+        raise CompileError(f"{boards[0]} computes in INT8 and needs pictures to calibrate on: add --calibrate FOLDER")
+    if not boards and precision != "int8" and calibrate is not None:
+        raise CompileError(
+            "no target asked for needs calibration: leave out --calibrate, or add --precision int8 or"
+            f" --target {BOARDS[0]}"
+        )
+    if images < 1:
+        raise CompileError(f"calibration needs pictures; given --images {images}")
+
+
+def _fpga(model: MultiTaskViT, board: str, folder: Path, images: int) -> FpgaPart:
+    from edgemtl_compiler.hls.image_bundle import fpga_part
+    from edgemtl_compiler.pictures import pictures
+
+    seen = pictures(folder, model.config, images).images
+    return fpga_part(model, seen, target=board, source=folder.resolve().name)
+
+
+def _targets(names: Sequence[str], precision: str, *, needed: bool = True) -> list[Target | str]:
+    """Resolved targets without repeats; "onnx" stays a word. No name is an error where one is `needed`."""
+    if precision not in targets.PRECISIONS:
+        raise CompileError(f"there is no precision {precision!r}; choose {', '.join(targets.PRECISIONS)}")
+    if not names and not needed:
+        return []
     if not names:
         raise CompileError("no target was asked for; --target cpu builds for this machine")
-    return list(dict.fromkeys(n if n == onnx_export.TARGET else targets.resolve(n) for n in names))
-
-
-def _compile_kernels_meanwhile(wanted: Sequence[Target | str]) -> None:
-    """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
-    real = [target for target in wanted if isinstance(target, Target)]
-    if real:
-        from edgemtl_compiler import tvm_adapter
-
-        toolchain.find_compiler()
-        for target in real:
-            toolchain.start_kernels(target, tvm_adapter.include_paths())
-
-
-def _tvm_program(
-    model: MultiTaskViT, slices: Mapping[str, MultiTaskViT], target: Target, folder: Path, report: Report
-) -> tuple[Program, dict[str, Path]]:
-    from edgemtl_compiler import tvm_adapter
-
-    functions, members, paths = {}, {}, {}
-    for name in (PREFIX, *slices):
-        report(f"building {target.name} {name}")
-        exported = export.export_prefix(model) if name == PREFIX else export.export_task(slices[name])
-        made = program.build_function(exported, model.config, target, folder / f"{target.name}-{name}.so")
-        functions[name], members[name] = made.function, f"programs/{program.BACKEND}/{target.name}/{name}.so"
-        paths[members[name]] = made.path
-    described = Program(
-        backend=program.BACKEND,
-        target=target.name,
-        machine=target.machine,
-        needs=target.needs,
-        functions=functions,
-        members=members,
-        built_with={**tvm_adapter.versions(), "torch": torch.__version__, "c++": toolchain.compiler_version()},
-    )
-    return described, paths
-
-
-def _onnx_program(slices: Mapping[str, MultiTaskViT], folder: Path, report: Report) -> tuple[Program, dict[str, Path]]:
-    functions, members, paths, target = {}, {}, {}, onnx_export.TARGET
-    for name, piece in slices.items():
-        report(f"exporting {target} {name}")
-        made = onnx_export.export_onnx(piece, folder / f"{name}.onnx")
-        functions[name], members[name] = made.function, f"programs/{onnx_export.BACKEND}/{target}/{name}.onnx"
-        paths[members[name]] = made.path
-    described = Program(
-        backend=onnx_export.BACKEND,
-        target=target,
-        functions=functions,
-        members=members,
-        built_with={**onnx_export.versions(), "torch": torch.__version__},
-    )
-    return described, paths
-
-
-def _verify(
-    made: Program, members: dict[str, Path], parts: Parts, given: dict[str, Array], golden: goldens.Outputs
-) -> dict[str, float]:
-    """The largest relative error of each task. Raises CompileError when one is above the tolerance."""
-    if made.target in targets.TARGETS and not targets.runs_here(targets.TARGETS[made.target]):
-        return {}
-    load = onnx_export.OnnxRunner if made.backend == onnx_export.BACKEND else program.load_function
-    runners = {name: load(members[member]) for name, member in made.members.items()}
-
-    def run(name: str, value: Array) -> Array:
-        params = [parts[part][tensor] for part, _, tensor in (r.partition(":") for r in made.functions[name].params)]
-        return runners[name]([value, *params])
-
-    worst = dict.fromkeys(golden, 0.0)
-    for number, image in given.items():
-        shared = run(PREFIX, image) if PREFIX in runners else image
-        for task, wanted in golden.items():
-            what = f"the {made.target} program of {task!r}"
-            worst[task] = max(worst[task], goldens.check(what, run(task, shared)[0], wanted[number], TOLERANCE))
-    return worst
+    found = [(n,) if n == onnx_export.TARGET else targets.resolve_all(n, precision) for n in names]
+    return list(dict.fromkeys(target for group in found for target in group))

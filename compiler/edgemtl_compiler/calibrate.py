@@ -19,6 +19,7 @@ from torch import Tensor
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.errors import CompileError
+from edgemtl.model.head import LightHead
 from edgemtl.model.moe import MoE
 from edgemtl.model.vit import MultiTaskViT
 
@@ -63,7 +64,9 @@ def walk(model: MultiTaskViT, image: Tensor, task: str, see: See) -> Tensor:
             see(f"block{i}.fc1", inner)
             x = x + block.mlp.fc2(F.gelu(inner))
             see(f"block{i}.mlp", x)
-    return _head(model.heads[task], x, task, see)
+    head = model.heads[task]
+    raw: Tensor = _head(head, x, task, see) if isinstance(head, LightHead) else head(x)
+    return raw
 
 
 def _mixture(moe: MoE, rows: Tensor, task: str, name: str, see: See) -> Tensor:

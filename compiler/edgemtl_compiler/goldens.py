@@ -23,6 +23,7 @@ SEED = 20261121
 COUNT = 2
 SLICE_TOLERANCE = 1e-5  # a slice does the same sums as the full model, in another order at most
 
+Inputs = dict[str, Array]
 Outputs = dict[str, dict[str, Array]]
 
 

@@ -7,7 +7,7 @@ weights are named by the entries of edgemtl/bundle/layout.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +69,9 @@ class Match(Protocol):
     def weight(self, ref: str) -> Handle:
         """The packed weight called `ref`, which becomes a parameter of the program."""
 
+    def kernel(self, name: str, ref: str) -> str:
+        """The kernel `name` in the form for the precision that the weight called `ref` has in the bundle."""
+
     def call(self, kernel: str, args: Iterable[Handle | float | tuple[int, ...]], *shape: int) -> Handle:
         """A call of `kernel`, whose output is like the matched place's, or has the given shape."""
 
@@ -87,8 +90,8 @@ def op(name: str, *args: Pattern) -> Op:
     return Op(f"relax.{name}", args)
 
 
-def _linear(x: Pattern) -> Op:
-    return op("add", op("matmul", x, op("permute_dims", "w")), "b")
+def _linear(x: Pattern, w: str = "w", b: str = "b") -> Op:
+    return op("add", op("matmul", x, op("permute_dims", w)), b)
 
 
 def _conv(x: Pattern, w: str, b: str) -> Op:
@@ -99,9 +102,19 @@ def _simple(kernel: str, *more: str) -> Emit:
     """The kernel over x, the packed weight, and `more` of the match's values."""
 
     def emit(m: Match, config: ModelConfig, task: str) -> Handle:
-        return m.call(kernel, [m["x"], m.weight(m.entry("w", "b").ref), *(m[name] for name in more)])
+        ref = m.entry("w", "b").ref
+        return m.call(m.kernel(kernel, ref), [m["x"], m.weight(ref), *(m[name] for name in more)])
 
     return emit
+
+
+def _mlp(m: Match, config: ModelConfig, task: str) -> Handle | None:
+    """Only where both layers are INT8: then what lies between them never becomes float."""
+    refs = [m.entry(f"w{i}", f"b{i}").ref for i in (1, 2)]
+    if any(m.kernel("mlp", ref) == "mlp" for ref in refs):
+        return None
+    weights = [m.weight(ref) for ref in refs]
+    return m.call(m.kernel("mlp", refs[0]), [m["x"], *weights, m["residual"], config.mlp_hidden])
 
 
 def _embed_pattern() -> Pattern:
@@ -110,8 +123,8 @@ def _embed_pattern() -> Pattern:
 
 
 def _embed(m: Match, config: ModelConfig, task: str) -> Handle:
-    weights = [m.weight(m.entry(*names).ref) for names in (("w", "b"), ("cls",), ("pos",))]
-    return m.call("patch_embed", [m["x"], *weights, config.patch])
+    refs = [m.entry(*names).ref for names in (("w", "b"), ("cls",), ("pos",))]
+    return m.call(m.kernel("patch_embed", refs[0]), [m["x"], *(m.weight(ref) for ref in refs), config.patch])
 
 
 def _attention_pattern() -> Pattern:
@@ -171,7 +184,8 @@ def _experts(m: Match, config: ModelConfig, task: str) -> Handle | None:
     if m.shape("w1") != (len(path), config.expert_hidden, config.dim):
         return None
     weights = [m.weight(f"{part}:{expert}") for expert in path]
-    return m.call("experts", [m["x"], m["index"], m["score"], m["residual"], config.expert_hidden, *weights])
+    kernel = m.kernel("experts", f"{part}:{path[0]}")
+    return m.call(kernel, [m["x"], m["index"], m["score"], m["residual"], config.expert_hidden, *weights])
 
 
 _BANK = ("x", "index", "score", "residual", "w1", "b1", "w2", "b2")
@@ -184,6 +198,7 @@ RULES = (
     Rule("gate", Custom("route", ("x", "gate")), _route),
     Rule("expert bank", Custom("experts", _BANK), _experts),
     Rule("head", _head_pattern(), _head),
+    Rule("dense MLP", op("add", "residual", _linear(op("nn.gelu", _linear("x", "w1", "b1")), "w2", "b2")), _mlp),
     Rule("linear with GELU", op("nn.gelu", _linear("x")), _simple("linear_gelu")),
     Rule("linear with residual", op("add", "residual", _linear("x")), _simple("linear_residual", "residual")),
     Rule("linear", _linear("x"), _simple("linear")),
@@ -192,26 +207,33 @@ RULES = (
 )
 
 
-def expected_matches(config: ModelConfig, function: str) -> dict[str, int]:
-    """How often each rule must have matched in a function of a model of this shape; other rules never."""
+def expected_matches(config: ModelConfig, function: str, int8: Collection[str] = ()) -> dict[str, int]:
+    """How often each rule must have matched in a function of a model of this shape; other rules never.
+
+    `int8`: references of the weights that the bundle holds in INT8.
+    """
+    own = range(1) if function == PREFIX else range(1, config.depth)
+    dense = [i for i in own if i not in config.moe_blocks]
+    whole = sum(all(f"trunk:blocks.{i}.mlp.fc{n}" in int8 for n in (1, 2)) for i in dense)  # as one kernel
     if function == PREFIX:
-        attended, dense = min(2, config.depth), 1
+        attended = min(2, config.depth)
         return {
             "patch embedding": 1,
             "attention": attended,
             "linear": attended,
-            "linear with residual": attended + dense,
-            "linear with GELU": dense,
-            "normalisation": attended + dense,
+            "linear with residual": attended + len(dense) - whole,
+            "dense MLP": whole,
+            "linear with GELU": len(dense) - whole,
+            "normalisation": attended + len(dense),
         }
     attended, sparse = max(0, config.depth - 2), len(config.moe_blocks)
-    dense = config.depth - 1 - sparse
     return {
         "attention": attended,
         "linear": attended,
-        "linear with residual": attended + dense,
-        "linear with GELU": dense + 1,
-        "normalisation": attended + dense + sparse,
+        "linear with residual": attended + len(dense) - whole,
+        "dense MLP": whole,
+        "linear with GELU": len(dense) - whole + 1,
+        "normalisation": attended + len(dense) + sparse,
         "gate": sparse,
         "expert bank": sparse,
         "head": 1,

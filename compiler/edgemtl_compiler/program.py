@@ -13,14 +13,14 @@ How a device runs such a library (edgemtl/runtime/backends/tvm_cpu.py does it, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgemtl.bundle.layout import Array, Entry, entries
+from edgemtl.bundle.layout import Array, Entry, Packed, entries
 from edgemtl.bundle.manifest import Function
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
@@ -41,8 +41,12 @@ class Built:
     function: Function
 
 
-def build_function(exported: Exported, config: ModelConfig, target: Target, out: Path) -> Built:
+def build_function(
+    exported: Exported, config: ModelConfig, target: Target, out: Path, types: Mapping[str, str] | None = None
+) -> Built:
     """Build one exported function of the model `config` for `target` as the library `out`.
+
+    `types` names the NumPy type of the bundle's weights, by reference, where it is not float32.
 
     Raises CompileError, with what was found and what was expected, unless every layer of the function became a kernel
     call and every weight it needs, each expert of the task's path included, became a parameter.
@@ -50,21 +54,23 @@ def build_function(exported: Exported, config: ModelConfig, target: Target, out:
     from edgemtl_compiler import tvm_adapter
 
     index: dict[tuple[str, ...], Entry] = {}
-    sizes: dict[str, int] = {}
+    stored: dict[str, tuple[int, str]] = {}
     for entry in entries(config):
         index.setdefault(tuple(key for key, _ in entry.sources), entry)
-        sizes[entry.ref] = entry.size
-    graph = tvm_adapter.Graph(exported.program, exported.keys, index, sizes)
+        dtype = (types or {}).get(entry.ref, "float32")
+        stored[entry.ref] = (entry.length(dtype), dtype)
+    graph = tvm_adapter.Graph(exported.program, exported.keys, index, stored)
     found = {rule.name: graph.rewrite(rule, config, exported.name) for rule in patterns.RULES}
     params = patterns.expected_params(config, exported.name)
-    _check(exported.name, found, patterns.expected_matches(config, exported.name), set(graph.weights), params)
+    int8 = {ref for ref, (_, dtype) in stored.items() if dtype == "uint8"}
+    _check(exported.name, found, patterns.expected_matches(config, exported.name, int8), set(graph.weights), params)
     raw, ops = graph.leftovers()
     if raw or ops:
         raise CompileError(
             f"the export of {exported.name!r} has parts that no kernel covers: {', '.join([*raw, *ops][:5])}"
         )
     kernels = toolchain.kernels(target, tvm_adapter.include_paths())
-    graph.build(params, target, kernels, toolchain.find_compiler(), out)
+    graph.build(params, target, kernels, toolchain.find_compiler(target), out)
     return Built(out, Function(input=exported.input, output=exported.output, params=params))
 
 
@@ -96,7 +102,7 @@ class Runner:
         self._tensor = tvm_adapter.tensor
         self.threads = 1
 
-    def __call__(self, arrays: Sequence[Array]) -> Array:
+    def __call__(self, arrays: Sequence[Packed]) -> Array:
         self._set_threads(self.threads)
         return np.array(np.from_dlpack(self._run(*(self._tensor(a) for a in arrays))), np.float32)
 

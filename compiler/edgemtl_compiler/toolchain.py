@@ -1,4 +1,4 @@
-"""The C++ compiler: finds it, and compiles the kernels once per target and process."""
+"""The C++ compilers: finds them, and compiles the kernels once per target and process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sysconfig
@@ -23,17 +24,27 @@ FLAGS = ("-O2", "-std=c++17", "-fPIC", "-ffp-contract=fast")
 HIDDEN = ("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-fno-gnu-unique")
 
 
-def find_compiler() -> str:
-    """Path of the C++ compiler: $CXX, or g++. Raises CompileError when there is none."""
-    for name in (os.environ.get("CXX"), "g++"):
+def find_compiler(target: Target | None = None) -> str:
+    """Path of the C++ compiler for `target`, by default for this machine: $CXX or g++; for another machine it is a
+    cross-compiler, $CXX_AARCH64 or aarch64-linux-gnu-g++. Raises CompileError, with the command that installs it.
+    """
+    if target is None or target.machine == platform.machine():
+        variable, command, package = "CXX", "g++", "g++"
+    else:
+        variable, command = f"CXX_{target.machine.upper()}", f"{target.triple}-g++"
+        package = f"g++-{target.triple.replace('_', '-')}"
+    asked = os.environ.get(variable)
+    for name in (asked, command):
         if name and (path := shutil.which(name)):
             return path
-    raise CompileError("no C++ compiler was found; install one with: apt-get install g++")
+    what = f"for {target.name} " if target else ""
+    gone = f" (${variable} is {asked}, which is not a program)" if asked else ""
+    raise CompileError(f"no C++ compiler {what}was found{gone}; install one with: apt-get install {package}")
 
 
-def compiler_version() -> str:
+def compiler_version(target: Target | None = None) -> str:
     """For the record, such as "g++ 12.2.0"."""
-    compiler = find_compiler()
+    compiler = find_compiler(target)
     found = subprocess.run([compiler, "-dumpfullversion", "-dumpversion"], capture_output=True, text=True, check=False)
     return f"{Path(compiler).name} {found.stdout.split()[0] if found.stdout.split() else 'of unknown version'}"
 
@@ -64,7 +75,7 @@ def compile_kernels(target: Target, include: tuple[str, ...], out: Path, mode: S
     # Source names get into error messages: shorten them, to the same on every machine.
     maps = [f"-ffile-prefix-map={KERNELS}={KERNELS.name}", f"-ffile-prefix-map={sysconfig.get_paths()['purelib']}/="]
     source = str(KERNELS / "exports.cc")
-    command = [find_compiler(), *FLAGS, *HIDDEN, *target.cxx_flags, *paths, *maps, *mode, "-o", str(out), source]
+    command = [find_compiler(target), *FLAGS, *HIDDEN, *target.cxx_flags, *paths, *maps, *mode, "-o", str(out), source]
     run(command, f"compiling the kernels for {target.name}")
     return out
 

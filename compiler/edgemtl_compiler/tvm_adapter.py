@@ -67,13 +67,17 @@ class Graph:
     """One function on its way from a PyTorch export to a list of kernel calls.
 
     `keys` maps the export's parameter names to keys of the model's state, `entries` the keys that are packed together
-    to their place in the bundle.
+    to their place in the bundle, `stored` the reference of each packed tensor to its length and NumPy type there.
     """
 
     def __init__(
-        self, program: Any, keys: Mapping[str, str], entries: Mapping[tuple[str, ...], Entry], sizes: Mapping[str, int]
+        self,
+        program: Any,
+        keys: Mapping[str, str],
+        entries: Mapping[tuple[str, ...], Entry],
+        stored: Mapping[str, tuple[int, str]],
     ) -> None:
-        self.keys, self.entries, self.sizes = keys, entries, sizes
+        self.keys, self.entries, self.stored = keys, entries, stored
         self.weights: dict[str, Any] = {}
         with failing("TVM cannot import the exported graph"):
             module = from_exported_program(
@@ -142,11 +146,19 @@ class Graph:
 KERNELS = (
     "attention",
     "experts",
+    "experts_i8",
     "layernorm",
     "linear",
     "linear_gelu",
+    "linear_gelu_i8",
+    "linear_i8",
     "linear_residual",
+    "linear_residual_i8",
+    "mlp_i8",
     "patch_embed",
+    "patch_embed_i8",
+    "profile",
+    "profile_read",
     "route",
     "separable_step",
     "to_map",
@@ -180,8 +192,12 @@ class _Match:
     def weight(self, ref: str) -> Any:
         weights = self.graph.weights
         if ref not in weights:
-            weights[ref] = relax.Var(ref.replace(":", "_").replace(".", "_"), tensor_type([self.graph.sizes[ref]]))
+            length, dtype = self.graph.stored[ref]
+            weights[ref] = relax.Var(ref.replace(":", "_").replace(".", "_"), tensor_type([length], dtype))
         return weights[ref]
+
+    def kernel(self, name: str, ref: str) -> str:
+        return f"{name}_i8" if self.graph.stored[ref][1] == "uint8" else name
 
     def call(self, kernel: str, args: Iterable[Any], *shape: int) -> Any:
         out = tensor_type(shape) if shape else self.expr.ty

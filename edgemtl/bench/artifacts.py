@@ -25,6 +25,7 @@ class Artifacts:
 
     folder: Path
     settings: Settings
+    pictures: Path | None = None  # what INT8 is calibrated on
     tell: Callable[[str], None] = lambda _: None
     record: Record = lambda *_, **__: None
     touched: dict[str, list[int]] = field(default_factory=dict)  # subject -> experts that got a token, per block
@@ -85,6 +86,7 @@ class Artifacts:
             "task": subject.task,
             "form": artifact.split("-")[1] if "-" in artifact else "",
             "compile": ENGINES[engine].compiles,
+            "precision": ENGINES[engine].precision,
             "threads": threads,
             "warmup": self.settings.warmup,
             "warmup_s": self.settings.warmup_s,
@@ -97,7 +99,7 @@ class Artifacts:
         folder.mkdir(parents=True, exist_ok=True)
         usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
         names = list(dict.fromkeys(a for e in usable for a in self.candidates(subject, e)))
-        mark, index = prepare.fingerprint(subject), folder / "made.json"
+        mark, index = prepare.fingerprint(subject, self.pictures), folder / "made.json"
         known = json.loads(index.read_text()) if index.is_file() else {}
         fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()
         done = {n: p for n, p in known["made"].items() if Path(p).exists()} if fresh else {}
@@ -134,7 +136,9 @@ class Artifacts:
         reason = "preparing gave nothing"
         try:
             lines = child(
-                "edgemtl.bench.prepare", prepare.request(subject, folder, wanted), self.settings.build_timeout
+                "edgemtl.bench.prepare",
+                prepare.request(subject, folder, wanted, self.pictures),
+                self.settings.build_timeout,
             )
         except ProcessError as e:
             reason, lines = f"preparing failed: {e.reason}", e.said

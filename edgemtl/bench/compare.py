@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench import stats
+from edgemtl.bench import peak, stats
 from edgemtl.bench.artifacts import Artifacts, leader
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
@@ -39,13 +39,14 @@ class Comparison:
     settings: Settings
     folder: Path
     out: Path | None = None
+    pictures: Path | None = None  # what INT8 is calibrated on
     tell: Callable[[str], None] = lambda _: None
     samples: list[Sample] = field(default_factory=list)
-    peaks: dict[int, float] = field(default_factory=dict)  # threads -> GFLOP/s
+    peaks: dict[int, dict[str, float]] = field(default_factory=dict)  # threads -> source of peak.py -> rate
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.artifacts = Artifacts(self.folder, self.settings, self.tell, self.record, notes=self.notes)
+        self.artifacts = Artifacts(self.folder, self.settings, self.pictures, self.tell, self.record, notes=self.notes)
         self._began = time.monotonic()
 
     def prepare(self) -> None:
@@ -53,11 +54,12 @@ class Comparison:
         self.artifacts.prepare(self.subjects, self.engines)
 
     def measure(self) -> None:
-        """Trials, then rounds over all subjects, until `rounds` or `minutes` are done; the SGEMM peak before and after.
+        """Trials, then rounds over all subjects, until `rounds` or `minutes` are done; the machine's peaks before
+        and after.
 
         An interrupt passes through; what was measured is in `samples`.
         """
-        self._sgemm()
+        self.measure_peaks()
         chosen = {(s.name, t): self._choose(s, t) for t in self.settings.threads for s in self.subjects}
         steps = [(n, t, s) for n in range(self.settings.rounds) for t in self.settings.threads for s in self.subjects]
         for number, threads, subject in steps:
@@ -69,7 +71,7 @@ class Comparison:
             for engine in order(self._keen(subject, threads, list(found)), number):
                 self.tell(f"round {number + 1}/{self.settings.rounds}: {subject.name} on {engine}, {threads} thread(s)")
                 self._run(subject, engine, found[engine], threads, number)
-        self._sgemm()
+        self.measure_peaks()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one line to the file of raw samples."""
@@ -142,7 +144,9 @@ class Comparison:
 
     def _behind(self, mine: Sequence[Sample], engine: str) -> tuple[float, int]:
         """The engine's ratio to the best peer so far (0: none), and its right rounds."""
-        found = {e: times(s for s in mine if s.engine == e) for e in {s.engine for s in mine}}
+        precision = ENGINES[engine].precision
+        alike = {s.engine for s in mine if ENGINES[s.engine].precision == precision}
+        found = {e: times(s for s in mine if s.engine == e) for e in alike}
         best = stats.best({e: r for e, r in found.items() if r and not ENGINES[e].own})
         rounds = found.get(engine, {})
         return (stats.paired(rounds, found[best]) or 0.0) if best else 0.0, len(rounds)
@@ -151,18 +155,20 @@ class Comparison:
         self.samples.append(sample)
         self.record("sample", **asdict(sample))
 
-    def _sgemm(self) -> None:
-        """The best SGEMM of this run, per thread count; measured again at the end, the higher one counts."""
+    def measure_peaks(self) -> None:
+        """Every source's best of this run, per thread count; measured again at the end, the higher one counts."""
         for threads in self.settings.threads if self.settings.peak_s > 0 else ():
-            self.tell(f"measuring the SGEMM peak with {threads} thread(s)")
-            request = {"sgemm": threads, "seconds": self.settings.peak_s}
-            try:
-                lines = child("edgemtl.bench.worker", request, 120, environment(threads, self.folder))
-                found = float(json.loads(lines[-1])["gflops"])
-            except (ProcessError, ValueError, IndexError):
-                continue
-            self.peaks[threads] = max(found, self.peaks.get(threads, 0))
-            self.record("sgemm", threads=threads, gflops=found)
+            for source in peak.SOURCES:
+                self.tell(f"measuring the machine's peak with {threads} thread(s): {source}")
+                request = {"peak": source, "threads": threads, "seconds": self.settings.peak_s}
+                try:
+                    lines = child("edgemtl.bench.worker", request, 120, environment(threads, self.folder))
+                    rate = float(json.loads(lines[-1])["rate"])
+                except (ProcessError, ValueError, IndexError):
+                    continue  # the library is not installed, or there is no compiler
+                known = self.peaks.setdefault(threads, {})
+                known[source] = max(rate, known.get(source, 0))
+                self.record("peak", threads=threads, source=source, rate=rate)
 
     def _late(self) -> bool:
         limit = self.settings.minutes

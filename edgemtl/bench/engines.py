@@ -21,7 +21,9 @@ Load = Callable[[], Call]
 
 @dataclass(frozen=True)
 class Engine:
-    """One row of the report. `artifacts` are what it can run, of a sparse model; `own` marks edgemtl's."""
+    """One row of the report. `artifacts` are what it can run, of a sparse model; `own` marks edgemtl's; engines are
+    compared with others of their precision, "fp32" or "int8".
+    """
 
     name: str
     packages: tuple[str, ...]
@@ -29,6 +31,7 @@ class Engine:
     artifacts: tuple[str, ...]
     prepare: Callable[[dict[str, Any], Any], Load]
     own: bool = False
+    precision: str = "fp32"
     compiles: bool = False  # for tens of seconds, into a cache that a first run must fill
 
     def missing(self) -> str | None:
@@ -148,6 +151,26 @@ def _table() -> dict[str, Engine]:
             "openvino",
             ("onnx-sparse-18", "onnx-sparse-23", "onnx-dense-18", "onnx-dense-23"),
             _openvino,
+        ),
+        Engine("edgemtl-int8", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle-int8",), _edgemtl, own=True, precision="int8"),
+        *(
+            Engine(
+                f"onnxruntime-{t}",
+                ort,
+                "onnxruntime",
+                (f"{t}-sparse-18", f"{t}-dense-18"),
+                _onnxruntime,
+                precision="int8",
+            )
+            for t in ("dynamic", "static")
+        ),
+        Engine(
+            "openvino-nncf",
+            ("openvino", "nncf"),
+            "openvino nncf",
+            ("nncf-sparse-18", "nncf-dense-18"),
+            _openvino,
+            precision="int8",
         ),
         Engine("torch", torch, "torch", ("torch-sparse", "torch-dense"), _torch),
         Engine("torch.compile", torch, "torch", ("torch-sparse", "torch-dense"), _torch, compiles=True),

@@ -1,17 +1,14 @@
-"""What the machine and the kernel say: CPU, memory of this process, energy, and the SGEMM peak to measure against."""
+"""What the machine and the kernel say: CPU, memory of this process, energy. What it can do at most: peak.py."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
-PEAK_SIZE = 1536
 
 
 def describe() -> dict[str, Any]:
@@ -67,18 +64,3 @@ class Energy:
 
     def _read(self) -> list[int]:
         return [int((z / "energy_uj").read_text()) for z in self._zones]
-
-
-def sgemm_peak(threads: int, seconds: float = 2.0, size: int = PEAK_SIZE) -> float:
-    """Best GFLOP/s of torch's (MKL's) float32 product of size³ with `threads` threads; needs a process of its own."""
-    torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(threads)
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    out = torch.empty(size, size)
-    best, end = float("inf"), time.perf_counter() + seconds
-    runs = 0
-    while runs < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best, runs = min(best, time.perf_counter() - start), runs + 1
-    return 2e-9 * float(size) ** 3 / best

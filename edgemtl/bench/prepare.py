@@ -7,6 +7,7 @@ sources, model and packages is reused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -18,15 +19,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgemtl.bench import quantise
 from edgemtl.bench.subjects import Subject
 from edgemtl.config import ModelConfig
 
 INPUT, EXPECTED, WEIGHTS, INFO = "input.npy", "expected.npy", "weights.safetensors", "info.json"
-PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy")
+PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
 
 
-def request(subject: Subject, folder: Path, artifacts: Sequence[str]) -> dict[str, Any]:
-    """What the child is told."""
+def request(subject: Subject, folder: Path, artifacts: Sequence[str], pictures: Path | None = None) -> dict[str, Any]:
+    """What the child is told. pictures: what INT8 is calibrated on; None: noise."""
     return {
         "name": subject.name,
         "config": subject.config.model_dump(mode="json"),
@@ -35,12 +37,14 @@ def request(subject: Subject, folder: Path, artifacts: Sequence[str]) -> dict[st
         "checkpoint": subject.checkpoint,
         "folder": str(folder),
         "artifacts": list(artifacts),
+        "pictures": str(pictures) if pictures else None,
     }
 
 
-def fingerprint(subject: Subject) -> str:
-    """Changes with anything that an artifact is made from: model, weights, sources, packages."""
+def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
+    """Changes with anything that an artifact is made from: model, weights, sources, packages, the pictures' folder."""
     digest = hashlib.sha256(subject.config.model_dump_json().encode() + subject.task.encode())
+    digest.update(str(pictures and pictures.resolve()).encode())
     for package in PACKAGES:
         try:
             digest.update(f"{package} {version(package)}".encode())
@@ -52,7 +56,7 @@ def fingerprint(subject: Subject) -> str:
     if compiler is not None and compiler.origin:
         roots += [Path(compiler.origin).parent, Path(compiler.origin).parent / "kernels"]
     files = [f for root in roots for f in sorted(root.glob("*")) if f.suffix in (".py", ".h", ".cc")]
-    files += [Path(__file__), here / "forms.py"]
+    files += [Path(__file__), here / "forms.py", here / "quantise.py"]
     files += [Path(p) for p in (subject.bundle, subject.checkpoint) if p]
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -68,7 +72,8 @@ def main(text: str) -> None:
     for name in want["artifacts"]:
         began = time.monotonic()
         try:
-            path = _maker(name)(name, model, want, folder)
+            with contextlib.redirect_stdout(sys.stderr):  # NNCF prints; this process says only JSON there
+                path = _maker(name)(name, model, want, folder)
             line = {"artifact": name, "path": str(path), "seconds": time.monotonic() - began}
         except Exception as e:
             line = {"artifact": name, "error": f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0]}"}
@@ -77,7 +82,9 @@ def main(text: str) -> None:
 
 
 def _maker(name: str) -> Callable[[str, Any, dict[str, Any], Path], Path]:
-    return _bundle if name == "bundle" else _onnx
+    if name.startswith("bundle"):
+        return _bundle_int8 if name == "bundle-int8" else _bundle
+    return _quantised if name.split("-")[0] in quantise.TOOLS else _onnx
 
 
 def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
@@ -96,6 +103,12 @@ def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     ]
     np.save(folder / INPUT, image)
     np.save(folder / EXPECTED, outputs[task].numpy())
+    if any(_maker(name) in (_bundle_int8, _quantised) for name in want["artifacts"]):
+        pictures = want.get("pictures")
+        _, checked = quantise.prepare_pictures(Path(pictures) if pictures else None, config, folder)
+        with torch.inference_mode():
+            maps = [model(torch.from_numpy(one[None]), [task])[task].numpy() for one in checked]
+        np.save(folder / quantise.CHECK_EXPECTED, np.concatenate(maps))
     from safetensors.torch import save_file
 
     part = model.slice(task)
@@ -143,7 +156,6 @@ def _image(want: dict[str, Any], config: ModelConfig) -> Any:
 
 def _onnx(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
     """`name` is onnx-FORM-OPSET."""
-    import contextlib
     import io
     import logging
 
@@ -156,6 +168,33 @@ def _onnx(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
         proto = onnx_proto(network, model.config.image_size, int(opset))
     path = folder / f"{name}.onnx"
     path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def _quantised(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
+    """`name` is TOOL-FORM-OPSET; the float export that it is made from is kept."""
+    plain = "onnx-" + name.split("-", 1)[1]
+    path = folder / f"{plain}.onnx"
+    return quantise.quantise(name, path if path.is_file() else _onnx(plain, model, want, folder), folder)
+
+
+def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
+    """Calibrated on the pictures that the peers are calibrated on."""
+    from edgemtl_compiler import compile_bundle
+
+    path = folder / "model-int8.edgemtl"
+    compile_bundle(
+        model,
+        path,
+        targets=["cpu"],
+        tasks=[want["task"]],
+        name="benchmark",
+        origin=want["name"],
+        precision="int8",
+        calibrate=folder / quantise.PICTURES,
+        images=quantise.CALIBRATED,
+        evaluate=quantise.CALIBRATED,
+    )
     return path
 
 

@@ -11,13 +11,20 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from edgemtl.bench import macs, stats
+from edgemtl.bench import macs, peak, stats
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.samples import TOLERANCE, Sample, of, times
 from edgemtl.bench.subjects import Subject
 
-GOALS = {("sparse", 1): 0.75, ("sparse", 2): 0.60, ("dense", 1): 0.90, ("dense", 2): 0.80}
+GOALS = {  # kind of model, precision, threads: paired ratio to the best peer
+    ("sparse", "fp32", 1): 0.75,
+    ("sparse", "fp32", 2): 0.60,
+    ("sparse", "int8", 1): 0.65,
+    ("sparse", "int8", 2): 0.55,
+    ("dense", "fp32", 1): 0.90,
+    ("dense", "fp32", 2): 0.80,
+}
 MB = 1e6
 
 
@@ -36,7 +43,8 @@ class Row:
     fps: float | None = None
     ratio: float | None = None  # to the best peer, median over rounds
     gflops: float | None = None  # of the model's own arithmetic, dense export or not
-    share: float | None = None  # of the SGEMM peak
+    share: float | None = None  # of the best SGEMM library
+    roof: float | None = None  # of the FMA roof
     error: float | None = None
     load_ms: float | None = None
     first_ms: float | None = None
@@ -48,21 +56,28 @@ class Row:
     reason: str = ""
 
 
-def best_peer(samples: Sequence[Sample], subject: str, threads: int) -> str | None:
-    """The fastest engine that is not edgemtl's, among those with right results."""
-    mine = list(of(samples, subject, threads))
+def best_peer(samples: Sequence[Sample], subject: str, threads: int, precision: str = "fp32") -> str | None:
+    """The fastest engine of this precision that is not edgemtl's, among those with right results."""
+    mine = [s for s in of(samples, subject, threads) if ENGINES[s.engine].precision == precision]
     names = dict.fromkeys(s.engine for s in mine if not ENGINES[s.engine].own)
     return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
 
 
-def rows(samples: Sequence[Sample], subject: Subject, threads: int, peak: float | None = None) -> list[Row]:
-    """A row per engine, in the order of the first round."""
+def rows(
+    samples: Sequence[Sample], subject: Subject, threads: int, peaks: Mapping[str, float] | None = None
+) -> list[Row]:
+    """A row per engine, in the order of the table of engines. peaks: rates by source of peak.py."""
     mine = list(of(samples, subject.name, threads))
-    base = best_peer(samples, subject.name, threads)
-    base_times = times(s for s in mine if s.engine == base)
+    base = {p: best_peer(samples, subject.name, threads, p) for p in ("fp32", "int8")}
+    base_times = {p: times(s for s in mine if s.engine == name) for p, name in base.items()}
     names = [n for n in ENGINES if any(s.engine == n for s in mine)]
-    work = macs.count(subject.config, subject.task).total
-    return [_row(subject, threads, n, [s for s in mine if s.engine == n], base_times, work, peak) for n in names]
+    work, known = macs.count(subject.config, subject.task).total, peaks or {}
+
+    def row(name: str) -> Row:
+        ran = [s for s in mine if s.engine == name]
+        return _row(subject, threads, name, ran, base_times[ENGINES[name].precision], work, known)
+
+    return [row(name) for name in names]
 
 
 def _row(
@@ -72,13 +87,14 @@ def _row(
     mine: Sequence[Sample],
     base: Mapping[int, float],
     work: int,
-    peak: float | None,
+    peaks: Mapping[str, float],
 ) -> Row:
     ran = [s.result for s in mine if s.result]
     error = max((float(r["error"]) for r in ran), default=None)
     export = next((s.artifact for s in mine if s.artifact), "")
-    if error is not None and error > TOLERANCE:
-        reason = f"wrong: differs from torch by {error:.1e} of the largest value, at most {TOLERANCE:g} is allowed"
+    allowed = next((s.tolerance for s in mine if s.result), TOLERANCE)
+    if error is not None and error > allowed:
+        reason = f"wrong: differs from torch by {error:.1e} of the largest value, at most {allowed:g} is allowed"
         return Row(subject.name, threads, engine, export, error=error, reason=reason)
     good = [s.result for s in mine if s.right and s.result]
     failures = [s.failure for s in mine if s.failure]
@@ -87,6 +103,7 @@ def _row(
     frames = [t for r in good for t in r["ms"]]
     p = stats.summary(frames)
     gflops = 2e-6 * work / p.p50
+    library = peak.best_library(peaks)
     memory = [r["memory"] for r in good if r["memory"]["after"]]
     weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
     joules = [r["joules"] for r in good if r["joules"] is not None]
@@ -102,7 +119,8 @@ def _row(
         fps=1e3 * len(frames) / sum(frames),
         ratio=stats.paired(times(mine), base),
         gflops=gflops,
-        share=gflops / peak if peak else None,
+        share=gflops / peaks[library] if library else None,
+        roof=gflops / peaks[peak.FMA] if peaks.get(peak.FMA) else None,
         error=error,
         load_ms=1e3 * statistics.median(r["load_s"] for r in good),
         first_ms=1e3 * statistics.median(r["first_s"] for r in good),
@@ -113,6 +131,11 @@ def _row(
         joules=statistics.median(joules) if joules else None,
         reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
     )
+
+
+def _error(mine: Iterable[Sample]) -> float:
+    """The largest error of an engine's samples."""
+    return max((float(s.result["error"]) for s in mine if s.result), default=0.0)
 
 
 def _median(values: Iterable[float]) -> float | None:
@@ -152,10 +175,10 @@ def speed(subject: Subject, found: Sequence[Row], touched: Sequence[int] | None)
     cells = []
     for r in found:
         figures = [show(v) for v in (r.p50, r.p95, r.p99)] + [show(r.fps, ".1f"), show(r.ratio), show(r.gflops, ".1f")]
-        figures += [show(r.share, ".0%"), show(r.error, ".0e")]
+        figures += [show(r.share, ".0%"), show(r.roof, ".0%"), show(r.error, ".0e")]
         export = r.export.removeprefix("onnx-").removeprefix("torch-")
         cells.append([r.engine, export, f"{r.rounds}", *figures, r.reason])
-    head = ("rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GFLOP/s", "of peak", "error")
+    head = ("rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GFLOP/s", "of SGEMM", "of roof", "error")
     return table(title, ("engine", "export"), head, cells, note=True)
 
 
@@ -176,36 +199,32 @@ def loading(subject: Subject, found: Sequence[Row]) -> Group:
     return table(f"{subject.name}: load and memory", ("engine",), head, cells)
 
 
-def ratios(comparison: Comparison) -> Group | None:
-    """edgemtl to every peer, one line per subject and thread count; None without edgemtl."""
+def ratios(comparison: Comparison, precision: str = "fp32") -> Group | None:
+    """edgemtl to every peer of one precision, one line per subject and thread count; None without edgemtl."""
     samples = comparison.samples
-    own = next((e for e in ENGINES.values() if e.own), None)
-    peers = [n for n in ENGINES if not ENGINES[n].own and any(s.engine == n and s.round >= 0 for s in samples)]
-    if own is None or not any(s.engine == own.name for s in samples):
+    alike = [e for e in ENGINES.values() if e.precision == precision]
+    own = next((e.name for e in alike if e.own), None)
+    peers = [e.name for e in alike if not e.own and any(s.engine == e.name and s.round >= 0 for s in samples)]
+    if own is None or not any(s.engine == own for s in samples):
         return None
     cells = []
     for threads in comparison.settings.threads:
         for subject in comparison.subjects:
             mine = list(of(samples, subject.name, threads))
-            ours = times(s for s in mine if s.engine == own.name)
+            ours = times(s for s in mine if s.engine == own)
             against = {n: stats.paired(ours, times(s for s in mine if s.engine == n)) for n in peers}
-            best = best_peer(samples, subject.name, threads)
+            best = best_peer(samples, subject.name, threads, precision)
             ratio = against.get(best) if best else None
-            goal = GOALS.get(("dense" if subject.dense else "sparse", threads)) if subject.config.dim == 192 else None
+            kind = "dense" if subject.dense else "sparse"
+            goal = GOALS.get((kind, precision, threads)) if subject.config.dim == 192 else None
             verdict = "" if goal is None or ratio is None else "met" if ratio <= goal else "not met"
-            cells.append(
-                [
-                    subject.name,
-                    best or "–",
-                    f"{threads}",
-                    show(ratio),
-                    show(goal),
-                    verdict,
-                    *map(show, against.values()),
-                ]
-            )
+            errors = {n: _error(s for s in mine if s.engine == n) for n in (own, best) if n}
+            if precision == "int8" and best and errors[best] < errors[own]:
+                verdict += f" (but {best} errs less)"
+            figures = [f"{threads}", show(ratio), show(goal), verdict]
+            cells.append([subject.name, best or "–", *figures, *map(show, against.values())])
     head = ("threads", "to best peer", "goal", "", *peers)
-    title = "edgemtl / peer, median over rounds of paired ratios: less than 1 means that edgemtl is faster"
+    title = f"edgemtl / peer in {precision}, median over rounds of paired ratios: less than 1 means edgemtl is faster"
     return table(title, ("subject", "best peer"), head, cells)
 
 
@@ -218,20 +237,20 @@ def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Consol
         markup=False,
     )
     for threads in comparison.settings.threads:
-        peak = comparison.peaks.get(threads)
-        if peak:
-            console.print(f"SGEMM peak with {threads} thread(s): {peak:.0f} GFLOP/s (torch, 1536³, best; measured)")
+        peaks = comparison.peaks.get(threads)
+        if peaks:
+            console.print(peak.sentence(peaks, threads), markup=False)
         for subject in comparison.subjects:
-            found = rows(comparison.samples, subject, threads, peak)
+            found = rows(comparison.samples, subject, threads, peaks)
             if found:
                 console.print()
                 console.print(speed(subject, found, comparison.artifacts.touched.get(subject.name)))
                 console.print(loading(subject, found))
                 every += found
-    summary = ratios(comparison)
-    if summary is not None and every:
-        console.print()
-        console.print(summary)
+    for summary in (ratios(comparison, p) for p in ("fp32", "int8")):
+        if summary is not None and every:
+            console.print()
+            console.print(summary)
     if every:
         console.print(LEGEND, markup=False)
     for note in comparison.notes:
@@ -244,6 +263,8 @@ def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Consol
 LEGEND = """
 rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
 rounds of p50 / best peer's p50 in the same round. GFLOP/s: twice the model's own multiply-accumulates (counted) by p50,
-also where a dense export does more. error: largest difference from torch eager, relative to the largest value. load:
-opening the model and making it ready, imports left out; torch.compile loads from its warm cache. growth: resident
-memory after the frames minus before loading. weights: mapped weights in memory (smaps). J/frame: RAPL, if readable."""
+also where a dense export does more; of SGEMM: of the best library's rate, of roof: of multiply-adds that never leave
+the registers. error: largest difference from torch eager, relative to the largest value; of INT8 the root mean square
+over 8 pictures that no engine was calibrated on, by the float map's standard deviation. load: opening the model and
+making it ready, imports left out; torch.compile loads from its warm cache. growth: resident memory after the frames
+minus before loading. weights: mapped weights in memory (smaps). J/frame: RAPL, if readable."""

@@ -1,7 +1,8 @@
 """One measurement in a fresh process: `python -m edgemtl.bench.worker JSON` prints one JSON line.
 
 The network alone is timed, one image at a time, on an input that is already preprocessed; its output is compared with
-PyTorch's. The request names an engine of `edgemtl.bench.engines` and what it shall open, or is {"sgemm": threads}.
+PyTorch's. The request names an engine of `edgemtl.bench.engines` and what it shall open, or is {"peak": a source of
+`edgemtl.bench.peak`, "threads": ..., "seconds": ...}.
 """
 
 from __future__ import annotations
@@ -9,19 +10,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
 def main(request: str) -> None:
     """Measure what `request` asks for."""
     want: dict[str, Any] = json.loads(request)
-    from edgemtl.bench import machine
+    from edgemtl.bench import machine, peak
 
-    if "sgemm" in want:
-        print(json.dumps({"gflops": machine.sgemm_peak(want["sgemm"], want["seconds"])}))
+    if "peak" in want:
+        print(json.dumps({"rate": peak.measure(want["peak"], want["threads"], want["seconds"])}))
         return
-    from pathlib import Path
-
     import numpy as np
 
     from edgemtl.bench.engines import ENGINES
@@ -37,7 +37,8 @@ def main(request: str) -> None:
     loaded = time.perf_counter()
     got = np.asarray(call(), np.float32)
     first = time.perf_counter()
-    error = relative(got, expected)
+    int8 = want.get("precision") == "int8"
+    error = _over_pictures(call, image, folder) if int8 else relative(got, expected)
     times = [] if want["seconds"] <= 0 else _frames(call, want)
     energy = machine.Energy()
     joules = None
@@ -55,6 +56,7 @@ def main(request: str) -> None:
                 "first_s": first - loaded,
                 "ms": times,
                 "error": error,
+                "precision": want.get("precision", "fp32"),
                 "memory": {"before": before, "after": machine.memory()},
                 "weights": _weights(want),
                 "joules": joules,
@@ -73,6 +75,26 @@ def relative(got: Any, expected: Any) -> float:
     if got.shape != expected.shape or not np.isfinite(got).all():
         return float("inf")
     return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def _over_pictures(call: Any, image: Any, folder: Path) -> float:
+    """Root mean square error over pictures that no engine was calibrated on, by that of the float maps about their
+    mean; infinite where a value is not finite. `image` is what `call` reads.
+    """
+    import numpy as np
+
+    from edgemtl.bench import quantise
+
+    pictures, expected = np.load(folder / quantise.CHECK), np.load(folder / quantise.CHECK_EXPECTED)
+    kept, got = image.copy(), []
+    for picture in pictures:
+        image[...] = picture[None]
+        got.append(np.array(call(), np.float32).reshape(expected.shape[1:]))
+    image[...] = kept
+    found = np.stack(got)
+    if not np.isfinite(found).all():
+        return float("inf")
+    return float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
 
 
 def _frames(call: Any, want: dict[str, Any]) -> list[float]:

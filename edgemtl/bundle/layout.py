@@ -1,10 +1,12 @@
-"""How weights lie in a bundle ("panel16-f32"): the order in which the kernels read them, so that loading packs nothing.
+"""Which tensors a bundle's weights are, and how each is packed: in the order that the kernels read, so that loading
+packs nothing.
 
-A linear layer W [N, K] becomes panels of 16 output channels, [ceil(N / 16)][K][16], zero padded, and then its bias
-padded the same way: one AVX-512 load, two AVX2 loads or four NEON loads per step of K. Every tensor is a 1-D float32
-array of a multiple of 16 floats, so that a file of them keeps each on a 64-byte boundary; an expert is padded to whole
-pages, so that it can be mapped and dropped alone. `entries` lists what a model's bundle holds; the compiler, the packer
-and the unpacker all follow that one list.
+Three layouts. `panel16-f32`: every tensor float32. `panel16-f16`: linear layers and experts in float16, the rest as
+before. `panel16-i8`: linear layers and experts in INT8 (their bytes as uint8), except those that stayed float32, which
+a tensor's type tells; the rest as before. `packing` has the forms themselves. Every tensor is 1-D and a multiple of 64
+bytes, so that a file of them keeps each on a 64-byte boundary; an expert is padded to whole pages, so that it can be
+mapped and dropped alone. `entries` lists what a model's bundle holds; the compiler, the packer and the unpacker all
+follow that one list.
 """
 
 from __future__ import annotations
@@ -17,70 +19,59 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.bundle.manifest import PAGE
+from edgemtl.bundle.manifest import WeightLayout
+from edgemtl.bundle.packing import (
+    LANES,
+    LINE,
+    PAGE_FLOATS,
+    Array,
+    Codes,
+    Packed,
+    expert_bytes,
+    expert_size,
+    linear_bytes,
+    linear_size,
+    pack_expert,
+    pack_expert_i8,
+    pack_linear,
+    pack_linear_i8,
+    pack_rows,
+    round_up,
+    unpack_expert,
+    unpack_expert_i8,
+    unpack_linear,
+    unpack_linear_i8,
+)
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BundleError, CheckpointError
 
-LANES = 16  # output channels of a panel, and floats of a 64-byte line
-PAGE_FLOATS = PAGE // 4
+__all__ = [
+    "LANES",
+    "PAGE_FLOATS",
+    "AllCodes",
+    "Array",
+    "Codes",
+    "Entry",
+    "Packed",
+    "entries",
+    "pack_expert",
+    "pack_linear",
+    "pack_rows",
+    "pack_state",
+    "unpack_expert",
+    "unpack_linear",
+    "unpack_state",
+]
 
-Array = NDArray[np.float32]
 Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "expert"]
+AllCodes = Mapping[str, tuple[Codes, ...]]  # by reference of an INT8 tensor: the codes of its input, or inputs
 
-
-def round_up(n: int, unit: int = LANES) -> int:
-    """The least multiple of `unit` that is at least n."""
-    return -(-n // unit) * unit
-
-
-def _padded(values: Array, size: int) -> Array:
-    out = np.zeros(size, np.float32)
-    out[: values.size] = values.ravel()
-    return out
-
-
-def linear_size(n: int, k: int) -> int:
-    """Floats that a packed [n, k] linear layer takes."""
-    return round_up(n) * (k + 1)
-
-
-def pack_linear(weight: Array, bias: Array) -> Array:
-    """Panels of weight [N, K], then bias [N]."""
-    n, k = weight.shape
-    wide = np.zeros((round_up(n), k), np.float32)
-    wide[:n] = weight
-    panels = wide.reshape(-1, LANES, k).transpose(0, 2, 1)
-    return np.concatenate([panels.ravel(), _padded(bias, round_up(n))])
-
-
-def unpack_linear(packed: Array, n: int, k: int) -> tuple[Array, Array]:
-    """Weight [n, k] and bias [n] of what `pack_linear` made."""
-    split = round_up(n) * k
-    weight = packed[:split].reshape(-1, k, LANES).transpose(0, 2, 1).reshape(-1, k)[:n]
-    return np.ascontiguousarray(weight), packed[split : split + n].copy()
-
-
-def expert_size(dim: int, hidden: int) -> int:
-    """Floats that a packed expert takes, padding to whole pages included."""
-    return round_up(linear_size(hidden, dim) + linear_size(dim, hidden), PAGE_FLOATS)
-
-
-def pack_expert(w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
-    """w1 [H, C], b1 [H], w2 [C, H], b2 [C]: two packed linear layers, padded to whole pages."""
-    hidden, dim = w1.shape
-    return _padded(np.concatenate([pack_linear(w1, b1), pack_linear(w2, b2)]), expert_size(dim, hidden))
-
-
-def unpack_expert(packed: Array, dim: int, hidden: int) -> tuple[Array, Array, Array, Array]:
-    """w1, b1, w2, b2 of what `pack_expert` made."""
-    w1, b1 = unpack_linear(packed, hidden, dim)
-    w2, b2 = unpack_linear(packed[linear_size(hidden, dim) :], dim, hidden)
-    return w1, b1, w2, b2
-
-
-def pack_rows(*rows: Array) -> Array:
-    """Each array flat and padded to whole lines: vectors, a norm's weight and bias, a depthwise layer's nine taps."""
-    return np.concatenate([_padded(r, round_up(r.size)) for r in rows])
+_ITEM = {"float32": 4, "float16": 2, "uint8": 1}  # bytes per element
+_TYPES = {  # of linear layers and experts
+    "panel16-f32": ("float32",),
+    "panel16-f16": ("float16",),
+    "panel16-i8": ("uint8", "float32"),
+}
 
 
 @dataclass(frozen=True)
@@ -103,22 +94,38 @@ class Entry:
         return f"{self.part}:{self.tensor}"
 
     @property
-    def size(self) -> int:
-        """Floats in the packed tensor."""
+    def compact(self) -> bool:
+        """Whether it is a linear layer or an expert, the kinds that layouts other than float32 make smaller."""
+        return self.kind in ("linear", "expert")
+
+    def types(self, layout: WeightLayout) -> tuple[str, ...]:
+        """Names of the NumPy types that it may have in a layout."""
+        return _TYPES[layout] if self.compact else ("float32",)
+
+    def length(self, dtype: str = "float32") -> int:
+        """Elements of the packed tensor when they are of a type that `types` names."""
         shapes = [shape for _, shape in self.sources]
         match self.kind:
             case "linear":
-                return linear_size(shapes[0][0], prod(shapes[0][1:]))
+                n, k = shapes[0][0], prod(shapes[0][1:])
+                if dtype == "uint8":
+                    return linear_bytes(n, k)
+                return round_up(linear_size(n, k), LINE // _ITEM[dtype])  # float16 may need half a line more
             case "gate":
                 return linear_size(shapes[0][1], shapes[0][0])
             case "depthwise":
                 return 10 * round_up(shapes[0][0])
             case "expert":
                 hidden, dim = shapes[0]
-                return expert_size(dim, hidden)
+                return expert_bytes(dim, hidden) if dtype == "uint8" else expert_size(dim, hidden, _ITEM[dtype])
         return sum(round_up(prod(shape)) for shape in shapes)
 
+    def nbytes(self, dtype: str = "float32") -> int:
+        """Bytes of the packed tensor."""
+        return self.length(dtype) * _ITEM[dtype]
+
     def pack(self, values: list[Array]) -> Array:
+        """The float32 tensor of the values, one array per source."""
         match self.kind:
             case "linear":
                 return pack_linear(values[0].reshape(len(values[0]), -1), values[1])
@@ -131,15 +138,39 @@ class Entry:
                 return pack_expert(*values)
         return pack_rows(*values)
 
-    def unpack(self, packed: Array) -> list[Array]:
-        if packed.dtype != np.float32 or packed.shape != (self.size,):
+    def pack_half(self, values: list[Array]) -> NDArray[np.float16]:
+        """The float16 tensor of a linear layer or an expert. Raises CheckpointError for values beyond float16."""
+        packed = self.pack(values)
+        most = float(np.abs(packed).max(initial=0))
+        if most > float(np.finfo(np.float16).max):
+            raise CheckpointError(
+                f"{self.sources[0][0]!r} holds {most:.4g}, more than float16 can (65504): compile with --precision f32"
+            )
+        out = np.zeros(self.length("float16"), np.float16)
+        used = min(out.size, packed.size)  # an expert's padding to whole pages is longer in one of the two
+        out[:used] = packed[:used]
+        return out
+
+    def pack_int8(self, values: list[Array], codes: tuple[Codes, ...]) -> NDArray[np.uint8]:
+        """The INT8 tensor of a linear layer, or of an expert: then `codes` has those of its hidden values as well."""
+        if self.kind == "expert":
+            w1, b1, w2, b2 = values
+            return pack_expert_i8(w1, b1, w2, b2, *codes)
+        return pack_linear_i8(values[0].reshape(len(values[0]), -1), values[1], *codes[0])
+
+    def unpack(self, packed: Packed) -> list[Array]:
+        """The float32 values, one array per source; of an INT8 tensor what its codes stand for."""
+        dtype = str(packed.dtype)
+        allowed = tuple(_ITEM) if self.compact else ("float32",)
+        if dtype not in allowed or packed.shape != (self.length(dtype),):
             raise BundleError(
-                f"weight {self.ref} is {packed.dtype} {list(packed.shape)}; this model needs float32 [{self.size}]"
+                f"weight {self.ref} is {packed.dtype} {list(packed.shape)}; this model needs float32 [{self.length()}]"
             )
         shapes = [shape for _, shape in self.sources]
         match self.kind:
             case "linear":
-                weight, bias = unpack_linear(packed, shapes[0][0], prod(shapes[0][1:]))
+                undo = unpack_linear_i8 if dtype == "uint8" else unpack_linear
+                weight, bias = undo(packed, shapes[0][0], prod(shapes[0][1:]))
                 return [weight.reshape(shapes[0]), bias]
             case "gate":
                 rows, columns = shapes[0]
@@ -149,7 +180,7 @@ class Entry:
                 return [np.ascontiguousarray(taps[:9].T).reshape(shapes[0]), taps[9].copy()]
             case "expert":
                 hidden, dim = shapes[0]
-                return list(unpack_expert(packed, dim, hidden))
+                return list((unpack_expert_i8 if dtype == "uint8" else unpack_expert)(packed, dim, hidden))
         starts = np.cumsum([0] + [round_up(prod(s)) for s in shapes])
         return [packed[i : i + prod(s)].reshape(s).copy() for i, s in zip(starts, shapes, strict=False)]
 
@@ -202,12 +233,18 @@ def entries(config: ModelConfig) -> Iterator[Entry]:
         yield linear(part, "head.out", f"{key}.out", task.channels, d, 1, 1)
 
 
-def pack_state(config: ModelConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[str, dict[str, Array]]:
+def pack_state(
+    config: ModelConfig,
+    state: Mapping[str, NDArray[np.generic]],
+    layout: WeightLayout = "panel16-f32",
+    codes: AllCodes | None = None,
+) -> dict[str, dict[str, Packed]]:
     """Part -> tensor name -> packed array, of the state of a whole model.
 
-    Raises CheckpointError when a tensor is missing or has another shape than `config` says.
+    `codes` names, by reference, the tensors that become INT8 in the layout "panel16-i8".
+    Raises CheckpointError when a tensor is missing, has another shape than `config` says, or does not fit float16.
     """
-    parts: dict[str, dict[str, Array]] = {}
+    parts: dict[str, dict[str, Packed]] = {}
     for entry in entries(config):
         values = []
         for key, shape in entry.sources:
@@ -217,12 +254,19 @@ def pack_state(config: ModelConfig, state: Mapping[str, NDArray[np.generic]]) ->
             if value.shape != want:
                 raise CheckpointError(f"{key!r} has shape {list(value.shape)}; the configuration needs {list(want)}")
             values.append(np.asarray(value[entry.row] if entry.bank else value, np.float32))
-        parts.setdefault(entry.part, {})[entry.tensor] = entry.pack(values)
+        packed: Packed
+        if layout == "panel16-f16" and entry.compact:
+            packed = entry.pack_half(values)
+        elif codes and entry.ref in codes:
+            packed = entry.pack_int8(values, codes[entry.ref])
+        else:
+            packed = entry.pack(values)
+        parts.setdefault(entry.part, {})[entry.tensor] = packed
     return parts
 
 
 def unpack_state(
-    config: ModelConfig, get: Callable[[str, str], Array], *, stored: ModelConfig | None = None
+    config: ModelConfig, get: Callable[[str, str], Packed], *, stored: ModelConfig | None = None
 ) -> dict[str, Array]:
     """The state of the model that `config` describes, from packed tensors that `get(part, tensor)` returns.
 

@@ -6,7 +6,10 @@
       weights/task.TASK.safetensors       one task's gates and head
       weights/experts.BLOCK.safetensors   one page-aligned tensor ("slot") per expert, named by its global id
       programs/BACKEND/TARGET/*           code
+      fpga/BOARD/*                        the model in INT8 for the accelerator, and its integer goldens
       golden/*.safetensors                inputs, and the outputs PyTorch's full model gives for them
+
+`weight_layout` is the bundle's precision: see edgemtl/bundle/layout.py.
 
 A weight tensor is named by a reference "PART:TENSOR", where PART is "trunk", "task.TASK" or "experts.BLOCK".
 """
@@ -24,6 +27,7 @@ PAGE = 4096
 PART_PATTERN = r"(?:trunk|task\.[a-z][a-z0-9_]{0,31}|experts\.\d{1,3})"
 
 MemberName = Annotated[str, Field(pattern=r"^[a-z0-9_][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,4}$")]
+WeightLayout = Literal["panel16-f32", "panel16-f16", "panel16-i8"]
 WeightRef = Annotated[str, Field(pattern=rf"^{PART_PATTERN}:[A-Za-z0-9_.]{{1,100}}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -91,6 +95,72 @@ class Golden(Strict):
     tolerance: float = Field(gt=0, lt=1)
 
 
+class FpgaTask(Strict):
+    """One task on the accelerator: a raw map's value is its integer times `unit`; `golden` holds the integers."""
+
+    name: TaskName
+    unit: float = Field(gt=0, lt=1e6)
+    bytes: int = Field(ge=0, le=1 << 30)  # gates and head in the weight image
+    golden: MemberName
+
+
+class Fpga(Strict):
+    """The model in INT8 for the accelerator (hls/) on the board `target`.
+
+    `image`: four banks of `quads` 128-bit words, one after the other; `program`: the descriptor program with its table
+    of tasks; `registers`: the kernel's control registers as JSON; `golden_frames`: uint8 [count, H, W, 3], and each
+    task's `golden` int16 [count, h, w, channels], equal on every exact device. `calibration` says on what the integers
+    rest.
+    """
+
+    target: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-.]{0,63}$")
+    format_version: int = Field(ge=1, le=1 << 16)
+    register_version: int = Field(ge=1, le=1 << 16)
+    image: MemberName
+    quads: int = Field(ge=1, le=1 << 24)
+    program: MemberName
+    registers: MemberName
+    golden_frames: MemberName
+    golden_count: int = Field(ge=1, le=64)
+    tasks: tuple[FpgaTask, ...] = Field(min_length=1)
+    calibration: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self.image, self.program, self.registers, self.golden_frames, *(t.golden for t in self.tasks)
+
+
+class TaskAccuracy(Strict):
+    """What quantisation costs one task: a metric of the float model and of the INT8 one over the same images.
+
+    `loss` is relative, positive where INT8 is worse. Without labels the metric is "agreement" with the float model's
+    maps, which is 1 for float by definition.
+    """
+
+    metric: str
+    images: int = Field(ge=1)
+    float32: float
+    int8: float
+    loss: float
+    origin: str  # what ran the INT8 model: the program of a target, or the fake-quantised PyTorch model
+
+
+class FloatLayer(Strict):
+    """Weights that stayed float32 in an INT8 bundle, and why."""
+
+    weights: tuple[WeightRef, ...]
+    reason: str
+
+
+class Quantisation(Strict):
+    """How an INT8 bundle was made and what it costs."""
+
+    images: int = Field(ge=1)  # that calibrated the activations
+    calibrated_on: str
+    accuracy: dict[TaskName, TaskAccuracy] = Field(default_factory=dict)
+    float_layers: tuple[FloatLayer, ...] = ()
+
+
 class Manifest(Strict):
     """The whole of `manifest.json`."""
 
@@ -101,11 +171,23 @@ class Manifest(Strict):
     origin: str = ""  # what the weights were trained on, in words, e.g. "synthetic rooms, seed 1"
     model: ModelConfig
     preprocess: Preprocess = Field(default_factory=Preprocess)
-    weight_layout: Literal["panel16-f32"] = "panel16-f32"
+    weight_layout: WeightLayout = "panel16-f32"
+    quantisation: Quantisation | None = None  # of the layout "panel16-i8"
     weights: dict[str, MemberName]  # part -> member
     programs: tuple[Program, ...] = ()
+    fpga: tuple[Fpga, ...] = ()
     golden: Golden | None = None
     members: tuple[Member, ...]
+
+    @property
+    def precision(self) -> Literal["f32", "f16", "int8"]:
+        """Of the weights, as `edgemtl compile --precision` names it."""
+        words: dict[WeightLayout, Literal["f32", "f16", "int8"]] = {
+            "panel16-f32": "f32",
+            "panel16-f16": "f16",
+            "panel16-i8": "int8",
+        }
+        return words[self.weight_layout]
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -114,6 +196,7 @@ class Manifest(Strict):
             raise ValueError("a member is listed twice")
         used = [*self.weights.values(), *(n for p in self.programs for n in p.members.values())]
         used += [self.golden.inputs, *self.golden.outputs.values()] if self.golden else []
+        used += [n for f in self.fpga for n in f.members]
         for name in used:
             if name not in names:
                 raise ValueError(f"{name!r} is used but is not in the list of members")
@@ -121,6 +204,11 @@ class Manifest(Strict):
         parts |= {f"experts.{b}" for b in self.model.moe_blocks}
         if set(self.weights) != parts:
             raise ValueError(f"weight parts are {sorted(self.weights)}, the model needs {sorted(parts)}")
+        sizes = {m.name: m.size for m in self.members}
+        for fpga in self.fpga:
+            _check_fpga(fpga, self.model, sizes)
+        if len({f.target for f in self.fpga}) != len(self.fpga):
+            raise ValueError("an FPGA board is listed twice")
         for program in self.programs:
             for name, function in program.functions.items():
                 if name != "prefix" and name not in self.model.task_names:
@@ -128,3 +216,17 @@ class Manifest(Strict):
                 if any(ref.split(":")[0] not in parts for ref in function.params):
                     raise ValueError(f"function {name!r} uses a weight of no known part")
         return self
+
+
+def _check_fpga(fpga: Fpga, model: ModelConfig, sizes: dict[str, int]) -> None:
+    """Tasks and every member's size must be those of the model; raises ValueError."""
+    if tuple(t.name for t in fpga.tasks) != model.task_names:
+        raise ValueError(f"the tasks for {fpga.target} are not the model's")
+    frames, pixels = fpga.golden_count, model.map_size[0] * model.map_size[1]
+    wanted = {fpga.image: 64 * fpga.quads, fpga.golden_frames: frames * 3 * model.image_size[0] * model.image_size[1]}
+    wanted |= {t.golden: frames * pixels * 2 * model.task(t.name).channels for t in fpga.tasks}
+    for name, size in wanted.items():
+        if sizes[name] != size:
+            raise ValueError(f"{name!r} has {sizes[name]} bytes, the model on {fpga.target} needs {size}")
+    if sizes[fpga.program] % 64 or not 192 <= sizes[fpga.program] <= 1 << 16 or sizes[fpga.registers] > 1 << 16:
+        raise ValueError(f"the descriptor program or register map for {fpga.target} has an impossible size")

@@ -39,6 +39,7 @@ MAX_GOLDEN = 1 << 28
 _CHUNK = 1 << 20
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Packed = np.ndarray[Any, np.dtype[Any]]
 
 
 class Bundle:
@@ -105,10 +106,10 @@ class Bundle:
             raise BundleError(f"{self.path}: member {name!r} is damaged: it differs from its SHA-256")
         return b"".join(chunks)
 
-    def tensor(self, part: str, name: str) -> Array:
-        """A copy of one weight, float32 in the shape the file gives it; not hashed."""
+    def tensor(self, part: str, name: str) -> Packed:
+        """A copy of one weight in the type and shape that the file gives it; not hashed."""
         place = self.parts[part][name]
-        return np.frombuffer(bytearray(self._pread(place.offset, place.size)), "<f4").reshape(place.shape)
+        return np.frombuffer(bytearray(self._pread(place.offset, place.size)), place.dtype).reshape(place.shape)
 
     def golden(self) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         """Inputs {"0": [1, 3, H, W], …} and expected outputs {task: {"0": [channels, h, w], …}}; hashed.
@@ -232,9 +233,9 @@ class Bundle:
 
     def _weights(self) -> dict[str, dict[str, Place]]:
         """The places of all weights, which must be those that the model's configuration asks for."""
-        wanted: dict[str, dict[str, int]] = {part: {} for part in self.manifest.weights}
+        wanted: dict[str, dict[str, layout.Entry]] = {part: {} for part in self.manifest.weights}
         for entry in layout.entries(self.manifest.model):
-            wanted[entry.part][entry.tensor] = 4 * entry.size
+            wanted[entry.part][entry.tensor] = entry
         parts = {}
         for part, name in self.manifest.weights.items():
             member = self.entries[name]
@@ -243,13 +244,21 @@ class Bundle:
                 for tensor in (*wanted[part], *found):
                     if tensor not in found or tensor not in wanted[part]:
                         raise BundleError(f"tensor {tensor!r} is {'unknown' if tensor in found else 'missing'}")
-                    place, size = found[tensor], wanted[part][tensor]
-                    if place.shape != (size // 4,):
-                        raise BundleError(f"tensor {tensor!r} has shape {place.shape}, the model needs {(size // 4,)}")
+                    self._check_weight(tensor, found[tensor], wanted[part][tensor])
             except BundleError as e:
                 raise BundleError(f"member {name!r}: {e}") from None
             parts[part] = found
         return parts
+
+    def _check_weight(self, name: str, place: Place, entry: layout.Entry) -> None:
+        types, dtype = entry.types(self.manifest.weight_layout), str(place.dtype)
+        if dtype not in types:
+            raise BundleError(
+                f"tensor {name!r} is {dtype}; in the layout {self.manifest.weight_layout} it must be"
+                f" {' or '.join(types)}"
+            )
+        if place.shape != (entry.length(dtype),):
+            raise BundleError(f"tensor {name!r} has shape {place.shape}, the model needs {(entry.length(dtype),)}")
 
     def _check_parameters(self) -> None:
         for program in self.manifest.programs:
@@ -265,7 +274,7 @@ class Bundle:
             found = tensors.places(lambda offset, size: data[offset : offset + size], 0, len(data))
         except BundleError as e:
             raise BundleError(f"{self.path}: member {name!r}: {e}") from None
-        if set(found) != names or any(p.shape != shape for p in found.values()):
+        if set(found) != names or any(p.shape != shape or p.dtype != np.float32 for p in found.values()):
             raise BundleError(f"{self.path}: member {name!r} does not hold {len(names)} tensors of shape {shape}")
         return {n: np.frombuffer(data, "<f4", p.size // 4, p.offset).reshape(shape).copy() for n, p in found.items()}
 

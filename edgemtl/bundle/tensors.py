@@ -1,8 +1,8 @@
 """Tensors in a bundle: safetensors members whose data begins on a page, written and read strictly.
 
 A stock safetensors library reads them: the header is padded with the spaces that the format allows. The reader here
-takes float32 only, has limits, and hands out places in the file rather than arrays, so that nothing is allocated
-before everything is checked.
+takes float32, float16 and bytes (INT8 layers with their scales) only, has limits, and hands out places in the file
+rather than arrays, so that nothing is allocated before everything is checked.
 """
 
 from __future__ import annotations
@@ -23,30 +23,39 @@ from edgemtl.errors import BundleError
 
 MAX_HEADER = 1 << 20
 MAX_NAME = 100
+TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a float32 tensor lies: byte offset in the bundle file, shape, size in bytes."""
+    """Where a tensor lies: byte offset in the bundle file, shape, size in bytes; and its type."""
 
     offset: int
     shape: tuple[int, ...]
     size: int
+    dtype: np.dtype[Any] = TYPES["F32"]
 
 
-def encode(tensors: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]) -> list[bytes | memoryview]:
+def encode(tensors: Mapping[str, np.ndarray[Any, Any]]) -> list[bytes | memoryview]:
     """The bytes of a safetensors file as a list of pieces: the header, then each tensor's data, nothing copied.
 
     The header ends on a page boundary; tensors follow each other without gaps, in the order given. Raises
-    BundleError for a tensor that is not C-contiguous float32.
+    BundleError for a tensor that is not C-contiguous and of one of `TYPES`.
     """
+    names = {dtype: name for name, dtype in TYPES.items()}
     header: dict[str, Any] = {}
     pieces: list[bytes | memoryview] = []
     at = 0
     for name, array in tensors.items():
-        if array.dtype != np.dtype("<f4") or not array.flags.c_contiguous:
-            raise BundleError(f"tensor {name!r} must be contiguous float32 to go into a bundle, not {array.dtype}")
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        if array.dtype not in names or not array.flags.c_contiguous:
+            raise BundleError(
+                f"tensor {name!r} must be contiguous float32, float16 or uint8 to go into a bundle, not {array.dtype}"
+            )
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
         at += array.nbytes
         if array.nbytes:
             pieces.append(array.reshape(-1).view(np.uint8).data)
@@ -74,28 +83,29 @@ def places(read: Read, offset: int, size: int) -> dict[str, Place]:
     header.pop("__metadata__", None)
     found = sorted((_span(name, entry) for name, entry in header.items()), key=lambda f: f[1])
     data, at, out = offset + 8 + length, 0, {}
-    for name, begin, end, shape in found:
-        if begin != at or end - begin != 4 * prod(shape):
+    for name, begin, end, shape, dtype in found:
+        if begin != at or end - begin != dtype.itemsize * prod(shape):
             raise BundleError(f"tensor {name!r} overlaps another one, leaves a gap, or has the wrong size")
-        out[name] = Place(data + begin, shape, end - begin)
+        out[name] = Place(data + begin, shape, end - begin, dtype)
         at = end
     if at != size - 8 - length:
         raise BundleError("its tensors do not fill it")
     return out
 
 
-def _span(name: str, entry: Any) -> tuple[str, int, int, tuple[int, ...]]:
-    """(name, begin, end, shape) of one header entry."""
+def _span(name: str, entry: Any) -> tuple[str, int, int, tuple[int, ...], np.dtype[Any]]:
+    """(name, begin, end, shape, dtype) of one header entry."""
     if len(name) > MAX_NAME or not name.isascii() or not name.isprintable():
         raise BundleError(f"has a tensor with the unsafe name {name[:MAX_NAME]!r}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BundleError(f"tensor {name!r} is described wrongly")
-    if entry["dtype"] != "F32":
-        raise BundleError(f"tensor {name!r} is of type {str(entry['dtype'])[:16]!r}; a bundle holds F32 only")
+    kind = entry["dtype"]
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise BundleError(f"tensor {name!r} is of type {str(kind)[:16]!r}; a bundle holds {', '.join(TYPES)} only")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _counts(shape, 8) or not _counts(offsets, 2) or len(offsets) != 2:
         raise BundleError(f"tensor {name!r} has an impossible shape or place")
-    return name, offsets[0], offsets[1], tuple(shape)
+    return name, offsets[0], offsets[1], tuple(shape), TYPES[kind]
 
 
 def _counts(value: Any, most: int) -> bool:

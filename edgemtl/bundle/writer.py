@@ -20,6 +20,7 @@ from edgemtl.bundle.manifest import PAGE, Golden, Manifest, Member
 from edgemtl.errors import BundleError
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Packed = np.ndarray[Any, np.dtype[Any]]
 Pieces = Sequence[bytes | memoryview]
 
 MANIFEST = "manifest.json"
@@ -31,7 +32,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     manifest_fields: Mapping[str, Any],
-    weights: Mapping[str, Mapping[str, Array]],
+    weights: Mapping[str, Mapping[str, Packed]],
     files: Mapping[str, bytes] | None = None,
     golden: tuple[Mapping[str, Array], Mapping[str, Mapping[str, Array]]] | None = None,
 ) -> Manifest:
@@ -39,8 +40,8 @@ def write_bundle(
 
     manifest_fields: the fields of `Manifest`, apart from `members`, `weights` and `golden`, which follow from the
         other arguments; also "golden_tolerance" (default 1e-3) where `golden` is given.
-    weights: part ("trunk", "task.TASK", "experts.BLOCK") -> tensor -> float32 array, as `layout.pack_state` gives;
-        sizes are multiples of 64 bytes, those of experts' slots multiples of 4096.
+    weights: part ("trunk", "task.TASK", "experts.BLOCK") -> tensor -> array, as `layout.pack_state` gives for the
+        field "weight_layout"; sizes are multiples of 64 bytes, those of experts' slots multiples of 4096.
     files: further members, such as "programs/tvm-cpu/x86_64-avx2/depth.so".
     golden: inputs {"0": [1, 3, H, W], …} and outputs {task: {"0": [channels, h, w], …}}, float32.
 
@@ -68,7 +69,7 @@ def write_bundle(
 
 
 def _members(
-    weights: Mapping[str, Mapping[str, Array]],
+    weights: Mapping[str, Mapping[str, Packed]],
     files: Mapping[str, bytes],
     golden: tuple[Mapping[str, Array], Mapping[str, Mapping[str, Array]]] | None,
 ) -> dict[str, Pieces]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemtl.cli import _text
+from edgemtl.cli import _quantisation, _text
 from edgemtl.errors import CompileError
 
 if TYPE_CHECKING:
@@ -21,13 +21,27 @@ def compile_(
     out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write, NAME.edgemtl.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help="cpu (the best for this machine), x86_64-avx512, x86_64-avx2, onnx; may be repeated."),
+        typer.Option(
+            help="cpu (the best for this machine), x86_64 or aarch64 (all of a machine), one such as x86_64-avx2 or"
+            " aarch64-a53, onnx, zcu104 (FPGA); may be repeated."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the file's by default.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Keep only these tasks, such as depth,semseg.")] = None,
     letterbox: Annotated[
         bool, typer.Option("--letterbox", help="Keep a frame's shape and pad it; by default it is stretched.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="f32; f16 (weights stored in half precision); int8 (needs --calibrate).")
+    ] = "f32",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="For int8 and zcu104: a data set in the NYUD_MT layout, or any folder of images."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Calibrate on so many images, evenly spaced; 32 or more.")] = 64,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help="For int8: measure its cost on up to so many images (of the val split).")
+    ] = 200,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, and check every program in it against PyTorch."""
@@ -49,6 +63,10 @@ def compile_(
             name=name,
             tasks=[t.strip() for t in tasks.split(",") if t.strip()] if tasks is not None else None,
             preprocess=Preprocess(mode="letterbox" if letterbox else "resize"),
+            calibrate=calibrate,
+            images=images,
+            precision=precision,
+            evaluate=evaluate,
             report=status.update,
         )
     if json:
@@ -64,19 +82,27 @@ def _facts(built: Built) -> dict[str, Any]:
         "targets": list(built.targets),
         "seconds": round(built.seconds, 2),
         "max_relative_error": built.errors,
+        "fpga_bytes": built.boards,
+        "precision": built.precision,
+        "rounding_error": built.rounding or None,
+        "quantisation": built.quantisation.model_dump(mode="json") if built.quantisation else None,
     }
 
 
 def _print(built: Built) -> None:
     from edgemtl.runtime.sizes import show_size
 
-    checks = []
+    checks, what = [], "largest relative error" if built.quantisation is None else "maps differ from float by at most"
     for target, errors in built.errors.items():
         worst = ", ".join(f"{task} {error:.1e}" for task, error in errors.items())
-        checks.append(
-            f"{target} (largest relative error: {worst})" if errors else f"{target} (not checked: it runs elsewhere)"
-        )
+        checks.append(f"{target} ({what}: {worst})" if errors else f"{target} (not checked: it runs elsewhere)")
+    checks += [f"{board} (INT8, {show_size(size)}, integer goldens)" for board, size in built.boards.items()]
     _text.console().print(
         _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, programs {'; '.join(checks)}"),
         soft_wrap=True,
     )
+    if built.rounding:
+        moved = ", ".join(f"{task} {error:.1e}" for task, error in built.rounding.items())
+        _text.console().print(f"rounding the weights to float16 moved the maps by at most: {moved}", soft_wrap=True)
+    if built.quantisation is not None:
+        _quantisation.show(built.quantisation)

@@ -15,7 +15,7 @@ from edgemtl.cli import _text
 
 PACKAGES = (
     "edgemtl", "numpy", "opencv-python-headless", "opencv-python", "pydantic", "safetensors",
-    "apache-tvm", "apache-tvm-ffi", "onnxruntime", "onnx", "torch", "pynq",
+    "edgemtl-tvm-runtime", "apache-tvm", "apache-tvm-ffi", "onnxruntime", "onnx", "torch", "pynq",
 )  # fmt: skip
 COMPILERS = ("g++", "clang++", "aarch64-linux-gnu-g++", "verilator", "yosys", "vitis_hls", "vivado")
 
@@ -55,12 +55,26 @@ def examine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cpu_features": sorted(cpu.features() & set(cpu.NOTABLE)),
+        "tvm_runtime": _tvm_runtime(),
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": found,
         "compilers": {name: shutil.which(name) for name in COMPILERS},
         "video": _video(),
         "residency": "smaps" if os.access("/proc/self/smaps", os.R_OK) else "not measured",
     }
+
+
+def _tvm_runtime() -> dict[str, Any] | None:
+    """The library that runs programs: from which package, where, how large. None where there is none."""
+    from importlib.metadata import PackageNotFoundError
+
+    from edgemtl.runtime import tvm_light
+
+    try:
+        (package, version), path = tvm_light.source(), tvm_light.library()
+        return {"package": package, "version": version, "path": str(path), "bytes": path.stat().st_size}
+    except (PackageNotFoundError, OSError):
+        return None
 
 
 def _version(name: str) -> str | None:
@@ -85,6 +99,8 @@ def _video() -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
+    from edgemtl.runtime.sizes import show_size
+
     console = _text.console()
     console.print(f"Python {report['python']} ({report['executable']}) on {report['platform']}")
     console.print(
@@ -92,6 +108,9 @@ def _print(report: dict[str, Any]) -> None:
     )
     packages = [f"{n} {v}" for n, v in report["packages"].items() if v]
     console.print(f"packages: {', '.join(packages)}")
+    if runtime := report["tvm_runtime"]:
+        size = show_size(runtime["bytes"])
+        console.print(f"TVM runtime: {runtime['package']} {runtime['version']}, {runtime['path']}, {size}")
     rows = [(n, "yes" if b["usable"] else "no", b["reason"] or "") for n, b in report["backends"].items()]
     console.print(_text.table(("backend", "usable", "why not"), rows))
     features = list(dict.fromkeys(f for b in report["backends"].values() for f in b["capabilities"]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemtl.cli import _text
+from edgemtl.cli import _quantisation, _text
 
 if TYPE_CHECKING:
     from edgemtl.bundle.reader import Bundle
@@ -70,8 +70,36 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "parts_bytes": {part: sum(p.size for p in places.values()) for part, places in bundle.parts.items()},
         "tasks": tasks,
         "programs": programs,
+        "would_run": {name: _would_run(name, bundle) for name in sorted({p.backend for p in manifest.programs})},
+        "fpga": [
+            {
+                "target": f.target,
+                "bytes": sum(bundle.entries[m].size for m in f.members),
+                "weight_image_bytes": bundle.entries[f.image].size,
+                "task_bytes": {t.name: t.bytes for t in f.tasks},
+                "format_version": f.format_version,
+                "register_version": f.register_version,
+                "golden_frames": f.golden_count,
+                "calibration": f.calibration,
+            }
+            for f in manifest.fpga
+        ],
         "golden": manifest.golden.model_dump(mode="json") if manifest.golden else None,
+        "precision": manifest.weight_layout,
+        "quantisation": manifest.quantisation.model_dump(mode="json") if manifest.quantisation else None,
     }
+
+
+def _would_run(backend: str, bundle: Bundle) -> dict[str, str | None]:
+    """The program that a backend would choose on this machine, and why; or why it would refuse."""
+    from edgemtl.errors import BackendError
+    from edgemtl.runtime import backends
+
+    try:
+        choice = backends.find(backend).choose(bundle)
+    except BackendError as e:
+        return {"program": None, "why": str(e)}
+    return {"program": choice.program.target if choice.program else None, "why": choice.why}
 
 
 def _print(facts: dict[str, Any], bundle: Bundle) -> None:
@@ -106,6 +134,9 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     heads = ("task", "kind", "channels", "experts per block", "gates+head", "experts", "to run")
     console.print(_text.table(heads, rows, 3))
     console.print(f"trunk {show_size(facts['parts_bytes']['trunk'])}, shared by all tasks")
+    console.print(f"precision: {_quantisation.WORDS[manifest.weight_layout]}")
+    if manifest.quantisation is not None:
+        _quantisation.show(manifest.quantisation)
     programs = [
         (
             p["backend"],
@@ -120,8 +151,12 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     if programs:
         columns = ("backend", "target", "functions", "needs", "runs here", "size")
         console.print(_text.table(columns, programs, 1))
+        for name, chosen in facts["would_run"].items():
+            console.print(_text.clean(f"{name} would {'run' if chosen['program'] else 'refuse'} here: {chosen['why']}"))
     else:
         console.print("no programs: only the torch backend can run this bundle")
+    for f in facts["fpga"]:
+        console.print(_text.clean(_fpga_line(f)))
     golden = facts["golden"]
     if golden:
         console.print(
@@ -130,3 +165,16 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
         )
     else:
         console.print("no goldens")
+
+
+def _fpga_line(f: dict[str, Any]) -> str:
+    from edgemtl.runtime.sizes import show_size
+
+    facts = f["calibration"]
+    return (
+        f"FPGA {f['target']}: INT8, {show_size(f['bytes'])}, of that weight image {show_size(f['weight_image_bytes'])},"
+        f" gates+head of a task {show_size(max(f['task_bytes'].values()))};"
+        f" calibrated on {facts.get('images', '?')} images ({facts.get('source') or 'source not said'});"
+        f" {f['golden_frames']} golden frame(s) of integers;"
+        f" format {f['format_version']}, register map {f['register_version']}"
+    )

@@ -34,15 +34,18 @@ def _root(
 
 def _join() -> None:
     """Add every command; each module imports only light things at its top."""
-    from edgemtl.cli import compile, data, doctor, inspect, run, train, verify
+    from edgemtl.cli import compile, data, doctor, estimate, inspect, quantise, run, runtime, train, verify
 
     app.command("run")(run.run)
     app.command("inspect")(inspect.inspect)
     app.command("verify")(verify.verify)
     app.command("compile")(compile.compile_)
+    app.command("quantise")(quantise.quantise)
     app.command("train")(train.train)
     app.command("eval")(train.evaluate)
     app.add_typer(data.app, name="data")
+    app.add_typer(runtime.app, name="runtime")
+    app.command("estimate")(estimate.estimate)
     app.command("doctor")(doctor.doctor)
 
 

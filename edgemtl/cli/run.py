@@ -24,7 +24,9 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A picture, a video (.mp4, .avi), a folder; none: only time it.")
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="tvm-cpu, onnxruntime or torch; else the first usable.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="tvm-cpu, onnxruntime, torch or fpga-sim; else the first usable.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     memory_budget: Annotated[str | None, typer.Option(help="Most memory for mapped weights, like 48MB.")] = None,
     view: Annotated[str, typer.Option(help="map, overlay, or sheet (frame, maps and legend).")] = "map",
@@ -112,6 +114,7 @@ def _loop(
     return {
         "source": source.name,
         "backend": engine.backend,
+        "program": engine.program.target if engine.program else None,
         "why": engine.why,
         "threads": engine.threads,
         "tasks": list(engine.active),

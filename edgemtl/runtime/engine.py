@@ -15,7 +15,7 @@ import difflib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,16 +29,19 @@ from edgemtl.runtime import backends
 from edgemtl.runtime.backends.base import Backend, Choice, Ran
 from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.runtime.postprocess import to_frame
+from edgemtl.runtime.postprocess import Map, map_form, to_frame
 from edgemtl.runtime.residency import Residency, Share, measure
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
+
+Form = Callable[[str], tuple[tuple[int, ...], type[np.generic]]]  # of a task's array: shape and type
 
 
 def load(
     path: str | os.PathLike[str],
     backend: str | None = None,
     *,
+    program: str | None = None,
     tasks: Sequence[str] | str | None = None,
     threads: int | None = None,
     memory_budget: str | int | None = None,
@@ -47,6 +50,8 @@ def load(
     """Open the bundle at `path` and choose a backend; with `tasks`, activate them.
 
     backend: "tvm-cpu", "onnxruntime", "torch", or None/"auto" for the first usable one (`engine.why` says which).
+    program: the target of the bundle's program to run, such as "x86_64-avx2", for tests and measurements; by default
+    the best for this CPU, or $EDGEMTL_TARGET.
     threads: of the backend; default: the CPUs this process may use. TVM and PyTorch keep one number per process.
     memory_budget: most bytes of weights that active tasks may map, like "48MB".
     color: the order of frames' channels, "rgb" or "bgr".
@@ -59,7 +64,7 @@ def load(
         raise FrameError(f"the colour order is 'rgb' or 'bgr', not {color!r}")
     bundle = Bundle.open(path)
     try:
-        kind, choice, why = backends.choose(backend, bundle)
+        kind, choice, why = backends.choose(backend, bundle, program)
         engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color)
     except BaseException:
         bundle.close()
@@ -113,6 +118,11 @@ class Engine:
         return self._bundle.manifest
 
     @property
+    def precision(self) -> str:
+        """Of the bundle's weights: "f32", "f16" or "int8"."""
+        return self._bundle.manifest.precision
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Every task of the bundle."""
         return self._bundle.manifest.model.task_names
@@ -155,23 +165,27 @@ class Engine:
             self.switches.append(switch)
             switch.seconds = time.perf_counter() - start
 
-    def __call__(self, frame: Image, *, color: Colour | None = None) -> Output:
+    def __call__(self, frame: Image, *, color: Colour | None = None, out: Mapping[str, Map] | None = None) -> Output:
         """Run the active tasks on `frame`, uint8 [H, W, 3], in the order `color` (default: the engine's).
 
-        Raises FrameError for a frame that cannot be one, TaskError when no task is active.
+        out: {task: array} to write maps to, each contiguous and of the map's shape and type (`TaskOutput`); tasks that
+        it leaves out get new arrays. Raises FrameError for a frame or an array that cannot be one, TaskError when no
+        task is active or `out` names one that is not.
         """
         with self._lock:
             self._ready()
             order: Colour = color or self.color
             start = time.perf_counter()
             image, place = self._preprocess(frame, order)
+            config, outputs = self.manifest.model, {}
+            given = self._places(out, lambda name: map_form(config.task(name), place.frame))
             middle = time.perf_counter()
             ran = self._run(image)
             after = time.perf_counter()
-            config, outputs = self.manifest.model, {}
             for name in self._active:
                 task, raw = config.task(name), ran.maps[name]
-                outputs[name] = TaskOutput(task, to_frame(task, raw, place, config.head_stride), raw, order)
+                made = to_frame(task, raw, place, config.head_stride, given.get(name))
+                outputs[name] = TaskOutput(task, made, raw, order)
             end = time.perf_counter()
             timing = Timing(
                 1e3 * (middle - start), {name: 1e3 * s for name, s in ran.seconds.items()}, 1e3 * (end - after)
@@ -179,10 +193,12 @@ class Engine:
             self.switches[-1].frame(1e3 * (end - start))
             return Output(outputs, timing)
 
-    def raw(self, image: Array) -> dict[str, Array]:
+    def raw(self, image: Array, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Raw maps {task: float32 [channels, h, w]} of the active tasks for a normalised input float32 [1, 3, H, W].
 
-        Raises FrameError when the input has another shape or type.
+        out: {task: contiguous float32 array of the map's shape} to write to; with one for every active task, tvm-cpu
+        allocates no memory for a frame after the first. Raises FrameError when an array has another shape or type,
+        TaskError when `out` names a task that is not active.
         """
         with self._lock:
             self._ready()
@@ -190,8 +206,10 @@ class Engine:
             if not isinstance(image, np.ndarray) or image.shape != shape or image.dtype != np.float32:
                 given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
                 raise FrameError(f"raw needs a float32 array of shape {shape}, not {given}")
+            config = self.manifest.model
+            places = self._places(out, lambda name: ((config.task(name).channels, *config.map_size), np.float32))
             self._preprocess.input[...] = image  # aligned and contiguous, whatever the caller's array is
-            return self._run(self._preprocess.input).maps
+            return self._run(self._preprocess.input, places).maps
 
     def residency(self) -> Residency:
         """How many bytes of weights are mapped and in memory now, by group; see `Residency`."""
@@ -243,13 +261,34 @@ class Engine:
             raise
         return sum(sizes(self._bundle, added).values())
 
-    def _run(self, image: Array) -> Ran:
-        """Run the active tasks; raises BackendError when a map is not what the manifest says."""
+    def _places(self, out: Mapping[str, Map] | None, form: Form) -> Mapping[str, Map]:
+        """The caller's arrays, checked; `form` gives the shape and type that the one of a task must have."""
+        for name, array in (out or {}).items():
+            if name not in self._active:
+                raise TaskError(f"out names {name!r}, which is not active; active: {', '.join(self._active)}")
+            shape, dtype = form(name)
+            plain = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
+            if not plain or array.shape != shape or array.dtype != dtype:
+                given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                hint = "" if plain or not isinstance(array, np.ndarray) else ", not contiguous or not writable"
+                need = f"numpy.empty({shape}, numpy.{np.dtype(dtype)})"
+                raise FrameError(f"out[{name!r}] is {given}{hint}; it must be like {need}")
+        return out or {}
+
+    def _run(self, image: Array, out: Mapping[str, Array] | None = None) -> Ran:
+        """Run the active tasks, maps into `out` where it has a place; raises BackendError when a map is not what the
+        manifest says.
+        """
         ran, config = self._runner.run(image, self._active), self.manifest.model
         for name in self._active:
             shape, want = ran.maps[name].shape, (config.task(name).channels, *config.map_size)
             if shape != want:
                 raise BackendError(f"backend {self.backend!r} gave a map of shape {shape} for {name!r}, not {want}")
+            if out and name in out:
+                np.copyto(out[name], ran.maps[name])
+                ran.maps[name] = out[name]
+            elif not ran.maps[name].flags.owndata:
+                ran.maps[name] = ran.maps[name].copy()
         return ran
 
     def _known(self, task: str) -> str:

@@ -19,7 +19,7 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import BudgetError, BundleError
 from edgemtl.runtime.sizes import show_size
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Packed = np.ndarray[Any, np.dtype[Any]]
 
 
 class Segment(NamedTuple):
@@ -120,13 +120,15 @@ class WeightMap:
             left = [pair for pair in left if not _closed(pair[1])]
         self._leaving = left
 
-    def get(self, part: str, tensor: str) -> Array:
-        """A view of one mapped weight: float32 [size], 64-byte aligned. Keep it only while its task is active."""
+    def get(self, part: str, tensor: str) -> Packed:
+        """A view of one mapped weight, in its type, 1-D, 64-byte aligned. Keep it only while its task is active."""
         segment = Segment(part, tensor if part.startswith("experts.") else "")
         place = self._bundle.parts[part][tensor]
         start = span(self._bundle, segment)[0]
         mapped = self._maps[segment]
-        return np.frombuffer(mapped, np.float32, place.size // 4, place.offset - start + _slack(start))
+        return np.frombuffer(
+            mapped, place.dtype, place.size // place.dtype.itemsize, place.offset - start + _slack(start)
+        )
 
     def ranges(self) -> list[tuple[Segment, int, int]]:
         """(segment, first address, end address) of everything mapped, in whole pages, what is leaving included."""

@@ -1,6 +1,7 @@
 """TVM's runtime without TVM's Python package: importing that takes seconds, this a tenth of one.
 
-Needed are `tvm_ffi` (calls and tensors) and libtvm_runtime.so, which lies in the folder of the `tvm` package.
+Needed are `tvm_ffi` (calls and tensors) and libtvm_runtime.so. That lies in the small package `edgemtl_tvm_runtime`,
+which `edgemtl runtime pack` makes for devices, or in the folder of the `tvm` package.
 """
 
 from __future__ import annotations
@@ -20,17 +21,36 @@ from edgemtl.errors import BackendError
 
 SUPPORTED = "0.27."
 INSTALL = 'pip install "edgemtl[cpu]"'
+PACKAGE, LIBRARY = "edgemtl_tvm_runtime", "libtvm_runtime.so"
+_PLACES = {PACKAGE.replace("_", "-"): (PACKAGE, LIBRARY), "apache-tvm": ("tvm", f"lib/{LIBRARY}")}  # first one wins
+
+
+def source() -> tuple[str, str]:
+    """(name, version) of the package that the library is taken from. Raises PackageNotFoundError when there is none."""
+    for name in _PLACES:
+        try:
+            return name, version(name)
+        except PackageNotFoundError as e:
+            missing = e
+    raise missing
+
+
+def library() -> Path:
+    """Where the library lies; it may be that it does not. Imports nothing. Raises PackageNotFoundError."""
+    package, path = _PLACES[source()[0]]
+    found = importlib.util.find_spec(package)
+    return Path(found.origin if found and found.origin else package).parent / path
 
 
 def unusable() -> str | None:
     """Why TVM's runtime cannot be used here; None when it can. Imports nothing."""
     try:
-        found = version("apache-tvm")
+        name, found = source()
         version("apache-tvm-ffi")
     except PackageNotFoundError as e:
         return f"{e.name} is not installed: {INSTALL}"
     if not found.startswith(SUPPORTED):
-        return f"apache-tvm {found} is installed, this edgemtl needs {SUPPORTED}x: {INSTALL}"
+        return f"{name} {found} is installed, this edgemtl needs {SUPPORTED}x: {INSTALL}"
     return None if sys.platform == "linux" else f"programs for tvm-cpu are for Linux, this is {sys.platform}"
 
 
@@ -55,11 +75,8 @@ def ffi() -> Any:
                 os.environ.pop("TVM_FFI_DISABLE_TORCH_C_DLPACK")
                 if before is not None:
                     os.environ["TVM_FFI_DISABLE_TORCH_C_DLPACK"] = before
-        place = importlib.util.find_spec("tvm")
-        assert place is not None
-        assert place.origin is not None
-        ctypes.CDLL(str(Path(place.origin).parent / "lib" / "libtvm_runtime.so"), ctypes.RTLD_GLOBAL)
-    except (ImportError, OSError, AssertionError) as e:
+        ctypes.CDLL(str(library()), ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError) as e:  # no such package is an ImportError too
         raise BackendError(f"TVM's runtime cannot be loaded: {e}; {INSTALL}") from e
     return tvm_ffi
 

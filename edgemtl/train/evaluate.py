@@ -114,6 +114,27 @@ MAIN = {  # each task's main metric: how it is shown, and which way is better
 }
 
 
+class Loss(NamedTuple):
+    """A task's main metric (a key of MAIN) before and after a change of the model; `relative` > 0 is worse."""
+
+    metric: str
+    before: float
+    after: float
+    relative: float
+
+
+def losses(before: Mapping[str, Score], after: Mapping[str, Score]) -> dict[str, Loss]:
+    """How much of every task's main metric a change costs, from two results of `evaluate` on the same images."""
+    out = {}
+    for task, score in before.items():
+        for key, (_, arrow) in MAIN.items():
+            if key in score:
+                a, b = float(score[key]), float(after[task][key])
+                worse = a - b if arrow == "↑" else b - a
+                out[task] = Loss(key, a, b, worse / max(abs(a), 1e-12))
+    return out
+
+
 def summary(results: Mapping[str, Score]) -> str:
     """One line: each task's main metric and, in brackets, its baseline."""
     parts = []

@@ -46,8 +46,8 @@ def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
         calls: list[str] = []
 
         def fake_child(name: str, request: dict[str, Any], *_: Any) -> list[str]:
-            if "sgemm" in request:
-                return ['{"gflops": 100}']
+            if "peak" in request:
+                return [json.dumps({"rate": {"torch": 80, "openvino": 100, "fma roof": 200}.get(request["peak"], 9)})]
             if name.endswith("prepare"):
                 (Path(request["folder"]) / "info.json").write_text('{"touched": [6, 6]}')
                 return [json.dumps({"artifact": a, "path": str(tmp_path)}) for a in request["artifacts"]]
@@ -67,7 +67,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
 
 
 def rows(comparison: Comparison) -> dict[str, report.Row]:
-    return {r.engine: r for r in report.rows(comparison.samples, comparison.subjects[0], 1, 100.0)}
+    return {r.engine: r for r in report.rows(comparison.samples, comparison.subjects[0], 1, {"numpy": 100.0})}
 
 
 def printed(comparison: Comparison) -> str:
@@ -167,6 +167,40 @@ def test_tasks_of_one_shape_share_what_the_first_decided(faked: Any) -> None:
     assert "left out: 4.5 times slower" in printed(comparison)
 
 
+def test_shares_are_of_the_best_library_and_of_the_roof(faked: Any) -> None:
+    """Both are named; a library that was not measured (a figure that cannot be read) is left out."""
+    comparison, _ = faked(lambda _: result(2.0), ["edgemtl"])
+    comparison.measure()
+    row = report.rows(comparison.samples, comparison.subjects[0], 1, comparison.peaks[1])[0]
+    assert row.share == pytest.approx(row.gflops / 100)
+    assert row.roof == pytest.approx(row.gflops / 200)
+    said = printed(comparison)
+    assert "SGEMM peak with 1 thread(s): 100 GFLOP/s by openvino (best of torch 80, openvino 100, numpy 9;" in said
+    assert "FMA roof 200 GFLOP/s, reading memory 9.0 GB/s" in said
+
+
+def test_each_precision_has_its_own_best_peer(faked: Any) -> None:
+    """A fast INT8 peer does not push the float ones out, and is what edgemtl's INT8 is held against."""
+    speed = {"edgemtl": 4.0, "openvino": 5.0, "edgemtl-int8": 2.0, "openvino-nncf": 2.5, "onnxruntime-dynamic": 9.0}
+    error = {"openvino-nncf": 0.01}
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        made = {**result(speed[request["engine"]]), "precision": request["precision"]}
+        return made | ({"error": error.get(request["engine"], 0.05)} if request["precision"] == "int8" else {})
+
+    comparison, _ = faked(answer, list(speed))
+    comparison.measure()
+    found = rows(comparison)
+    assert found["edgemtl"].ratio == pytest.approx(0.8)
+    assert found["edgemtl-int8"].ratio == pytest.approx(0.8)
+    assert found["openvino"].rounds == 3
+    assert found["onnxruntime-dynamic"].rounds == 2
+    said = printed(comparison)
+    assert "edgemtl / peer in fp32" in said
+    assert "edgemtl / peer in int8" in said
+    assert "(but openvino-nncf errs less)" in said
+
+
 def test_ctrl_c_keeps_what_was_measured(faked: Any) -> None:
     calls: list[str] = []
 
@@ -200,7 +234,7 @@ def test_a_child_that_fails_is_one_line() -> None:
     with pytest.raises(ProcessError, match=r"^exit code 1: .*no_such"):
         child("edgemtl.bench.no_such", {}, 60)
     with pytest.raises(ProcessError, match=r"^no result after 0 s"):
-        child("edgemtl.bench.worker", {"sgemm": 1, "seconds": 60}, 0.01)
+        child("edgemtl.bench.worker", {"peak": "torch", "threads": 1, "seconds": 60}, 0.01)
 
 
 def test_cold_start_is_measured_in_another_process(bundle: Path) -> None:

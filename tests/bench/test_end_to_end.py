@@ -55,7 +55,7 @@ def test_relative_error() -> None:
 @needs_onnx
 def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped-model way: weights and input from a bundle; ONNX in both opsets and torch agree with PyTorch."""
-    monkeypatch.setattr(prepare, "fingerprint", lambda _: "the same")
+    monkeypatch.setattr(prepare, "fingerprint", lambda *_: "the same")
     (subject,) = parse("rooms:depth", bundle)
     settings = Settings(
         threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=1, peak_s=0
@@ -159,6 +159,7 @@ def test_the_command(tmp_path: Path) -> None:
         (["--engines", "tflite"], "no engine 'tflite'"),
         (["--threads", "many"], "thread counts are whole numbers"),
         (["--prepare-only"], "needs --work FOLDER"),
+        (["--precision", "fp8"], "--precision is fp32, int8 or fp32,int8, not 'fp8'"),
         (["--sweep", "heads"], "over experts or tokens, not 'heads'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_every_tensor_is_flat_and_fills_whole_lines(config: ModelConfig) -> None
     parts = layout.pack_state(config, random_state(config))
     for entry in layout.entries(config):
         packed = parts[entry.part][entry.tensor]
-        assert packed.shape == (entry.size,)
+        assert packed.shape == (entry.length(),)
         assert packed.dtype == np.float32
         assert packed.size % (layout.PAGE_FLOATS if entry.kind == "expert" else layout.LANES) == 0
 

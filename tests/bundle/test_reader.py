@@ -273,7 +273,7 @@ def retensor(data: bytes, change: Change) -> bytes:
         ("trunk", lambda h: h.update(other=h.pop("cls_token")), "'cls_token' is missing"),
         ("task.depth", lambda h: h["head.norm"].update(shape=[4, 16]), r"has shape \(4, 16\), the model needs \(64,\)"),
         ("experts.1", lambda h: h.update({"6": h.pop("5")}), "'5' is missing"),
-        ("experts.3", lambda h: h["5"].update(dtype="F16"), "type 'F16'"),
+        ("experts.3", lambda h: h["5"].update(dtype="F64"), "type 'F64'"),
         ("experts.3", lambda h: h["1"].update(data_offsets=h["0"]["data_offsets"]), "overlaps"),
     ],
 )

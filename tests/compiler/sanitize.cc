@@ -7,10 +7,18 @@
 
 #include "attention.h"
 #include "experts.h"
+#include "experts_i8.h"
 #include "head.h"
 #include "linear.h"
+#include "linear_i8.h"
 
 using namespace edgemtl;
+
+template <class T>
+static void set(T& to, float value) {
+  to = static_cast<T>(value);
+}
+static void set(Half& to, float value) { to.bits = static_cast<uint16_t>(value * 1000 + 20000); }
 
 // Memory of exactly n values, so that a read or write past them is seen.
 template <class T = float>
@@ -19,8 +27,7 @@ struct Exact {
     static std::minstd_rand random(1);
     static std::mutex mutex;
     std::lock_guard<std::mutex> lock(mutex);
-    for (size_t i = 0; i < n; ++i)
-      data[i] = static_cast<T>(scale * (static_cast<float>(random() % 2001) / 1000 - 1));
+    for (size_t i = 0; i < n; ++i) set(data[i], scale * (static_cast<float>(random() % 2001) / 1000 - 1));
   }
   ~Exact() { std::free(data); }
   operator T*() const { return data; }
@@ -34,9 +41,11 @@ static void all_kernels(int n, int heads, int size) {
   for (int width : {1, 17, 64, 65, 150}) {
     for (int depth : {1, 5, 48}) {
       Exact<> x(n * depth), w(packed(width, depth)), residual(n * width), out(n * width);
-      linear(x, w, nullptr, out, n, depth, width, false);
-      linear(x, w, nullptr, out, n, depth, width, true);
-      linear(x, w, residual, out, n, depth, width, false);
+      linear(x, w.data, nullptr, out, n, depth, width, false);
+      linear(x, w.data, nullptr, out, n, depth, width, true);
+      linear(x, w.data, residual, out, n, depth, width, false);
+      Exact<Half> half(packed(width, depth));
+      linear(x, half.data, nullptr, out, n, depth, width, false);
     }
   }
   Exact<> x(n * dim), affine(2 * dim), qkv(3 * n * dim), out(n * dim), residual(n * dim);
@@ -51,7 +60,7 @@ static void all_kernels(int n, int heads, int size) {
     for (int hidden : {1, 33}) {
       Exact<> a(packed(hidden, dim) + packed(dim, hidden)), b(packed(hidden, dim) + packed(dim, hidden)),
           c(packed(hidden, dim) + packed(dim, hidden));
-      const float* weights[3] = {a, b, c};
+      const Packed weights[3] = {a.data, b.data, c.data};
       if (!experts(x, index, score, residual, out, weights, 3, n, k, dim, hidden)) std::abort();
       index[n * k - 1] = 3;
       if (experts(x, index, score, residual, out, weights, 3, n, k, dim, hidden)) std::abort();
@@ -63,13 +72,74 @@ static void all_kernels(int n, int heads, int size) {
     const int pixels = map.height() * map.width();
     Exact<> from(pixels * 32), to(pixels * 32), taps(10 * 32), mix(packed(32, 32)), last(packed(19, 32)),
         image(pixels * 19);
-    separable_step(from, taps, mix, to, map);
-    to_map(to, last, image, 19, map);
+    separable_step(from, taps, mix.data, to, map);
+    to_map(to, last.data, image, 19, map);
   }
   const int patch = 5;
   Exact<> image(3 * patch * patch * n), w(packed(dim, 3 * patch * patch)), cls(dim), pos((n + 1) * dim),
       tokens((n + 1) * dim);
-  patch_embed(image, w, cls, pos, tokens, patch, patch * n, patch, dim);
+  patch_embed(image, w.data, cls, pos, tokens, patch, patch * n, patch, dim);
+}
+
+// A packed INT8 layer with codes -127..127 and the sums of its columns, as the compiler makes it.
+struct LayerBytes {
+  LayerBytes(int width, int depth) : data(LayerI8::bytes(width, depth)) {
+    const int wide = panels_of(width) * kPanel, steps = code_bytes(depth) / 4;
+    std::memset(data, 0, LayerI8::bytes(width, depth));
+    const float codes[2] = {0.01f, 0.1f};
+    std::memcpy(data, codes, sizeof codes);
+    int8_t* panels = reinterpret_cast<int8_t*>(data + 64);
+    float* scale = reinterpret_cast<float*>(panels + static_cast<ptrdiff_t>(wide) * 4 * steps);
+    int32_t* less = reinterpret_cast<int32_t*>(scale + 2 * wide);
+    for (int n = 0; n < width; ++n) {
+      scale[n] = 0.001f, scale[wide + n] = 0.5f;
+      for (int k = 0; k < depth; ++k) {
+        const int code = (n * 31 + k * 17) % 255 - 127;
+        panels[((n / kPanel * steps + k / 4) * kPanel + n % kPanel) * 4 + k % 4] = static_cast<int8_t>(code);
+        less[n] += 128 * code;
+      }
+    }
+  }
+  Exact<uint8_t> data;
+};
+
+static void int8_kernels(int n, int dim) {
+  for (int width : {1, 17, 64, 65, 150}) {
+    for (int depth : {1, 5, 48}) {
+      Exact<> x(n * depth), residual(n * width), out(n * width), plain(n * width);
+      LayerBytes w(width, depth);
+      linear_i8(x, w.data, nullptr, plain, n, depth, width, false);
+      linear_i8(x, w.data, nullptr, out, n, depth, width, true);
+      linear_i8(x, w.data, residual, out, n, depth, width, false);
+      // The sums are exact whatever the machine: the last of row 0, computed here.
+      double want = 0.5;
+      for (int k = 0; k < depth; ++k) {
+        const Coding coding{1 / 0.01f, -0.1f / 0.01f};
+        const float code = std::clamp(std::nearbyint(x[k] * coding.inverse + coding.shift), -127.0f, 127.0f);
+        want += 0.001 * code * (((width - 1) * 31 + k * 17) % 255 - 127);
+      }
+      if (std::abs(plain[width - 1] - want) > 2e-2) std::abort();
+    }
+  }
+  Exact<> x(n * dim), out(n * dim), residual(n * dim), score(n * 2);
+  Exact<int64_t> index(n * 2);
+  for (int hidden : {1, 33}) {
+    LayerBytes first(hidden, dim), second(dim, hidden);
+    mlp_i8(x, first.data, second.data, residual, out, n, dim, hidden);
+    const ptrdiff_t sizes[2] = {LayerI8::bytes(hidden, dim), LayerI8::bytes(dim, hidden)};
+    Exact<uint8_t> expert(sizes[0] + sizes[1]);
+    std::memcpy(expert, first.data, sizes[0]);
+    std::memcpy(expert + sizes[0], second.data, sizes[1]);
+    const uint8_t* weights[3] = {expert, expert, expert};
+    if (!experts_i8(x, index, score, residual, out, weights, 3, n, 2, dim, hidden)) std::abort();
+    index[n * 2 - 1] = 3;
+    if (experts_i8(x, index, score, residual, out, weights, 3, n, 2, dim, hidden)) std::abort();
+    index[n * 2 - 1] = 0;
+  }
+  const int patch = 5;
+  Exact<> image(3 * patch * patch * n), cls(dim), pos((n + 1) * dim), tokens((n + 1) * dim);
+  LayerBytes w(dim, 3 * patch * patch);
+  patch_embed_i8(image, w.data, cls, pos, tokens, patch, patch * n, patch, dim);
 }
 
 int main() {
@@ -77,6 +147,7 @@ int main() {
     set_threads(threads);
     for (int n : {1, 6, 29}) all_kernels(n, 2, 16);
     all_kernels(50, 1, 80);
+    for (int n : {1, 6, 29}) int8_kernels(n, 32);
   }
   // Two callers at once: one of them finds the pool taken.
   std::vector<std::thread> callers;

@@ -52,6 +52,55 @@ def test_linear(kernels: Kernels, rows: int, depth: int, width: int, mode: str) 
     assert (out[rows] == guard).all()
 
 
+def test_every_half_precision_number_is_read_exactly(kernels: Kernels) -> None:
+    """Subnormals, infinities and both zeros among them: as the bias of a layer whose weights are zero."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    out = np.empty((1, len(every)), np.float32)
+    packed = layout.pack_linear(np.zeros((len(every), 1), np.float32), np.zeros(len(every), np.float32))
+    packed = packed.astype(np.float16)
+    packed[len(every) :] = every
+    kernels("linear", np.zeros((1, 1), np.float32), packed, out)
+    np.testing.assert_array_equal(out[0], every.astype(np.float32))
+
+
+@shapes
+@given(rows=sizes, depth=sizes, width=st.integers(1, 150), mode=st.sampled_from(["", "_gelu", "_residual"]))
+def test_half_precision_weights_give_the_bits_of_the_same_weights_in_single(
+    kernels: Kernels, rows: int, depth: int, width: int, mode: str
+) -> None:
+    x, r = values(1, rows, depth), [values(4, rows, width)] if mode == "_residual" else []
+    half = layout.pack_linear(values(2, width, depth), values(3, width)).astype(np.float16)
+    got, want = np.empty((2, rows, width), np.float32)
+    kernels("linear" + mode, x, half, *r, got)
+    kernels("linear" + mode, x, half.astype(np.float32), *r, want)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_every_kernel_with_weights_takes_them_in_half_precision(kernels: Kernels) -> None:
+    """The arrays that are packed layers; norms, gates, depthwise taps and vectors stay in single precision."""
+    takes = {"linear": [1], "experts": range(5, 10), "separable_step": [2], "to_map": [1], "patch_embed": [1]}
+    for name, (args, outs) in calls(41, 64).items():
+        if name not in takes:
+            continue
+        single = list(args)
+        for i in takes[name]:
+            half = args[i].astype(np.float16)
+            single[i] = half.astype(np.float32)
+            args[i] = np.resize(half, -(-half.size // 2048) * 2048) if name == "experts" else half  # whole pages
+        kernels(name, *args)
+        got = [out.copy() for out in outs]
+        kernels(name, *single)
+        for out, want in zip(got, outs, strict=True):
+            np.testing.assert_array_equal(out, want, err_msg=name)
+
+
+def test_weights_of_two_precisions_in_one_bank_are_an_error(kernels: Kernels) -> None:
+    (args, _) = calls(4, 64)["experts"]
+    args[6] = np.resize(args[6], -(-args[6].size // 2048) * 2048).astype(np.float16)
+    with pytest.raises(ValueError, match="their weights differ in precision"):
+        kernels("experts", *args)
+
+
 def test_gelu_is_the_exact_one(kernels: Kernels) -> None:
     x = np.linspace(-20, 20, 200_001, dtype=np.float32).reshape(-1, 1)
     out = np.empty_like(x)
@@ -89,7 +138,7 @@ def test_attention(kernels: Kernels, n: int, heads: int, size: int, scale: float
     kernels("attention", qkv, heads, out)
     q, k, v = torch.from_numpy(qkv).double().reshape(n, 3, heads, size).permute(1, 2, 0, 3)
     want = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).reshape(n, -1).numpy()
-    close(out, want, 2e-6 if scale == 1 else 1e-4)
+    close(out, want, 2e-6 if scale == 1 else 1e-3)  # logits of thousands are exact to a few ten-thousandths only
 
 
 @shapes

@@ -80,7 +80,7 @@ def test_not_installed(plain: Path, monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 def test_another_release_of_tvm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tvm_light, "version", lambda _: "0.28.1")
+    monkeypatch.setattr(tvm_light, "source", lambda: ("apache-tvm", "0.28.1"))
     assert tvm_light.unusable() == (
         'apache-tvm 0.28.1 is installed, this edgemtl needs 0.27.x: pip install "edgemtl[cpu]"'
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,13 @@ import pytest
 from edgemtl.bundle.manifest import Program
 from edgemtl.runtime import cpu
 
+HERE = platform.machine()
 
-@pytest.fixture(autouse=True)
-def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def avx512f(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "fma", "avx512f"}))
+    monkeypatch.setattr(cpu, "core", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
@@ -25,6 +31,7 @@ PLAIN, AVX2 = program("any"), program("avx2", "avx2", "fma")
 AMX, ARM = program("amx", "avx2", "amx_int8"), program("neon", "asimd", machine="aarch64")
 
 
+@pytest.mark.usefixtures("avx512f")
 def test_obstacles() -> None:
     assert cpu.obstacle(AVX2) is None
     assert cpu.obstacle(program("x", machine="")) is None
@@ -32,6 +39,7 @@ def test_obstacles() -> None:
     assert cpu.obstacle(ARM) == "neon is for aarch64, this is x86_64"
 
 
+@pytest.mark.usefixtures("avx512f")
 def test_the_best_and_why() -> None:
     chosen, why = cpu.best([PLAIN, AMX, AVX2, ARM])
     assert chosen == AVX2
@@ -44,21 +52,73 @@ def test_the_best_and_why() -> None:
     assert cpu.best([AVX2, program("other", "avx2", "fma")])[0] == AVX2
 
 
-def test_this_machines_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    text = Path("/proc/cpuinfo").read_text()
-    found = cpu.features()
+def test_of_equals_the_one_tuned_for_this_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a53, a72 = (program(f"aarch64-{core}", "asimd", machine="aarch64") for core in ("a53", "a72"))
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"asimd"}))
+    for part, want in (("0xd08", a72), ("0xd03", a53), ("0xfff", a53)):
+        monkeypatch.setattr(cpu, "CPUINFO", str(tmp_path / part))
+        Path(cpu.CPUINFO).write_text(f"processor : 0\nCPU implementer : 0x41\nCPU part\t: {part}\n")
+        chosen, why = cpu.best([a53, a72])
+        assert chosen == want
+        assert ("tuned for this core, a72" in why) == (want is a72)
+
+
+def test_this_machines_features() -> None:
+    found, text = cpu.features.__wrapped__(), Path("/proc/cpuinfo").read_text()
     assert found
-    assert all(f in text for f in found)
+    known, has = cpu.asked_features() or (frozenset(), frozenset())
+    assert all(f in text or f in has for f in found)
+    if "flags" in text and known:  # on real hardware the two sources agree in all that both can tell
+        assert cpu.listed_features() & known == has & cpu.listed_features()
 
 
-def test_no_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+CASES = [  # what the list says, what the CPU says of what it can be asked for, what counts
+    ("avx2 fma", ({"avx2", "fma"}, {"avx2", "fma"}), {"avx2", "fma"}),
+    ("avx2 fma popcnt", ({"avx2", "fma"}, {"fma"}), {"fma", "popcnt"}),  # an emulator that shows the host's list
+    ("fma", ({"avx2", "fma"}, {"avx2", "fma"}), {"fma"}),  # the kernel has taken it away
+    ("avx2", None, {"avx2"}),  # an old C library
+    (None, ({"avx2", "fma"}, {"fma"}), {"fma"}),  # no /proc
+    (None, None, set()),
+    ("avx2 fma", ({"asimd", "asimddp"}, {"asimd"}), {"asimd"}),  # aarch64 emulated on x86
+]
 
-    def refused(*_: object) -> None:
-        raise FileNotFoundError(2, "none")
 
-    monkeypatch.setattr("builtins.open", refused)
-    found = cpu.features.__wrapped__()
-    monkeypatch.undo()
-    assert found == frozenset()
+@pytest.mark.parametrize(("listed", "asked", "want"), CASES)
+def test_features_must_be_agreed_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listed: str | None, asked: object, want: set[str]
+) -> None:
+    monkeypatch.setattr(cpu, "CPUINFO", str(tmp_path / "cpuinfo"))
+    if listed is not None:
+        Path(cpu.CPUINFO).write_text(f"processor : 0\nflags\t\t: {listed} vme\n\nflags\t\t: {listed}\n")
+    monkeypatch.setattr(cpu, "asked_features", lambda: asked)
+    assert cpu.features.__wrapped__() == want
+
+
+@pytest.mark.skipif(HERE != "x86_64", reason="needs an x86_64 host")
+@pytest.mark.skipif(
+    not shutil.which("qemu-x86_64-static"), reason="needs qemu-x86_64: apt-get install qemu-user-static"
+)
+def test_an_older_cpu_refuses_before_any_illegal_instruction() -> None:
+    """Under qemu-user /proc/cpuinfo is the host's; a Nehalem knows no AVX at all, a Haswell no AVX-512."""
+    if cpu.asked_features() is None:
+        pytest.skip("this C library does not tell CPU features: glibc 2.33 or newer is needed")
+    code = (
+        "from edgemtl.bundle.manifest import Program\n"
+        "from edgemtl.runtime import cpu\n"
+        "held = [Program(backend='tvm-cpu', target='-'.join(n), machine='x86_64', needs=n, functions={}, members={})\n"
+        "        for n in (('avx2', 'fma'), ('avx2', 'avx512f'))]\n"
+        "print('avx2' in cpu.listed_features(), *cpu.best(held), sep='|')"
+    )
+    said = {}
+    for model in ("Nehalem", "Haswell"):
+        command = ["qemu-x86_64-static", "-cpu", model, sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        said[model] = done.stdout.strip().split("|")
+    assert said["Nehalem"][1:] == [
+        "None",
+        "avx2-fma needs avx2, fma, which this CPU lacks; avx2-avx512f needs avx2, avx512f, which this CPU lacks",
+    ]
+    assert "target='avx2-fma'" in said["Haswell"][1]
+    assert said["Haswell"][2].startswith("avx2-fma, because it uses avx2, fma (not avx2-avx512f needs avx512f")

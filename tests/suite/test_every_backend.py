@@ -233,28 +233,11 @@ def test_experts_that_no_token_chose_are_not_run(
     load: Any, backend: str, bundle: Path, micro: Any, tmp_path: Path
 ) -> None:
     """On the path, but unchosen for this image: a dense evaluation would multiply rubbish by zero, and show it."""
-    import torch
-
-    image, idle = unchosen(micro, torch)
+    image, idle = micro.unchosen()
     path = spoiled(bundle, tmp_path / "spoiled.edgemtl", lambda part, name: (part, name) not in idle)
     with edgemtl.load(path, backend, tasks="edge", threads=1) as engine:
         got = engine.raw(image)["edge"]
     np.testing.assert_array_equal(got, load("edge").raw(image)["edge"])
-
-
-def unchosen(micro: Any, torch: Any) -> tuple[Any, set[tuple[str, str]]]:
-    """An image, and experts open to "edge" that none of its tokens chose."""
-    experts = {str(e) for e in range(micro.config.experts)}
-    for seed in range(200):
-        image = np.random.default_rng(seed).normal(size=(1, 3, *micro.config.image_size)).astype(np.float32) / 8
-        with torch.inference_mode():
-            routings = micro.model.trace(torch.from_numpy(image), ["edge"])[1].routings
-        idle = set()
-        for (_, block), r in routings.items():
-            idle |= {(f"experts.{block}", e) for e in experts - {str(e) for e in r.expert.flatten().tolist()}}
-        if idle:
-            return image, idle
-    raise AssertionError("every expert was chosen in every image")
 
 
 @pytest.mark.case("residency")

@@ -6,6 +6,7 @@
 // ascending expert order.
 #pragma once
 
+#include "dispatch.h"
 #include "gemm.h"
 
 namespace edgemtl {
@@ -16,6 +17,11 @@ namespace {
 // by their sum.
 inline void route(const float* tokens, const float* gate, const int64_t* path, int paths, int columns,
                   int64_t* index, float* score, int n, int dim, int k, bool renormalise) {
+  if (paths == 1) {  // a dense layer kept as a bank of one: the softmax of one number is 1
+    std::fill(index, index + n, 0);
+    std::fill(score, score + n, 1.0f);
+    return;
+  }
   constexpr int kChunk = 2 * kRows;
   const int panels = panels_of(columns), wide = panels * kPanel, width = panels_of(paths) * kPanel,
             workers = threads();
@@ -67,47 +73,23 @@ inline int slice_for(int panels, int workers) {
   return best;
 }
 
-// Starts to fetch the beginnings of panels [panel, end) of a packed layer; from there on the hardware sees
-// the streams.
-inline void prefetch(const float* packed, int depth, int panel, int end) {
-  constexpr int kAhead = 32 * kPanel;
-  for (int p = panel; p < end; ++p)
-    for (int i = 0; i < std::min(kAhead, depth * kPanel); i += kPanel)
-      __builtin_prefetch(packed + static_cast<ptrdiff_t>(p) * depth * kPanel + i, 0, 2);
-}
-
 // out [n, dim] = residual + sum of score * expert(tokens) over the k chosen; weights[e] is expert e packed:
 // dim -> hidden, GELU, hidden -> dim. False, with nothing written, when an index is not in [0, count).
 inline bool experts(const float* tokens, const int64_t* index, const float* score, const float* residual,
-                    float* out, const float* const* weights, int count, int n, int k, int dim, int hidden) {
+                    float* out, const Packed* weights, int count, int n, int k, int dim, int hidden) {
   const int pairs = n * k, workers = threads();
-  Scratch scratch(3 * Scratch::line(count + 1) + 2 * Scratch::line(pairs) +
+  Scratch scratch(Queues::room(count, pairs) + Scratch::line(count + 1) +
                   Scratch::line(static_cast<size_t>(pairs) * hidden));
-  int32_t* start =
-      scratch.array<int32_t>(count + 1);  // where expert e's run of sorted (token, expert) pairs begins
-  int32_t* cursor = scratch.array<int32_t>(count + 1);
+  Queues queues;
+  if (!queue_tokens(scratch, index, score, count, n, k, queues)) return false;
+  const int32_t *start = queues.start, *token = queues.token;
+  const float* weight = queues.weight;
   int32_t* item_start = scratch.array<int32_t>(count + 1);
-  int32_t* token = scratch.array<int32_t>(pairs);
-  float* weight = scratch.array(pairs);
   float* middle = scratch.array(static_cast<size_t>(pairs) * hidden);
-
-  std::fill(start, start + count + 1, 0);
-  for (int i = 0; i < pairs; ++i) {
-    if (index[i] < 0 || index[i] >= count) return false;
-    ++start[index[i] + 1];
-  }
   const int groups = ceil_div(panels_of(hidden), kGroup);
   item_start[0] = 0;
-  for (int e = 0; e < count; ++e) {
-    item_start[e + 1] = item_start[e] + ceil_div(start[e + 1], kRowChunk) * groups;
-    start[e + 1] += start[e];
-    cursor[e] = start[e];
-  }
-  for (int i = 0; i < pairs; ++i) {
-    const int at = cursor[index[i]]++;
-    token[at] = i / k;
-    weight[at] = score[i];
-  }
+  for (int e = 0; e < count; ++e)
+    item_start[e + 1] = item_start[e] + ceil_div(queues.length(e), kRowChunk) * groups;
 
   parallel_for(workers, item_start[count], [&](int item, int) {
     const int e =
@@ -115,13 +97,22 @@ inline bool experts(const float* tokens, const int64_t* index, const float* scor
     const int chunks = ceil_div(start[e + 1] - start[e], kRowChunk), within = item - item_start[e];
     const int row = start[e] + within % chunks * kRowChunk, panel = within / chunks * kGroup;
     const int end = std::min(panels_of(hidden), panel + kGroup);
-    if (row == start[e] && e + 1 < count) prefetch(weights[e + 1], dim, panel, end);
     Product p;
     use_linear(p, weights[e], hidden, dim);
     p.a = {tokens, dim, token};
     p.out = {middle, hidden};
     p.epilogue = Epilogue::kGelu;
-    tile(p, row, std::min(start[e + 1], row + kRowChunk), panel, end);
+    Ahead next;
+    if (row + kRowChunk >=
+        start[e + 1]) {  // the expert's last rows: its next panels, or the next expert's first
+      next = panels_ahead(p, end, std::min(panels_of(hidden), end + kGroup));
+      if (const int follows = queues.next(e); next.bytes == 0 && follows < count) {
+        Product then;
+        use_linear(then, weights[follows], hidden, dim);
+        next = panels_ahead(then, 0, std::min(panels_of(hidden), kGroup));
+      }
+    }
+    tile(p, row, std::min(start[e + 1], row + kRowChunk), panel, end, next);
   });
 
   // A thread owns columns of the output, so that every sum runs over the experts in the same order.
@@ -133,15 +124,20 @@ inline bool experts(const float* tokens, const int64_t* index, const float* scor
       const ptrdiff_t at = static_cast<ptrdiff_t>(i) * dim + column;
       std::memcpy(out + at, residual + at, columns * sizeof(float));
     }
-    for (int e = 0; e < count; ++e) {
-      if (e + 1 < count) prefetch(weights[e + 1] + linear_size(hidden, dim), hidden, panel, end);
-      Product p;
+    Product p, then;
+    p.a = {middle, hidden};
+    p.out = {out, dim, token};
+    p.epilogue = Epilogue::kAccumulate;
+    p.scale = weight;
+    for (int e = queues.next(-1); e < count; e = queues.next(e)) {
       use_linear(p, weights[e] + linear_size(hidden, dim), dim, hidden);
-      p.a = {middle, hidden};
-      p.out = {out, dim, token};
-      p.epilogue = Epilogue::kAccumulate;
-      p.scale = weight;
-      block(p, start[e], start[e + 1], panel, end);
+      const int follows = queues.next(e);
+      Ahead next;
+      if (follows < count) {
+        use_linear(then, weights[follows] + linear_size(hidden, dim), dim, hidden);
+        next = panels_ahead(then, panel, end);
+      }
+      tile(p, start[e], start[e + 1], panel, end, next);
     }
   });
   return true;

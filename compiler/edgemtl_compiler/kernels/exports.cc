@@ -9,6 +9,7 @@
 #include "experts.h"
 #include "head.h"
 #include "linear.h"
+#include "profile.h"
 
 namespace edgemtl {
 namespace {
@@ -26,6 +27,17 @@ float* f32(const TensorView& t, const char* name, int64_t size = -1) {
   return static_cast<float*>(t.data_ptr());
 }
 
+// A packed layer of `size` numbers, single or half precision, whichever the tensor has.
+Packed packed(const TensorView& t, const char* name, int64_t size) {
+  if (t.dtype().code != kDLFloat || t.dtype().bits != 16) return f32(t, name, size);
+  // A bundle pads a layer of halves to a whole line of 64 bytes.
+  if (!t.IsContiguous() || (t.numel() != size && t.numel() != (size + 31) / 32 * 32)) {
+    TVM_FFI_THROW(ValueError) << name << " must hold " << size << " contiguous float16 values, not "
+                              << t.numel();
+  }
+  return static_cast<const Half*>(t.data_ptr());
+}
+
 int64_t* i64(const TensorView& t, const char* name, int64_t size) {
   if (t.dtype().code != kDLInt || t.dtype().bits != 64 || !t.IsContiguous() || t.numel() != size) {
     TVM_FFI_THROW(ValueError) << name << " must hold " << size << " contiguous int64 values";
@@ -37,6 +49,7 @@ void want(bool good, const char* what) {
   if (!good) TVM_FFI_THROW(ValueError) << what;
 }
 
+int64_t bytes(const TensorView& t) { return t.numel() * t.dtype().bits / 8; }
 int last(const TensorView& t) { return static_cast<int>(t.size(t.ndim() - 1)); }
 int rows(const TensorView& t) { return static_cast<int>(t.numel() / t.size(t.ndim() - 1)); }
 
@@ -44,8 +57,12 @@ void run_linear(const TensorView& x, const TensorView& w, const float* residual,
                 bool gelu) {
   const int depth = last(x), width = last(out);
   want(rows(x) == rows(out), "linear: x and out differ in rows");
-  linear(f32(x, "x"), f32(w, "linear weight", linear_size(width, depth)), residual, f32(out, "out"), rows(x),
-         depth, width, gelu);
+  const Timed timed(gelu       ? "linear_gelu"
+                    : residual ? "linear_residual"
+                               : "linear",
+                    static_cast<int64_t>(rows(x)) * depth * width, bytes(w));
+  linear(f32(x, "x"), packed(w, "linear weight", linear_size(width, depth)), residual, f32(out, "out"),
+         rows(x), depth, width, gelu);
 }
 
 void linear_plain(TensorView x, TensorView w, TensorView out) { run_linear(x, w, nullptr, out, false); }
@@ -58,6 +75,7 @@ void linear_residual(TensorView x, TensorView w, TensorView residual, TensorView
 void run_layernorm(TensorView x, TensorView w, double eps, TensorView out) {
   const int dim = last(x), skip = rows(x) - rows(out);
   want(last(out) == dim && skip >= 0 && dim % kPanel == 0, "layernorm: shapes do not fit");
+  const Timed timed("layernorm", 0, bytes(w));
   layernorm(f32(x, "x") + static_cast<ptrdiff_t>(skip) * dim, f32(w, "norm weight", 2 * dim), f32(out, "out"),
             rows(out), dim, static_cast<float>(eps));
 }
@@ -69,7 +87,9 @@ void run_patch_embed(TensorView image, TensorView w, TensorView cls, TensorView 
   const int height = static_cast<int>(image.size(2)), width = last(image), dim = last(out),
             p = static_cast<int>(patch);
   want(rows(out) == height / p * (width / p) + 1 && dim % kPanel == 0, "patch_embed: shapes do not fit");
-  patch_embed(f32(image, "image"), f32(w, "patch weight", linear_size(dim, 3 * p * p)),
+  const Timed timed("patch_embed", (rows(out) - 1) * static_cast<int64_t>(dim) * 3 * p * p,
+                    bytes(w) + bytes(cls) + bytes(pos));
+  patch_embed(f32(image, "image"), packed(w, "patch weight", linear_size(dim, 3 * p * p)),
               f32(cls, "class token", dim), f32(pos, "position embedding", out.numel()), f32(out, "out"),
               height, width, p, dim);
 }
@@ -78,7 +98,19 @@ void run_attention(TensorView qkv, int64_t heads, TensorView out) {
   const int dim = last(out), h = static_cast<int>(heads);
   want(last(qkv) == 3 * dim && rows(qkv) == rows(out) && dim % (h * kPanel) == 0,
        "attention: shapes do not fit");
+  const Timed timed("attention", 2 * static_cast<int64_t>(rows(out)) * rows(out) * dim, 0);
   attention(f32(qkv, "qkv"), f32(out, "out"), rows(out), h, dim / h);
+}
+
+// Where the calling thread's next routings are copied besides, for maps of the experts; usually nowhere.
+thread_local int64_t *tap = nullptr, *tap_end = nullptr;
+
+// int64 [..]: room for one routing [n, k] after the other; an empty one ends it. Returns how much was free.
+int64_t run_tap_routing(TensorView room) {
+  const int64_t left = tap_end - tap;
+  tap = i64(room, "room for routings", room.numel());
+  tap_end = tap + room.numel();
+  return left;
 }
 
 // columns: experts in the gate's matrix; path: those of them that count.
@@ -87,9 +119,22 @@ void run_route(TensorView x, TensorView gate, int64_t columns, Shape path, int64
   const int n = rows(x), dim = last(x), k = last(index), paths = static_cast<int>(path.size());
   want(k <= paths, "route: more experts per token than the path has");
   for (int64_t e : path) want(e >= 0 && e < columns, "route: the path names an expert that the gate lacks");
+  const Timed timed("route", static_cast<int64_t>(n) * dim * paths, bytes(gate));
   route(f32(x, "x"), f32(gate, "gate", linear_size(static_cast<int>(columns), dim)), path.data(), paths,
         static_cast<int>(columns), i64(index, "index", static_cast<int64_t>(n) * k),
         f32(score, "score", static_cast<int64_t>(n) * k), n, dim, k, renormalise != 0);
+  if (tap_end - tap >= index.numel())
+    tap = std::copy_n(i64(index, "index", index.numel()), index.numel(), tap);
+}
+
+// Bytes of one packed expert, times the experts that some token chose.
+int64_t chosen_bytes(const TensorView& index, const TensorView& expert, int count) {
+  std::vector<bool> chosen(count);
+  for (int64_t i = 0; i < index.numel(); ++i) {
+    const int64_t e = static_cast<const int64_t*>(index.data_ptr())[i];
+    if (e >= 0 && e < count) chosen[e] = true;
+  }
+  return bytes(expert) * std::count(chosen.begin(), chosen.end(), true);
 }
 
 // Arguments: tokens, index, score, residual, hidden size, one packed expert after the other, out.
@@ -98,14 +143,22 @@ void run_experts(const AnyView* args, int count) {
   auto tensor = [&](int i) { return args[i].cast<TensorView>(); };
   const TensorView x = tensor(0), index = tensor(1), out = tensor(count - 1);
   const int n = rows(x), dim = last(x), k = last(index), hidden = static_cast<int>(args[4].cast<int64_t>());
-  const int64_t packed = linear_size(hidden, dim) + linear_size(dim, hidden), page = 1024;
-  std::vector<const float*> weights;
-  for (int i = 5; i < count - 1; ++i)
-    weights.push_back(f32(tensor(i), "expert weight", (packed + page - 1) / page * page));
-  const bool good = experts(f32(x, "x"), i64(index, "index", static_cast<int64_t>(n) * k),
-                            f32(tensor(2), "score", static_cast<int64_t>(n) * k),
+  const int64_t size = linear_size(hidden, dim) + linear_size(dim, hidden);
+  std::vector<Packed> weights;
+  for (int i = 5; i < count - 1; ++i) {
+    const TensorView t = tensor(i);
+    const int64_t page =
+        t.dtype().bits == 16 ? 2048 : 1024;  // numbers of a page of memory, which pad an expert
+    weights.push_back(packed(t, "expert weight", (size + page - 1) / page * page));
+    want(weights.back().half == weights[0].half, "experts: their weights differ in precision");
+  }
+  const int64_t* choice = i64(index, "index", static_cast<int64_t>(n) * k);
+  const int held = static_cast<int>(weights.size());
+  const int64_t read = g_profile.on.load() ? chosen_bytes(index, tensor(5), held) : 0;
+  const Timed timed("experts", static_cast<int64_t>(n) * k * 2 * dim * hidden, read);
+  const bool good = experts(f32(x, "x"), choice, f32(tensor(2), "score", static_cast<int64_t>(n) * k),
                             f32(tensor(3), "residual", x.numel()), f32(out, "out", x.numel()), weights.data(),
-                            static_cast<int>(weights.size()), n, k, dim, hidden);
+                            held, n, k, dim, hidden);
   want(good, "experts: a token chose an expert that does not exist");
 }
 
@@ -118,22 +171,43 @@ void run_separable_step(TensorView x, TensorView taps, TensorView mix, Shape sha
   const Tiles map = tiles(shape);
   const int64_t size = static_cast<int64_t>(map.height()) * map.width() * map.dim;
   want(map.dim % kPanel == 0, "separable_step: channels must be a multiple of 16");
+  const Timed timed("separable_step", size * (9 + map.dim), bytes(taps) + bytes(mix));
   separable_step(f32(x, "x", size), f32(taps, "depthwise weight", 10 * map.dim),
-                 f32(mix, "pointwise weight", linear_size(map.dim, map.dim)), f32(out, "out", size), map);
+                 packed(mix, "pointwise weight", linear_size(map.dim, map.dim)), f32(out, "out", size), map);
 }
 
 void run_to_map(TensorView x, TensorView w, Shape shape, TensorView out) {
   const Tiles map = tiles(shape);
   const int64_t pixels = static_cast<int64_t>(map.height()) * map.width();
   const int channels = static_cast<int>(out.numel() / pixels);
-  to_map(f32(x, "x", pixels * map.dim), f32(w, "map weight", linear_size(channels, map.dim)),
+  const Timed timed("to_map", pixels * map.dim * channels, bytes(w));
+  to_map(f32(x, "x", pixels * map.dim), packed(w, "map weight", linear_size(channels, map.dim)),
          f32(out, "out", pixels * channels), channels, map);
+}
+
+// Forgets the calls that were recorded; records from now on, or does not.
+void run_profile(int64_t on) {
+  g_profile.on.store(on != 0);
+  g_profile.count = 0;
+}
+
+// Recorded calls, one line each: kernel, multiply-accumulates, bytes of weights, nanoseconds.
+tvm::ffi::String run_profile_read() {
+  std::string out;
+  for (int i = 0; i < std::min(g_profile.count, Profile::kRoom); ++i) {
+    const Call& c = g_profile.calls[i];
+    out += std::string(c.kernel) + ' ' + std::to_string(c.macs) + ' ' + std::to_string(c.bytes) + ' ' +
+           std::to_string(c.nanoseconds) + '\n';
+  }
+  return out;
 }
 
 void run_set_threads(int64_t n) { set_threads(static_cast<int>(std::clamp<int64_t>(n, 1, kMaxThreads))); }
 
 }  // namespace
 }  // namespace edgemtl
+
+#include "exports_i8.h"
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear, edgemtl::linear_plain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_gelu, edgemtl::linear_gelu);
@@ -144,7 +218,10 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention, edgemtl::run_attention);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_route, edgemtl::run_route);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_step, edgemtl::run_separable_step);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_to_map, edgemtl::run_to_map);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_profile, edgemtl::run_profile);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_profile_read, edgemtl::run_profile_read);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_set_threads, edgemtl::run_set_threads);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_tap_routing, edgemtl::run_tap_routing);
 
 // Takes any number of experts, which the typed macro cannot express.
 extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_edgemtl_experts(void*, const TVMFFIAny* args, int32_t count,

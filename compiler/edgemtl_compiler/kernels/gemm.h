@@ -12,7 +12,9 @@
 namespace edgemtl {
 namespace {
 
-constexpr int kRows = 6;  // rows that one micro-kernel covers
+// Rows that one micro-kernel covers. Four lanes: 5 x 16 sums, 4 weights and 5 inputs fill 29 of NEON's 32
+// registers.
+constexpr int kRows = kLanes == 4 ? 5 : 6;
 constexpr int kRowChunk =
     4 * kRows;  // rows of a work item: enough to reuse a panel from the first-level cache
 
@@ -29,14 +31,26 @@ struct Rows {
 
 enum class Epilogue { kNone, kGelu, kResidual, kScale, kAccumulate };
 
+// A packed layer, or several: numbers in single or half precision. Steps are counted in numbers.
+struct Packed {
+  const void* data = nullptr;
+  bool half = false;
+  Packed() = default;
+  Packed(const float* values) : data(values) {}  // NOLINT: any float array is packed numbers
+  Packed(const Half* values) : data(values), half(true) {}
+  Packed operator+(ptrdiff_t n) const {
+    return half ? Packed(static_cast<const Half*>(data) + n) : Packed(static_cast<const float*>(data) + n);
+  }
+};
+
 // width outputs per row, from `depth` inputs. b holds panels of 16 columns: value (k, column j of panel p)
 // lies at p * panel_step + k * depth_step + j, whether it is a packed weight or another activation.
 struct Product {
   Rows a;
   int depth = 0;
-  const float* b = nullptr;
+  Packed b;
   ptrdiff_t panel_step = 0, depth_step = kPanel;
-  const float* bias = nullptr;  // as many values as the panels have columns; none: zero
+  Packed bias;  // of b's precision, as many values as the panels have columns; none: zero
   int width = 0;
   Rows out;  // written
   Epilogue epilogue = Epilogue::kNone;
@@ -44,13 +58,13 @@ struct Product {
   const float* scale = nullptr;  // kScale: out = scale[row] * value; kAccumulate: out += scale[row] * value
 };
 
-// Floats of a packed linear layer: the panels, then the bias.
+// Numbers of a packed linear layer: the panels, then the bias.
 inline ptrdiff_t linear_size(int width, int depth) {
   return static_cast<ptrdiff_t>(panels_of(width)) * kPanel * (depth + 1);
 }
 
 // A packed linear layer, as edgemtl/bundle/layout.py describes it.
-inline void use_linear(Product& p, const float* packed, int width, int depth) {
+inline void use_linear(Product& p, Packed packed, int width, int depth) {
   p.b = packed;
   p.panel_step = static_cast<ptrdiff_t>(depth) * kPanel;
   p.depth_step = kPanel;
@@ -94,19 +108,62 @@ __attribute__((noinline)) void finish(const Product& p, const float* sums, int r
   }
 }
 
-// Rows [row, row + M) by panels [panel, panel + P): with M and P known the sums stay in registers.
-template <int M, int P>
-void micro(const Product& p, int row, int panel) {
+// Memory that will be read next: `bytes` from `at` on, which a product's tiles fetch while they compute.
+struct Ahead {
+  const char* at = nullptr;
+  ptrdiff_t bytes = 0;
+  static constexpr int kStep = 128;  // bytes that one step of the depth fetches
+};
+
+#if defined(__ARM_NEON)
+// One step of the depth: acc[i] += lane Lane of input[i] times the V vectors at b.
+template <int Lane, int M, int V, class W>
+inline void multiply_lane(Vec (&acc)[M][V], const Vec (&input)[M], const W* b) {
+#pragma GCC unroll 8
+  for (int j = 0; j < V; ++j) {
+    const Vec column = load(b + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) acc[i][j] = vfmaq_laneq_f32(acc[i][j], column, input[i], Lane);
+  }
+  // GCC would widen the next step's half precision numbers now, for which there are no registers.
+  if constexpr (sizeof(W) < sizeof(float)) asm volatile("" ::: "memory");
+}
+#endif
+
+// Rows [row, row + M) by panels [panel, panel + P): with M and P known the sums stay in registers. W: what b
+// is stored as. Each step of the depth fetches two lines from `ahead` on, which then moves by `step`.
+template <class W, int M, int P>
+void micro(const Product& p, int row, int panel, const char* ahead, int step) {
   constexpr int V = P * kPanelVecs;
   const float* a[M];
+  const W* bias = static_cast<const W*>(p.bias.data);
   Vec acc[M][V];
+#pragma GCC unroll 8
   for (int j = 0; j < V; ++j) {
-    const Vec start = p.bias ? load(p.bias + panel * kPanel + j * kLanes) : Vec{};
+    const Vec start = bias ? load(bias + panel * kPanel + j * kLanes) : Vec{};
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) acc[i][j] = start;
   }
+#pragma GCC unroll 8
   for (int i = 0; i < M; ++i) a[i] = p.a[row + i];
-  const float* b = p.b + panel * p.panel_step;
-  for (int k = 0; k < p.depth; ++k, b += p.depth_step) {
+  const W* b = static_cast<const W*>(p.b.data) + panel * p.panel_step;
+  int k = 0;
+#if defined(__ARM_NEON)
+  for (; k + 4 <= p.depth;
+       k += 4) {  // NEON multiplies by any lane of a register: one load of a row serves four steps
+    Vec four[M];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) four[i] = load(a[i] + k);
+    multiply_lane<0, M, V>(acc, four, b);
+    multiply_lane<1, M, V>(acc, four, b + p.depth_step);
+    multiply_lane<2, M, V>(acc, four, b + 2 * p.depth_step);
+    multiply_lane<3, M, V>(acc, four, b + 3 * p.depth_step);
+    b += 4 * p.depth_step;
+  }
+#endif
+  for (; k < p.depth; ++k, b += p.depth_step, ahead += step) {
+    __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + 64, 0, 2);
     Vec column[V];
 #pragma GCC unroll 8
     for (int j = 0; j < V; ++j) column[j] = load(b + j / kPanelVecs * p.panel_step + j % kPanelVecs * kLanes);
@@ -117,6 +174,15 @@ void micro(const Product& p, int row, int panel) {
       for (int j = 0; j < V; ++j) acc[i][j] += value * column[j];
     }
   }
+  if (p.epilogue == Epilogue::kNone && (panel + P) * kPanel <= p.width) {
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      float* out = const_cast<float*>(p.out[row + i]) + panel * kPanel;
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) store(out + j * kLanes, acc[i][j]);
+    }
+    return;
+  }
   alignas(64) float sums[M * V * kLanes];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i)
@@ -125,23 +191,36 @@ void micro(const Product& p, int row, int panel) {
   finish(p, sums, row, M, panel, P);
 }
 
-using Micro = void (*)(const Product&, int row, int panel);
+using Micro = void (*)(const Product&, int row, int panel, const char* ahead, int step);
 
-// Rows [row0, row1) by panels [panel0, panel1), at most kGroup of them.
-inline void tile(const Product& p, int row0, int row1, int panel0, int panel1) {
-#define EDGEMTL_ROW(P)                                                           \
-  {                                                                              \
-    micro<1, P>, micro<2, P>, micro<3, P>, micro<4, P>, micro<5, P>, micro<6, P> \
+template <class W>
+inline Micro pick_micro(int rows, int panels) {
+#define EDGEMTL_ROW(P)                                                                             \
+  {                                                                                                \
+    micro<W, 1, P>, micro<W, 2, P>, micro<W, 3, P>, micro<W, 4, P>, micro<W, 5, P>, micro<W, 6, P> \
   }
 #if defined(__AVX512F__)
-  static constexpr Micro kMicro[kGroup][kRows] = {EDGEMTL_ROW(1), EDGEMTL_ROW(2), EDGEMTL_ROW(3),
-                                                  EDGEMTL_ROW(4)};
+  static constexpr Micro kMicro[kGroup][6] = {EDGEMTL_ROW(1), EDGEMTL_ROW(2), EDGEMTL_ROW(3), EDGEMTL_ROW(4)};
 #else
-  static constexpr Micro kMicro[kGroup][kRows] = {EDGEMTL_ROW(1)};
+  static constexpr Micro kMicro[kGroup][6] = {EDGEMTL_ROW(1)};
 #endif
 #undef EDGEMTL_ROW
-  for (int row = row0; row < row1; row += kRows)
-    kMicro[panel1 - panel0 - 1][std::min(kRows, row1 - row) - 1](p, row, panel0);
+  return kMicro[panels - 1][rows - 1];
+}
+
+// Rows [row0, row1) by panels [panel0, panel1), at most kGroup of them.
+inline void tile(const Product& p, int row0, int row1, int panel0, int panel1, Ahead ahead = {}) {
+  const ptrdiff_t share = static_cast<ptrdiff_t>(p.depth) * Ahead::kStep;
+  for (int row = row0; row < row1; row += kRows) {
+    const int rows = std::min(kRows, row1 - row), panels = panel1 - panel0;
+    const Micro run = p.b.half ? pick_micro<Half>(rows, panels) : pick_micro<float>(rows, panels);
+    if (ahead.bytes > 0) {
+      run(p, row, panel0, ahead.at, Ahead::kStep);
+      ahead = {ahead.at + share, ahead.bytes - share};
+    } else {
+      run(p, row, panel0, static_cast<const char*>(p.b.data), 0);
+    }
+  }
 }
 
 // All panels [panel0, panel1) for rows [row0, row1), a group of panels at a time.
@@ -150,13 +229,24 @@ inline void block(const Product& p, int row0, int row1, int panel0, int panel1) 
     tile(p, row0, row1, panel, std::min(panel1, panel + kGroup));
 }
 
-// The whole product of `rows` rows. Items run down the rows of one group of panels before the next group, so
-// that each thread reads its own part of the weights once.
+// Panels [panel, end) of a product whose b is a packed layer.
+inline Ahead panels_ahead(const Product& p, int panel, int end) {
+  const ptrdiff_t number = p.b.half ? sizeof(Half) : sizeof(float);
+  return {static_cast<const char*>((p.b + panel * p.panel_step).data),
+          std::max(0, end - panel) * p.panel_step * number};
+}
+
+// The whole product of `rows` rows with a packed layer. Items run down the rows of one group of panels before
+// the next group, so that each thread reads its own part of the weights once; the last rows fetch the next
+// group.
 inline void multiply(const Product& p, int rows, int workers) {
   const int chunks = ceil_div(rows, kRowChunk), panels = panels_of(p.width);
   parallel_for(workers, chunks * ceil_div(panels, kGroup), [&](int item, int) {
     const int row = item % chunks * kRowChunk, panel = item / chunks * kGroup;
-    tile(p, row, std::min(rows, row + kRowChunk), panel, std::min(panels, panel + kGroup));
+    const int end = std::min(panels, panel + kGroup);
+    Ahead next;
+    if (row + kRowChunk >= rows) next = panels_ahead(p, end, std::min(panels, end + kGroup));
+    tile(p, row, std::min(rows, row + kRowChunk), panel, end, next);
   });
 }
 

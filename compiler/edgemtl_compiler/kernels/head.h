@@ -53,8 +53,7 @@ inline void depthwise_line(const float* x, const float* taps, float* line, int y
 }
 
 // out = x + pointwise(GELU(depthwise 3x3(x))), both as Tiles. taps: as above; mix: packed [dim, dim].
-inline void separable_step(const float* x, const float* taps, const float* mix, float* out,
-                           const Tiles& map) {
+inline void separable_step(const float* x, const float* taps, Packed mix, float* out, const Tiles& map) {
   const int width = map.width(), dim = map.dim, workers = threads();
   const size_t line_size = Scratch::line(static_cast<size_t>(width) * dim);
   Scratch scratch(Scratch::line(width) + workers * line_size);
@@ -76,7 +75,7 @@ inline void separable_step(const float* x, const float* taps, const float* mix, 
 }
 
 // out [channels, height, width] = packed [channels, dim] times every pixel of x.
-inline void to_map(const float* x, const float* packed, float* out, int channels, const Tiles& map) {
+inline void to_map(const float* x, Packed packed, float* out, int channels, const Tiles& map) {
   const int width = map.width(), wide = panels_of(channels) * kPanel, workers = threads();
   const size_t line_size = Scratch::line(static_cast<size_t>(width) * wide);
   Scratch scratch(Scratch::line(width) + workers * line_size);

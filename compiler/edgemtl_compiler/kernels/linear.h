@@ -7,8 +7,8 @@ namespace edgemtl {
 namespace {
 
 // out [rows, width] = x [rows, depth] * w + b, then GELU, or plus `residual`.
-inline void linear(const float* x, const float* packed, const float* residual, float* out, int rows,
-                   int depth, int width, bool with_gelu) {
+inline void linear(const float* x, Packed packed, const float* residual, float* out, int rows, int depth,
+                   int width, bool with_gelu) {
   Product p;
   p.a = {x, depth};
   p.out = {out, width};
@@ -47,8 +47,8 @@ inline void layernorm(const float* x, const float* affine, float* out, int rows,
 
 // image [3, height, width] to tokens [1 + patches, dim]: row 0 is the class token, row 1 + i the i-th patch
 // times the packed [dim, 3 * patch * patch] weights; the position embedding is added to every row.
-inline void patch_embed(const float* image, const float* packed, const float* cls, const float* pos,
-                        float* out, int height, int width, int patch, int dim) {
+inline void patch_embed(const float* image, Packed packed, const float* cls, const float* pos, float* out,
+                        int height, int width, int patch, int dim) {
   constexpr int kChunk = 2 * kRows;
   const int cols = width / patch, count = height / patch * cols, depth = 3 * patch * patch,
             workers = threads();

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
-from edgemtl.runtime.backends.base import Backend, Choice
+from edgemtl.runtime import cpu
+from edgemtl.runtime.backends.base import Backend, Choice, no_program
 
 GROUP = "edgemtl.backends"
-ORDER = ("tvm-cpu", "onnxruntime", "torch")  # what "auto" tries
+NATIVE, TARGET = "tvm-cpu", "EDGEMTL_TARGET"
+ORDER = (NATIVE, "onnxruntime", "torch")  # what "auto" tries
 
 
 @cache
@@ -36,23 +40,33 @@ def find(name: str) -> type[Backend]:
     return backend
 
 
-def usable(name: str, bundle: Bundle) -> tuple[type[Backend], Choice]:
-    """Backend `name` and the program it chooses; raises BackendError with the reason when it cannot run `bundle`."""
+def usable(name: str, bundle: Bundle, target: str | None = None) -> tuple[type[Backend], Choice]:
+    """Backend `name` and the program it chooses, or the one called `target`; raises BackendError with the reason when
+    it cannot run `bundle`.
+    """
     backend = find(name)
     if reason := backend.unusable():
         raise BackendError(f"backend {name!r} cannot be used here: {reason}")
-    return backend, backend.choose(bundle)
+    return backend, backend.choose(bundle) if target is None else _named(backend, bundle, target)
 
 
-def choose(name: str | None, bundle: Bundle) -> tuple[type[Backend], Choice, str]:
+def choose(
+    name: str | None, bundle: Bundle, target: str | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[type[Backend], Choice, str]:
     """The backend for `name`; for None or "auto" the first usable one. The third value says why, and why not others.
 
+    `target`, or else $EDGEMTL_TARGET (which is for tvm-cpu), names the program to run, for tests and measurements.
     Raises BackendError when none is usable. This is the only place where one backend stands in for another, and it
     happens before anything runs.
     """
-    if name not in (None, "auto"):
-        backend, choice = usable(name, bundle)
-        return backend, choice, f"{name} was asked for: {choice.why}"
+    asked = None if name == "auto" else name
+    if target is None and asked in (None, NATIVE) and environ.get(TARGET):
+        target, asked = environ[TARGET], NATIVE
+    if target is not None and asked is None:
+        asked = _backend_of(target, bundle)
+    if asked is not None:
+        backend, choice = usable(asked, bundle, target)
+        return backend, choice, f"{asked} was asked for: {choice.why}"
     refused = []
     for candidate in (n for n in ORDER if n in names()):
         try:
@@ -62,3 +76,29 @@ def choose(name: str | None, bundle: Bundle) -> tuple[type[Backend], Choice, str
             continue
         return backend, choice, "; ".join([f"{candidate} is the first that works: {choice.why}", *refused])
     raise BackendError("no backend can run this bundle: " + "; ".join(refused or ["none is installed"]))
+
+
+def _backend_of(target: str, bundle: Bundle) -> str:
+    """The backend of the program for `target`."""
+    held = {p.target: p.backend for p in bundle.manifest.programs}
+    if target not in held:
+        raise _no_target(target, held)
+    return held[target]
+
+
+def _named(backend: type[Backend], bundle: Bundle, target: str) -> Choice:
+    """The backend's program for `target`, which was asked for by name."""
+    programs = {p.target: p for p in bundle.manifest.programs if p.backend == backend.name}
+    if not programs:
+        raise no_program(backend.name, bundle)
+    if target not in programs:
+        raise _no_target(target, programs)
+    if reason := cpu.obstacle(programs[target]):
+        raise BackendError(f"the program that was asked for cannot run here: {reason}")
+    return Choice(programs[target], f"{target}, because that program was asked for")
+
+
+def _no_target(target: str, held: Iterable[str]) -> BackendError:
+    near = difflib.get_close_matches(target, list(held), 1, 0.5)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return BackendError(f"the bundle has no program {target!r}{hint}; it has {', '.join(held) or 'none'}")

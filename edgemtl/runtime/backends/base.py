@@ -95,7 +95,10 @@ class Backend(ABC):
 
     @abstractmethod
     def run(self, image: Array, tasks: Sequence[str]) -> Ran:
-        """Raw maps of bound tasks for image [1, 3, H, W], normalised. The maps are new arrays."""
+        """Raw maps of bound tasks for image [1, 3, H, W], normalised.
+
+        A map may lie in memory that the backend uses again once the array is gone: who keeps one, copies it.
+        """
 
     @abstractmethod
     def close(self) -> None:

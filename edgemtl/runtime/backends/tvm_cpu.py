@@ -85,10 +85,28 @@ class TvmCpu(Backend):
         seconds[PREFIX] = time.perf_counter() - start
         for task in tasks:
             start = time.perf_counter()
-            # A copy, so that the tensor's memory goes back to TVM's pool at once.
-            maps[task] = np.array(np.from_dlpack(self._call(task, tokens))[0])
+            maps[task] = np.from_dlpack(self._call(task, tokens))[0]
             seconds[task] = time.perf_counter() - start
         return Ran(maps, seconds)
+
+    def tap(self, task: str) -> Any:
+        """A function that makes the program of `task` copy its routings into an int64 array, as long as that has room;
+        None when the program has none. See `edgemtl.runtime.expert_map`.
+        """
+        try:
+            function = self._libraries[task].imports_[0]["edgemtl_tap_routing"]
+        except AttributeError:  # of a bundle compiled before there was one
+            return None
+        return lambda room: function(self._ffi.from_dlpack(room))
+
+    def profile(self, on: bool) -> None:
+        """Make every loaded program forget its recorded kernel calls, and record the next ones or not."""
+        for library in self._libraries.values():
+            library.imports_[0]["edgemtl_profile"](int(on))
+
+    def calls(self) -> dict[str, str]:
+        """{function: its recorded kernel calls}, a line each: kernel, multiply-accumulates, bytes of weights, ns."""
+        return {name: str(lib.imports_[0]["edgemtl_profile_read"]()) for name, lib in self._libraries.items()}
 
     def close(self) -> None:
         self._weights.clear()

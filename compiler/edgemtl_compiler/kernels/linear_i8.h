@@ -1,0 +1,74 @@
+// Linear layers, dense MLPs and the patch embedding in INT8. Kernels take and give float; codes never leave a
+// kernel.
+#pragma once
+
+#include "gemm_i8.h"
+
+namespace edgemtl {
+namespace {
+
+// out [rows, width] = x [rows, depth] * w + b, then GELU, or plus `residual`.
+inline void linear_i8(const float* x, const uint8_t* packed, const float* residual, float* out, int rows,
+                      int depth, int width, bool with_gelu) {
+  const LayerI8 layer(packed, width, depth);
+  Scratch scratch(code_room(rows, depth));
+  uint8_t* codes = code_rows(scratch, rows, depth);
+  to_codes(x, layer.coding, codes, rows, depth);
+  ProductI8 p(layer, {codes, code_bytes(depth)}, width, depth);
+  p.out = {out, width};
+  if (residual) {
+    p.epilogue = Epilogue::kResidual;
+    p.residual = {residual, width};
+  } else if (with_gelu) {
+    p.epilogue = Epilogue::kGelu;
+  }
+  multiply(p, rows, threads());
+}
+
+// out [rows, dim] = residual + GELU(x * w1 + b1) * w2 + b2; what lies between is INT8.
+inline void mlp_i8(const float* x, const uint8_t* first, const uint8_t* second, const float* residual,
+                   float* out, int rows, int dim, int hidden) {
+  const LayerI8 layer1(first, hidden, dim), layer2(second, dim, hidden);
+  Scratch scratch(code_room(rows, dim) + code_room(rows, hidden));
+  uint8_t *codes = code_rows(scratch, rows, dim), *middle = code_rows(scratch, rows, hidden);
+  to_codes(x, layer1.coding, codes, rows, dim);
+  ProductI8 up(layer1, {codes, code_bytes(dim)}, hidden, dim);
+  up.codes = middle;
+  up.coding = layer2.coding;
+  multiply(up, rows, threads());
+  ProductI8 down(layer2, {middle, code_bytes(hidden)}, dim, hidden);
+  down.out = {out, dim};
+  down.epilogue = Epilogue::kResidual;
+  down.residual = {residual, dim};
+  multiply(down, rows, threads());
+}
+
+// `patch_embed` of linear.h: image [3, height, width] to tokens [1 + patches, dim].
+inline void patch_embed_i8(const float* image, const uint8_t* packed, const float* cls, const float* pos,
+                           float* out, int height, int width, int patch, int dim) {
+  const int cols = width / patch, count = height / patch * cols, depth = 3 * patch * patch,
+            workers = threads();
+  const LayerI8 layer(packed, dim, depth);
+  for (int i = 0; i < dim; i += kLanes) store(out + i, load(cls + i) + load(pos + i));
+  Scratch scratch(code_room(count, depth));
+  uint8_t* codes = code_rows(scratch, count, depth);
+  parallel_for(workers, count, [&](int i, int) {
+    uint8_t* to = codes + static_cast<ptrdiff_t>(i) * code_bytes(depth);
+    for (int row = 0; row < 3 * patch; ++row, to += patch) {
+      const ptrdiff_t line = static_cast<ptrdiff_t>(row / patch) * height + i / cols * patch + row % patch;
+      const float* from = image + line * width + i % cols * patch;
+      int k = 0;
+      for (; k + kLanes <= patch; k += kLanes) store_codes(to + k, layer.coding(load(from + k)));
+      if (k < patch) store_codes(to + k, layer.coding(load_part(from + k, patch - k)), patch - k);
+    }
+    pad_codes(codes + static_cast<ptrdiff_t>(i) * code_bytes(depth), depth);
+  });
+  ProductI8 p(layer, {codes, code_bytes(depth)}, dim, depth);
+  p.out = {out + dim, dim};
+  p.epilogue = Epilogue::kResidual;
+  p.residual = {pos + dim, dim};
+  multiply(p, count, workers);
+}
+
+}  // namespace
+}  // namespace edgemtl

@@ -1,0 +1,144 @@
+"""All programs of a bundle: built for every target from one set of weights, run, and checked against expected maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgemtl.bundle.layout import Array
+from edgemtl.bundle.manifest import Program
+from edgemtl.model.vit import MultiTaskViT
+from edgemtl_compiler import export, goldens, onnx_export, program, targets, toolchain
+from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler.precision import Parts, Weights
+from edgemtl_compiler.targets import Target
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One target's program and the files of its functions, by member name."""
+
+    program: Program
+    paths: dict[str, Path]
+
+    @property
+    def runs_here(self) -> bool:
+        name = self.program.target
+        return name not in targets.TARGETS or targets.runs_here(targets.TARGETS[name])
+
+    def runner(self, parts: Parts) -> Callable[[Array, Sequence[str]], dict[str, Array]]:
+        """A function of an input [1, 3, H, W] and tasks that gives raw maps [channels, h, w]."""
+        load = onnx_export.OnnxRunner if self.program.backend == onnx_export.BACKEND else program.load_function
+        runners = {name: load(self.paths[member]) for name, member in self.program.members.items()}
+
+        def call(name: str, value: Array) -> Array:
+            refs = (ref.partition(":") for ref in self.program.functions[name].params)
+            return runners[name]([value, *(parts[part][tensor] for part, _, tensor in refs)])
+
+        def run(image: Array, tasks: Sequence[str]) -> dict[str, Array]:
+            shared = call(PREFIX, image) if PREFIX in runners else image
+            return {task: call(task, shared)[0] for task in tasks}
+
+        return run
+
+    def predictor(self, parts: Parts, tasks: Sequence[str]) -> Callable[[Tensor], Mapping[str, Any]]:
+        """As `edgemtl.train.evaluate` wants a model, one image at a time."""
+        run = self.runner(parts)
+        return lambda image: run(image.contiguous().numpy(), tasks)
+
+
+def slices(model: MultiTaskViT) -> dict[str, MultiTaskViT]:
+    """Every task's slice, which its programs are exported from."""
+    return {task: model.slice(task).eval() for task in model.config.task_names}
+
+
+def start_compilers(wanted: Sequence[Target | str]) -> None:
+    """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
+    real = [target for target in wanted if isinstance(target, Target)]
+    if real:
+        from edgemtl_compiler import tvm_adapter
+
+        for target in real:
+            toolchain.find_compiler(target)
+        for target in real:
+            toolchain.start_kernels(target, tvm_adapter.include_paths())
+
+
+def build(
+    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[Target | str], folder: Path, report: Report
+) -> list[Made]:
+    """Programs for all targets, their files under `folder`. Raises CompileError."""
+    return [
+        _onnx_program(pieces, folder, report)
+        if isinstance(target, str)
+        else _tvm_program(weights, pieces, target, folder, report)
+        for target in wanted
+    ]
+
+
+def check(
+    made: Made, parts: Parts, given: Mapping[str, Array], expected: goldens.Outputs, tolerance: float
+) -> dict[str, float]:
+    """The largest relative error of each task; none for a program that cannot run here.
+
+    Raises CompileError when one is above the tolerance.
+    """
+    if not made.runs_here:
+        return {}
+    run = made.runner(parts)
+    worst = dict.fromkeys(expected, 0.0)
+    for number, image in given.items():
+        maps = run(image, list(expected))
+        for task, wanted in expected.items():
+            what = f"the {made.program.target} program of {task!r}"
+            worst[task] = max(worst[task], goldens.check(what, maps[task], wanted[number], tolerance))
+    return worst
+
+
+def _tvm_program(
+    weights: Weights, pieces: Mapping[str, MultiTaskViT], target: Target, folder: Path, report: Report
+) -> Made:
+    from edgemtl_compiler import tvm_adapter
+
+    functions, members, paths, model = {}, {}, {}, weights.model
+    for name in (PREFIX, *pieces):
+        report(f"building {target.name} {name}")
+        exported = export.export_prefix(model) if name == PREFIX else export.export_task(pieces[name])
+        out = folder / f"{target.name}-{name}.so"
+        made = program.build_function(exported, model.config, target, out, weights.types)
+        functions[name], members[name] = made.function, f"programs/{program.BACKEND}/{target.name}/{name}.so"
+        paths[members[name]] = made.path
+    described = Program(
+        backend=program.BACKEND,
+        target=target.name,
+        machine=target.machine,
+        needs=target.needs,
+        functions=functions,
+        members=members,
+        built_with={**tvm_adapter.versions(), "torch": torch.__version__, "c++": toolchain.compiler_version(target)},
+    )
+    return Made(described, paths)
+
+
+def _onnx_program(pieces: Mapping[str, MultiTaskViT], folder: Path, report: Report) -> Made:
+    functions, members, paths, target = {}, {}, {}, onnx_export.TARGET
+    for name, piece in pieces.items():
+        report(f"exporting {target} {name}")
+        made = onnx_export.export_onnx(piece, folder / f"{name}.onnx")
+        functions[name], members[name] = made.function, f"programs/{onnx_export.BACKEND}/{target}/{name}.onnx"
+        paths[members[name]] = made.path
+    described = Program(
+        backend=onnx_export.BACKEND,
+        target=target,
+        functions=functions,
+        members=members,
+        built_with={**onnx_export.versions(), "torch": torch.__version__},
+    )
+    return Made(described, paths)

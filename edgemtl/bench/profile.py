@@ -1,0 +1,191 @@
+"""Where a frame's time goes, kernel by kernel: calls, milliseconds, arithmetic, bytes of weights, and what bounds each.
+
+The kernels time themselves (kernels/profile.h), within real frames on real weights, so caches are as cold as they are
+in use. What is left of the frame is the virtual machine's, Python's and the copies'. The bound compares two times that
+nothing can beat: the call's multiply-accumulates at the FMA roof, and its weights at the speed of memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console, Group
+
+from edgemtl.bench import peak, prepare, report
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BackendError
+from edgemtl.preprocess import Array, aligned_zeros
+from edgemtl.runtime import backends
+from edgemtl.runtime.mapping import WeightMap, segments
+
+OUTSIDE = "outside kernels"
+
+
+@dataclass(frozen=True)
+class Line:
+    """All calls of one kernel on one amount of work, in one frame."""
+
+    kernel: str
+    calls: int
+    ms: float  # median over frames
+    macs: int  # of all calls
+    bytes: int  # of weights, of all calls
+
+    @property
+    def gflops(self) -> float:
+        return 2e-6 * self.macs / self.ms if self.ms else 0.0
+
+
+def parse(text: str) -> list[tuple[str, int, int, int]]:
+    """(kernel, multiply-accumulates, bytes, nanoseconds) of each recorded call."""
+    rows = (line.split() for line in text.splitlines())
+    return [(kernel, int(macs), int(size), int(ns)) for kernel, macs, size, ns in rows]
+
+
+def measure(bundle: Path, task: str, image: Array, *, threads: int, seconds: float) -> tuple[list[Line], float]:
+    """Lines in the order of the frame, what is outside kernels last; and the frame's median milliseconds.
+
+    image: the network's input, float32 [1, 3, H, W]. Raises BackendError where the bundle has no program for this CPU.
+    """
+    from edgemtl.runtime.backends.tvm_cpu import TvmCpu
+
+    with Bundle.open(bundle) as opened:
+        kind, choice = backends.usable(TvmCpu.name, opened)
+        runner = kind(opened, choice, threads)
+        assert isinstance(runner, TvmCpu)
+        weights = WeightMap(opened)
+        weights.map(segments(opened.manifest.model, (task,)))
+        try:
+            runner.bind(task, weights.get)
+            aligned = aligned_zeros(image.shape)
+            aligned[...] = image
+            frames = _frames(runner, aligned, task, seconds)
+        finally:
+            runner.close()
+            weights.unmap(weights.held)
+    return summarise(frames)
+
+
+def _frames(runner: object, image: Array, task: str, seconds: float) -> list[tuple[float, str]]:
+    """(milliseconds, the calls as text) of each frame, after some to warm up."""
+    from edgemtl.runtime.backends.tvm_cpu import TvmCpu
+
+    assert isinstance(runner, TvmCpu)
+    out: list[tuple[float, str]] = []
+    end, warm = time.perf_counter() + seconds, 3
+    while len(out) < 5 or time.perf_counter() < end:
+        try:
+            runner.profile(True)
+        except AttributeError:
+            raise BackendError("the bundle was compiled before kernels timed themselves; compile it again") from None
+        start = time.perf_counter()
+        runner.run(image, [task])
+        ms = 1e3 * (time.perf_counter() - start)
+        if warm:
+            warm -= 1
+        else:
+            out.append((ms, "".join(runner.calls().values())))
+    runner.profile(False)
+    return out
+
+
+def summarise(frames: Sequence[tuple[float, str]]) -> tuple[list[Line], float]:
+    """Lines of frames, each (milliseconds, recorded calls); see `measure`."""
+    times: dict[tuple[str, int], list[float]] = {}
+    calls: dict[tuple[str, int], list[int]] = {}  # bytes of each call, in the first frame
+    outside = []
+    for ms, text in frames:
+        found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for kernel, macs, size, ns in parse(text):
+            found.setdefault((kernel, macs), []).append((size, ns))
+        for key, each in found.items():
+            times.setdefault(key, []).append(1e-6 * sum(ns for _, ns in each))
+            calls.setdefault(key, [size for size, _ in each])
+        outside.append(ms - 1e-6 * sum(ns for each in found.values() for _, ns in each))
+    lines = [
+        Line(kernel, len(sizes), statistics.median(times[kernel, macs]), macs * len(sizes), sum(sizes))
+        for (kernel, macs), sizes in calls.items()
+    ]
+    whole = statistics.median(ms for ms, _ in frames)
+    return [*lines, Line(OUTSIDE, 1, statistics.median(outside), 0, 0)], whole
+
+
+def run(comparison: Comparison, seconds: float, console: Console) -> str:
+    """Profile every subject of a prepared comparison that has a bundle; print tables, give them as Markdown."""
+    text = []
+    for subject in comparison.subjects:
+        for threads in comparison.settings.threads:
+            artifacts = comparison.artifacts
+            if not artifacts.ready(subject, ENGINES["edgemtl"]):
+                raise BackendError(f"{subject.name}: {artifacts.reason(subject, ENGINES['edgemtl'])}")
+            image = np.load(artifacts.place(subject) / prepare.INPUT)
+            path = Path(artifacts.path(subject, "bundle"))
+            lines, whole = measure(path, subject.task, image, threads=threads, seconds=seconds)
+            peaks = comparison.peaks.get(threads, {})
+            title = f"{subject.name}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
+            console.print(table(title, lines, whole, peaks))
+            console.print()
+            text += [f"### {title}", "", f"{peak.sentence(peaks, threads)}.", "", markdown(lines, whole, peaks), ""]
+    return "\n".join(text)
+
+
+def bound(line: Line, peaks: Mapping[str, float]) -> str:
+    """What the line cannot be faster than, and how much of its time that is."""
+    if line.kernel == OUTSIDE:
+        return "dispatch, allocation, copies"
+    limits = {}
+    if peaks.get(peak.FMA) and not line.kernel.endswith("_i8"):
+        limits["arithmetic"] = 2e-6 * line.macs / peaks[peak.FMA]
+    if peaks.get(peak.READ):
+        limits["weights from memory"] = 1e-6 * line.bytes / peaks[peak.READ]
+    if not limits or line.ms <= 0:
+        return "not measured"
+    name = max(limits, key=lambda n: limits[n])
+    share = limits[name] / line.ms
+    return f"{name}, {share:.0%} of its time" if share >= 0.3 else f"neither: {name} would take {share:.0%} of its time"
+
+
+def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> Group:
+    """The lines and their sum, with shares of the frame, of the best SGEMM library and of the FMA roof."""
+    library, roof = peak.best_library(peaks), peaks.get(peak.FMA)
+    total = Line("whole frame", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
+    cells = []
+    for line in [*lines, total]:
+        rate = line.gflops or None
+        cells.append(
+            [
+                line.kernel,
+                f"{line.calls}",
+                f"{line.ms:.3f}",
+                f"{line.ms / whole:.1%}",
+                report.show(line.macs / 1e6 or None, ".1f"),
+                report.show(line.bytes / 1e6 or None, ".2f"),
+                report.show(rate, ".1f"),
+                report.show(rate / peaks[library] if rate and library else None, ".0%"),
+                report.show(rate / roof if rate and roof else None, ".0%"),
+                "" if line is total else bound(line, peaks),
+            ]
+        )
+    head = ("calls", "ms", "of frame", "MMAC", "MB of weights", "GFLOP/s", "of SGEMM", "of roof")
+    return report.table(title, ("kernel",), head, cells, note=True)
+
+
+def markdown(lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> str:
+    """The same table for docs/performance.md, without the columns that it explains in words."""
+    library, roof = peak.best_library(peaks), peaks.get(peak.FMA)
+    out = ["| kernel | calls | ms | MMAC | GFLOP/s | of SGEMM | of roof | bound |", "|---|---|---|---|---|---|---|---|"]
+    whole_line = Line("**whole frame**", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
+    for line in [*lines, whole_line]:
+        rate = line.gflops
+        shares = [f"{rate / p:.0%}" if rate and p else "–" for p in (peaks[library] if library else 0, roof)]
+        note = "" if line is whole_line else bound(line, peaks)
+        figures = [f"{line.ms:.3f}", f"{line.macs / 1e6:.1f}" if line.macs else "–", f"{rate:.1f}" if rate else "–"]
+        out.append(f"| {' | '.join([line.kernel, str(line.calls), *figures, *shares, note])} |")
+    return "\n".join(out)

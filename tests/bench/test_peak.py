@@ -1,0 +1,46 @@
+"""Peaks: what is measured is plausible and ordered, what is missing is left out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgemtl.bench import peak
+from edgemtl.bench.process import ProcessError, child, environment
+
+
+def test_numpy_does_some_arithmetic_and_less_than_any_machine() -> None:
+    assert 0.1 < peak.measure("numpy", 1, 0.01) < 1e5
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("tvm") or not shutil.which(os.environ.get("CXX", "g++")),
+    reason="apache-tvm, g++",
+)
+def test_the_roofs_are_over_what_numpy_reaches(tmp_path: Path) -> None:
+    """Nothing is faster than multiply-adds in registers; 0.8 allows for a busy machine between the two.
+
+    NumPy gets a process of its own: in this one its threads were counted when it was first imported.
+    """
+    request = {"peak": "numpy", "threads": 1, "seconds": 0.05}
+    (line,) = child("edgemtl.bench.worker", request, 60, environment(1, tmp_path))
+    assert peak.measure(peak.FMA, 1, 0.1) > 0.8 * json.loads(line)["rate"]
+    assert 0.1 < peak.measure(peak.READ, 2, 0.05) < 1e5
+
+
+def test_a_child_says_the_rate_or_why_not() -> None:
+    (line,) = child("edgemtl.bench.worker", {"peak": "numpy", "threads": 1, "seconds": 0.01}, 60)
+    assert line.startswith('{"rate": ')
+    with pytest.raises(ProcessError, match="KeyError"):
+        child("edgemtl.bench.worker", {"peak": "abacus", "threads": 1, "seconds": 0.01}, 60)
+
+
+def test_the_best_library_is_not_a_roof() -> None:
+    assert peak.best_library({"numpy": 3, "torch": 2, peak.FMA: 9}) == "numpy"
+    assert peak.best_library({peak.FMA: 9}) is None
+    assert "no SGEMM library" in peak.sentence({peak.READ: 9}, 2)
