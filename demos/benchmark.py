@@ -4,7 +4,7 @@
     python demos/benchmark.py --subjects rooms:depth --rounds 9
     python demos/benchmark.py --precision fp32,int8 --subjects edge-moe:129
     python demos/benchmark.py --sweep experts --engines edgemtl,openvino
-    python demos/benchmark.py --profile --threads 1,2           # kernel by kernel
+    python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
     python demos/benchmark.py --endurance 10000                 # frames with random switches: memory, results
 
 Nothing else should run meanwhile. Ctrl-C prints what was measured so far. Compare ratios, not milliseconds of
@@ -69,7 +69,7 @@ def main(
         console.print(lasted.sentence(), markup=False)
         sys.exit(0 if lasted.good else 1)
     if profile_frame:
-        names = ("edgemtl",)
+        names = tuple(name for name in _engines(precision, "") if ENGINES[name].own)
     settings = Settings(
         threads=counts,
         rounds=2 if quick else rounds,

@@ -13,7 +13,7 @@ the terminal when there is no window. See docs/camera.md.
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import signal
 import sys
 import time
@@ -23,18 +23,17 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
-from keys import Keys
-from report import Album, print_report, report
+from keys import WINDOW, Keys
+from report import Album, make, print_report, report, save
 from rerun_log import RerunLog
 from rich.console import Console
 
 import edgemtl
-from edgemtl.errors import EdgeMTLError
+from edgemtl.errors import EdgeMTLError, FrameError
 from edgemtl.feed import Feed, Frame, Policy
 from edgemtl.sinks import Recorder
 from edgemtl.sources import is_live, open_feed
 from edgemtl.stage import Stage, Tile, compose
-from edgemtl.view import contact_sheet
 from edgemtl.web.hub import Hub
 from edgemtl.web.server import Server, parse_address, warning
 
@@ -157,16 +156,39 @@ class Show:
         if self.window or self.recorder is not None:
             self.draw(frame, tiles)
         if self.log is not None:
-            self.log.put(frame, self.stage)
+            with self.writing():
+                self.log.put(frame, self.stage)
 
     def draw(self, frame: Frame, tiles: list[Tile]) -> None:
         picture = compose(tiles)
         if self.window:
-            cv2.imshow("edgemtl", picture)
+            cv2.imshow(WINDOW, picture)
         if self.recorder is not None:
             batch = not (self.watched or self.feed.live)
             seconds = self.stage.frames / (self.feed.fps or FALLBACK_FPS) if batch else time.monotonic() - self._began
-            self.recorder.put(picture, seconds)
+            with self.writing():
+                self.recorder.put(picture, seconds)
+
+    @contextlib.contextmanager
+    def writing(self):
+        """A full disk ends the recordings, not a show that somebody watches."""
+        try:
+            yield
+        except FrameError as e:
+            self.finish()
+            if not self.watched:
+                raise
+            self._error, self._error_until = str(e), time.monotonic() + ERROR_SECONDS
+            print(e, file=sys.stderr)
+
+    def finish(self) -> None:
+        """Finish the recordings."""
+        recorder, log = self.recorder, self.log
+        self.recorder = self.log = None
+        if recorder is not None:
+            recorder.close()
+        if log is not None:
+            log.close()
 
     def figures(self) -> dict:
         status = self.feed.status
@@ -209,7 +231,9 @@ def main(
     """Run BUNDLE on SOURCE (default: the rendered clip of rooms), one or two tasks at a time."""
     console, place = Console(), parse_address(address)
     shown = False if web else Keys.screen() if window is None and out is None else bool(window)
-    watched = web or shown
+    watched, keys = web or shown, Keys(shown)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the half frame at the end of a cut stream is no news
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # the demo says itself what cannot be opened
     limits = _range(depth_range)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(
@@ -225,7 +249,7 @@ def main(
         if out is None and not watched and record is None:
             out = Path("demo-out")
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            make(out)
             record = record or (None if watched else out / "demo.mp4")
         album = Album(min(filter(None, (feed.count, limit)), default=0))
         recorder = Recorder(record, feed.fps or FALLBACK_FPS) if record else None
@@ -242,21 +266,19 @@ def main(
         began = time.perf_counter()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is no reason to lose the video
         try:
-            with Keys(shown) as keys:
+            with keys:
                 show.play(keys, limit)
         except KeyboardInterrupt:
             print("stopped; what was seen so far is kept", file=sys.stderr)
         finally:
-            if recorder is not None:
-                recorder.close()
+            show.finish()
             seconds = time.perf_counter() - began
         if album.last is None:
             raise EdgeMTLError(feed.status.text or f"{source} gave no frame; nothing was written")
         found = report(stage, album, feed, seconds)
     print_report(found, console)
     if out is not None:
-        cv2.imwrite(str(out / "sheet.png"), contact_sheet(album.tiles or [album.last], columns=2))
-        (out / "report.json").write_text(json.dumps(found, indent=1))
+        save(out, found, album)
     made = [*([out / "sheet.png", out / "report.json"] if out else ()), *filter(None, (record, rerun))]
     if made:
         console.print("pictures: " + ", ".join(map(str, made)))
@@ -287,4 +309,5 @@ if __name__ == "__main__":
     try:
         app()
     except EdgeMTLError as e:
-        sys.exit(f"error: {e}")
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)

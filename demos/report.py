@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from edgemtl.bench.stats import percentile
+from edgemtl.errors import EdgeMTLError
 from edgemtl.feed import Feed
 from edgemtl.stage import Stage
+from edgemtl.view import contact_sheet
 
 SHEET_TILES = 12
 
@@ -50,6 +55,25 @@ def report(stage: Stage, album: Album, feed: Feed, seconds: float) -> dict[str, 
         "resident_bytes": album.resident,
         "switches": [s.as_dict() for s in stage.engine.switches],
     }
+
+
+def make(folder: Path) -> None:
+    """The folder for what `save` writes. Raises EdgeMTLError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EdgeMTLError(f"cannot make the folder {folder}: {e.strerror or e}") from None
+
+
+def save(folder: Path, found: dict, album: Album) -> None:
+    """The contact sheet and the report as files. Raises EdgeMTLError when they cannot be written."""
+    assert album.last is not None
+    sheet = contact_sheet(album.tiles or [album.last], columns=2)
+    try:
+        (folder / "sheet.png").write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+        (folder / "report.json").write_text(json.dumps(found, indent=1))
+    except OSError as e:
+        raise EdgeMTLError(f"cannot write sheet.png and report.json into {folder}: {e.strerror or e}") from None
 
 
 def print_report(found: dict, console: Console) -> None:

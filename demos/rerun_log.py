@@ -13,6 +13,7 @@ import numpy as np
 from edgemtl.errors import EdgeMTLError
 from edgemtl.feed import Frame
 from edgemtl.palette import class_colours
+from edgemtl.sinks import check_room
 from edgemtl.stage import Stage
 
 
@@ -27,12 +28,14 @@ class RerunLog:
         import rerun
 
         self._rr: Any = rerun
-        self._stream = rerun.RecordingStream("edgemtl camera")
+        self._path = path
+        self._stream: Any = rerun.RecordingStream("edgemtl camera")
         self._stream.save(str(path))
         self._named: set[str] = set()
 
     def put(self, frame: Frame, stage: Stage) -> None:
-        """The frame, the maps of its tasks, and the figures."""
+        """The frame, the maps of its tasks, and the figures. Raises FrameError when the disk is full."""
+        check_room(self._path)
         rr, out = self._rr, stage.output
         self._stream.set_time("frame", sequence=stage.frames)
         self._stream.log("camera", rr.Image(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)).compress(jpeg_quality=85))
@@ -58,8 +61,19 @@ class RerunLog:
     def __enter__(self) -> RerunLog:
         return self
 
+    def close(self) -> None:
+        """Write what waits; calling it again does nothing. Raises EdgeMTLError when that fails."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        try:
+            stream.flush()
+        except (RuntimeError, ValueError) as e:
+            raise EdgeMTLError(f"{self._path} is not complete: {e}") from None
+        finally:
+            stream.disconnect()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.flush()
-        self._stream.disconnect()
+        self.close()

@@ -25,9 +25,7 @@ def strip(
     if task.kind == "depth" and limits is not None:
         return depth(limits, colormap, width, color=color)
     text = {"normals": "red: right   green: up   blue: towards the camera"}.get(task.kind, "white: an edge")
-    out = _empty(1, width)
-    cv2.putText(out, text, (4, 13), _FONT, 0.4, INK, 1, cv2.LINE_AA)
-    return out
+    return _line(text, width)
 
 
 def present(values: Map, least: float = 0.002) -> list[int]:
@@ -43,8 +41,9 @@ def classes(task: TaskConfig, shown: Sequence[int], width: int, *, color: Colour
 
 
 def experts(shown: Sequence[int], count: int, width: int, *, color: Colour = "rgb") -> Image:
-    """The colour and number of each expert in `shown`, of `count` in all."""
-    return _swatches([(f"expert {i}", colours(count)[i]) for i in shown], width, color)
+    """The colour and number of each expert in `shown`, of `count` in all, and how `view.experts` arranges them."""
+    below = _swatches([(f"expert {i}", colours(count)[i]) for i in shown], width, color)
+    return np.concatenate([_line("large: a patch's first choice; small: its next ones", width), below])
 
 
 def depth(limits: tuple[float, float], colormap: str, width: int, *, color: Colour = "rgb") -> Image:
@@ -84,6 +83,12 @@ def _swatches(cells: list[tuple[str, Image]], width: int, color: Colour) -> Imag
         paint = tuple(int(v) for v in (rgb if color == "rgb" else rgb[::-1]))
         cv2.rectangle(out, (x + 4, y + 4), (x + 15, y + 14), paint, cv2.FILLED)
         cv2.putText(out, name, (x + 20, y + 13), _FONT, 0.4, INK, 1, cv2.LINE_AA)
+    return out
+
+
+def _line(text: str, width: int) -> Image:
+    out = _empty(1, width)
+    cv2.putText(out, text, (4, 13), _FONT, 0.4, INK, 1, cv2.LINE_AA)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ View = Literal["map", "overlay", "sheet"]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 RAW = (".npz", ".npy")
+RESERVE = 16 << 20  # bytes that a recording leaves free: enough to finish its file
 
 
 def picture(frame: Frame, out: Output, how: View, colormap: str, limits: tuple[float, float] | None) -> Image:
@@ -73,6 +75,19 @@ def open_sink(path: Path, source: Source, *, raw: bool) -> Sink:
     return Folder(path)
 
 
+def check_room(path: Path) -> None:
+    """Raise FrameError when the disk that `path` is on has less than RESERVE bytes left.
+
+    To be asked before each write of what does not tell that a write failed, as OpenCV's videos do not.
+    """
+    try:
+        free = shutil.disk_usage(path.resolve().parent).free
+    except OSError as e:
+        raise FrameError(f"cannot write {shown_name(path)}: {e.strerror or e}") from None
+    if free < RESERVE:
+        raise FrameError(f"{shown_name(path)} ends here: its disk has less than {RESERVE >> 20} MiB left")
+
+
 class One(Sink):
     """A single picture, or a single frame's maps."""
 
@@ -113,6 +128,7 @@ class Video(Sink):
             raise FrameError(f"frame {frame.name} has another size than the ones before, which a video cannot hold")
         if (width, height) != self._size:
             image = cv2.copyMakeBorder(image, 0, high - height, 0, wide - width, cv2.BORDER_REPLICATE)
+        check_room(self.path)
         self._writer.write(image)
         self.written += 1
 

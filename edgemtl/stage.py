@@ -74,6 +74,7 @@ class Stage:
         self.present: dict[str, list[int]] = {}
         self._resident: tuple[float, dict[str, Any]] = (-math.inf, {})
         self._costs: dict[str, dict[str, int]] = {}
+        self._beside: dict[str, dict[str, int]] = {}
         self.select(self.tasks[0])
 
     def select(self, *tasks: str) -> None:
@@ -85,6 +86,10 @@ class Stage:
             self.present, self._resident = {}, (-math.inf, {})
             others = [t for t in self.tasks if (t,) != self.engine.active]
             self._costs = {t: forecast(self.engine, [t])._asdict() for t in others}
+            first, beside = tasks[0], [t for t in self.tasks if t not in tasks]
+            self._beside = {t: forecast(self.engine, [first, t])._asdict() for t in beside}
+            if len(tasks) > 1:
+                self._beside[""] = forecast(self.engine, [first])._asdict()
 
     def apply(self, blend: float | None, experts: int | None) -> None:
         """Another blend, or another block of the expert map (negative: none); None leaves it. Raises TaskError."""
@@ -149,7 +154,7 @@ class Stage:
         top, left = round(place.top * up), round(place.left * over)
         paint = view.experts(ids, config.experts, whole, color="bgr")[top : top + high, left : left + wide]
         below = legend.experts(np.unique(ids).tolist(), config.experts, wide, color="bgr")
-        title = f"{found.task}: experts of block {self.experts}, best first"
+        title = f"{found.task}: experts of block {self.experts}"
         return Tile(title, view.overlay(image, view.fit(paint, (high, wide)), max(self.blend, 0.3)), below)
 
     def about(self) -> dict[str, Any]:
@@ -174,7 +179,10 @@ class Stage:
         }
 
     def figures(self) -> dict[str, Any]:
-        """What moves: rates and times (measured), weights in memory, the last switch, and what another would cost."""
+        """What moves: rates and times (measured), weights in memory, the last switch, and what another would cost.
+
+        costs: of showing that task alone. beside: of setting it beside the first one; "" is to leave the second.
+        """
         recent = list(self.milliseconds)[-RECENT:]
         return {
             "active": list(self.engine.active),
@@ -190,6 +198,7 @@ class Stage:
             "weights": self._weights(),
             "switch": self.engine.switches[-1].as_dict(),
             "costs": self._costs,
+            "beside": self._beside,
         }
 
     def _rate(self) -> float:

@@ -95,21 +95,20 @@ def experts(ids: Map, count: int, size: tuple[int, int], *, color: Colour = "rgb
     """Which experts each patch chose: ids [rows, columns, k], best first, of `count` experts, as a picture of `size`
     (height, width).
 
-    A patch's cell holds its k choices from left to right, top to bottom, each with the expert's number where there is
-    room. An expert has the same colour in every picture.
+    The upper two thirds of a patch's cell are its first choice, with the expert's number where there is room; the
+    lower third is its next choices, from left to right. An expert has the same colour in every picture.
     """
     rows, columns, k = ids.shape
-    across = int(np.ceil(np.sqrt(k)))
-    down = -(-k // across)
-    padded = np.concatenate([ids, np.repeat(ids[..., -1:], across * down - k, -1)], -1)
-    cells = padded.reshape(rows, columns, down, across).transpose(0, 2, 1, 3).reshape(rows * down, columns * across)
+    first = np.repeat(ids[..., :1], max(1, k - 1), -1)
+    thirds = np.stack([first, first, ids[..., 1:] if k > 1 else first], 1)  # [rows, 3, columns, bars]
     paint = colours(count)
-    rgb = cv2.resize(paint[cells], size[::-1], interpolation=cv2.INTER_NEAREST)
-    high, wide = size[0] / cells.shape[0], size[1] / cells.shape[1]
-    for y, x in np.ndindex(cells.shape) if high >= 14 and wide >= 18 else ():
-        ink = (0, 0, 0) if paint[cells[y, x]] @ (0.299, 0.587, 0.114) > 110 else (255, 255, 255)
-        at = (int((x + 0.5) * wide) - 4 * len(str(cells[y, x])), int((y + 0.5) * high) + 4)
-        cv2.putText(rgb, str(cells[y, x]), at, _FONT, 0.38, ink, 1, cv2.LINE_AA)
+    rgb = cv2.resize(paint[thirds.reshape(3 * rows, -1)], size[::-1], interpolation=cv2.INTER_NEAREST)
+    high, wide = size[0] / rows, size[1] / columns
+    for y, x in np.ndindex(rows, columns) if high >= 20 and wide >= 18 else ():
+        number = str(ids[y, x, 0])
+        ink = (0, 0, 0) if paint[ids[y, x, 0]] @ (0.299, 0.587, 0.114) > 110 else (255, 255, 255)
+        at = (int((x + 0.5) * wide) - 4 * len(number), int((y + 1 / 3) * high) + 4)
+        cv2.putText(rgb, number, at, _FONT, 0.38, ink, 1, cv2.LINE_AA)
     for y in range(1, rows):
         rgb[int(y * size[0] / rows)] = 24
     for x in range(1, columns):

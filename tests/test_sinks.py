@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ import pytest
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.sinks import Folder, One, Recorder, Video, open_sink, picture, store
+from edgemtl.sinks import RESERVE, Folder, One, Recorder, Video, open_sink, picture, store
 from edgemtl.sources import Frame, Source, open_source
 
 SIZE = (47, 81)
@@ -130,6 +131,19 @@ class TestRecorder:
         assert recorder.written == 7, "0.6 s at 10 a second, the first picture included"
         with open_source(tmp_path / "o.mp4") as source:
             assert len(list(source)) == 7
+
+    def test_a_full_disk_ends_it_with_a_video_that_plays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The disk is nearly full after five pictures; OpenCV itself would not tell."""
+        left = iter([RESERVE] * 5)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=next(left, RESERVE - 1)))
+        recorder = Recorder(tmp_path / "seen.avi", 10)
+        image = np.zeros((48, 64, 3), np.uint8)
+        for i in range(5):
+            recorder.put(image, i / 10)
+        with pytest.raises(FrameError, match=r"seen.avi ends here: its disk has less than 16 MiB left"):
+            recorder.put(image, 0.5)
+        recorder.close()
+        assert cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
 
     def test_another_size_is_fitted(self, tmp_path: Path) -> None:
         recorder = Recorder(tmp_path / "o.avi", 10)

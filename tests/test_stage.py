@@ -52,9 +52,7 @@ class TestPictures:
         block = stage.engine.manifest.model.moe_blocks[-1]
         stage.apply(None, block)
         tiles = stage.show(frame())
-        assert [t.title for t in tiles[2:]] == [
-            f"{t}: experts of block {block}, best first" for t in ("depth", "normals")
-        ]
+        assert [t.title for t in tiles[2:]] == [f"{t}: experts of block {block}" for t in ("depth", "normals")]
         assert (tiles[2].picture != tiles[3].picture).any(), "the tasks' paths differ"
         assert compose(tiles).shape[0] > 2 * IMAGE.shape[0]
         stage.apply(None, -1)
@@ -135,6 +133,7 @@ class TestFigures:
         assert found["age_ms"] > 500
         assert found["active"] == ["semseg"]
         assert set(found["costs"]) == {"depth", "normals", "edge"}
+        assert set(found["beside"]) == {"depth", "normals", "edge"}
         assert found["weights"]["origin"] in ("smaps", "not measured")
 
     def test_a_switch_is_told_and_was_foretold(self, stage: Stage) -> None:
@@ -145,6 +144,15 @@ class TestFigures:
         if found["switch"]["bytes_mapped"] is not None:
             assert (found["switch"]["bytes_mapped"], found["switch"]["bytes_dropped"]) == (said["map"], said["drop"])
         assert "depth" not in found["costs"]
+
+    def test_a_second_task_beside_the_first_costs_what_was_foretold(self, stage: Stage) -> None:
+        said = stage.figures()["beside"]["depth"]
+        stage.select("semseg", "depth")
+        found = stage.figures()
+        assert said["map"] > said["drop"] == 0
+        if found["switch"]["bytes_mapped"] is not None:
+            assert (found["switch"]["bytes_mapped"], found["switch"]["bytes_dropped"]) == (said["map"], said["drop"])
+        assert set(found["beside"]) == {"", "normals", "edge"}, "leaving the second one is a switch too"
 
     def test_the_rate_falls_when_frames_stop(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [100.0]

@@ -100,13 +100,13 @@ def test_steady_limits_follow_slowly_and_survive_anything() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
 def test_experts_fill_their_patch_in_order(k: int) -> None:
+    """Cells of 18x24 pixels, too small for numbers: the first choice in the upper 12 rows, the next ones below."""
     ids = np.random.default_rng(k).integers(0, 16, (3, 5, k))
-    across = int(np.ceil(np.sqrt(k)))
-    down = -(-k // across)
-    picture = view.experts(ids, 16, (3 * down * 10, 5 * across * 10))
+    picture = view.experts(ids, 16, (3 * 18, 5 * 24))
     for y, x, j in np.ndindex(3, 5, k):
-        middle = picture[(y * down + j // across) * 10 + 5, (x * across + j % across) * 10 + 5]
-        np.testing.assert_array_equal(middle, SAFE[ids[y, x, j]])
+        across = 12 if j == 0 else int((j - 0.5) * 24 / (k - 1))
+        found = picture[y * 18 + (6 if j == 0 else 15), x * 24 + across]
+        np.testing.assert_array_equal(found, SAFE[ids[y, x, j]])
 
 
 def test_experts_are_numbered_where_there_is_room() -> None:

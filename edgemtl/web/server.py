@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import logging
 import socket
 import threading
 from types import TracebackType
@@ -40,6 +41,11 @@ def warning(host: str) -> str | None:
     )
 
 
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether a log record is about this program; what a browser did wrong, or that it left, is nobody's news."""
+    return not any(words in str(record.msg) for words in ("Invalid UTF-8 sequence received", "socket.send() raised"))
+
+
 class Server:
     """`with Server(hub, "127.0.0.1", 8000) as server: server.url`; port 0 takes any free one. Raises WebError."""
 
@@ -51,6 +57,8 @@ class Server:
 
         from edgemtl.web.app import build
 
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addFilter(_ours)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family)
         try:

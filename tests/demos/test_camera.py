@@ -75,11 +75,16 @@ def test_limit_and_named_tasks(bundle: Path, clip: Path, tmp_path: Path) -> None
         (["--address", "example.org"], "is no address to serve a page on"),
         (["--record", "seen.gif"], "a video is .mp4"),
         (["--rerun", "seen.txt"], "like seen.rrd"),
+        (["--window"], "use --web"),
     ],
 )
-def test_refusals_are_one_sentence(bundle: Path, clip: Path, tmp_path: Path, words: list[str], said: str) -> None:
+def test_refusals_are_one_sentence(
+    bundle: Path, clip: Path, tmp_path: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     done = demo(bundle, clip, *words, "-o", tmp_path / "out")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -99,6 +104,22 @@ def test_what_is_shown_is_recorded_at_its_own_speed(bundle: Path, clip: Path, tm
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (40, 10)
     assert not (tmp_path / "demo-out").exists()
     assert "seen.avi" in done.stdout
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_full_disk_ends_the_recording_not_what_is_watched(
+    bundle: Path, clip: Path, tmp_path: Path, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python loads sitecustomize at its start; this one says that every disk is full."""
+    full = "import shutil, types\nshutil.disk_usage = lambda _: types.SimpleNamespace(free=0)\n"
+    (tmp_path / "sitecustomize.py").write_text(full)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    web = ["--web", "--address", "127.0.0.1:0", "--limit", "5"] if watched else []
+    done = demo(bundle, clip, *web, "--record", tmp_path / "seen.avi")
+    assert "seen.avi ends here: its disk has less than" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (0 if watched else 2)
+    assert ("measured on this machine" in done.stdout) == watched
 
 
 @pytest.mark.slow

@@ -163,6 +163,7 @@ def test_a_click_switches_the_task_at_the_cost_foretold(visit: Open) -> None:
         assert figure(page, "last switch").startswith(f"{previous} to {task}")
         mapped, dropped = figure(page, "it mapped, dropped").split(", ")
         assert said == f"maps {mapped}, drops {dropped}" or mapped == "own copies"
+        assert page.inner_text(f'#tasks [data-key="{task}"] small') == "shown"
         assert figure(page, "it took").endswith(" ms")
     single(page)
     page.keyboard.press("2")
@@ -189,8 +190,12 @@ def test_blending(visit: Open) -> None:
 def test_two_tasks_side_by_side_with_their_keys(visit: Open) -> None:
     page = visit()
     single(page, "depth")
+    said = page.inner_text('#beside [data-key="semseg"] small')
     page.click('#beside [data-key="semseg"]')
     wait(page, f"document.getElementById('picture').width === {2 * SIZE[1]}")
+    page.wait_for_selector('#beside [data-key="semseg"][aria-pressed="true"]')  # figures come after the picture
+    mapped = figure(page, "it mapped, dropped").split(", ")[0]
+    assert said == f"maps {mapped}" or mapped == "own copies"
     wait(page, "document.querySelectorAll('#keys .key').length === 2")
     assert page.locator("#keys .scale").count() == 1
     assert " m" in page.inner_text("#keys .scale")

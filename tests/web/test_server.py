@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +67,15 @@ def fetch(port: int, path: str, **headers: str) -> tuple[int, Message, bytes]:
 def connect(port: int, origin: str | None = "") -> Any:
     origin = f"http://127.0.0.1:{port}" if origin == "" else origin
     return client.connect(f"ws://127.0.0.1:{port}/live", origin=origin, open_timeout=10, close_timeout=2)
+
+
+def handshake(port: int) -> bytes:
+    """What a browser sends to open the WebSocket."""
+    own = f"127.0.0.1:{port}"
+    fields = {"Host": own, "Origin": f"http://{own}", "Upgrade": "websocket", "Connection": "Upgrade"}
+    fields |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    lines = ["GET /live HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 Make = Callable[..., "Browser"]
@@ -191,6 +202,27 @@ class TestLive:
         hub.publish(b"one", {})
         user.read(lambda b: b.pictures == [b"one"])
         assert hub.commands() == []
+
+    def test_browsers_that_vanish_or_talk_rubbish_leave_nothing_in_the_log(
+        self, hub: Hub, port: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rubbish = (b"", b"\x88\x80\0\0\0\0", b"\x81\x81\0\0\0\0\xff", b"\x82\x82\0\0\0\0{}", b"\xff" * 9)
+        logging.getLogger("uvicorn.error").addHandler(caplog.handler)  # uvicorn's own do not reach the root
+        for i, sent in enumerate(rubbish * 6):
+            browser = socket.create_connection(("127.0.0.1", port))
+            browser.sendall(handshake(port))
+            until(lambda: hub.watchers)
+            hub.publish(bytes(60000), {"n": i})
+            with contextlib.suppress(OSError):
+                browser.sendall(sent)
+            if i % 2:  # cut off, not closed
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            browser.close()
+            for n in range(4):
+                hub.publish(bytes(60000), {"n": n})
+            until(lambda: not hub.watchers)
+        logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+        assert [r.getMessage() for r in caplog.records] == []
 
     def test_the_end_is_told(self, hub: Hub, browser: Make) -> None:
         with Server(hub, "127.0.0.1", 0) as server:

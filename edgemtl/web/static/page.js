@@ -1,6 +1,7 @@
 // The live page: pictures and figures come over one WebSocket, commands go back. No library, nothing from elsewhere.
 "use strict";
 
+const SHOWS = { semseg: "what is where", depth: "how far", normals: "directions", edge: "outlines" };
 const $ = (id) => document.getElementById(id);
 let socket = null, about = null, now = null, count = 0, wait = 500, blendHeld = 0, refused = "", refusedUntil = 0;
 
@@ -61,11 +62,13 @@ function ask(command) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(command));
 }
 
-function button(parent, key, text, action) {
+function button(parent, key, text, action, more = "") {
   const made = document.createElement("button");
   made.type = "button";
   made.dataset.key = key;
   made.append(text);
+  if (more) made.append(document.createElement("em"));
+  if (more) made.lastChild.textContent = more;
   made.append(document.createElement("small"));
   made.onclick = action;
   parent.append(made);
@@ -74,7 +77,7 @@ function button(parent, key, text, action) {
 function build() {
   const names = Object.keys(about.tasks);
   for (const id of ["tasks", "beside", "blocks"]) $(id).replaceChildren();
-  names.forEach((name) => button($("tasks"), name, name, () => ask({ tasks: [name] })));
+  names.forEach((name) => button($("tasks"), name, name, () => ask({ tasks: [name] }), SHOWS[about.tasks[name].kind]));
   button($("beside"), "", "nothing", () => ask({ tasks: [now.active[0]] }));
   names.forEach((name) => button($("beside"), name, name, () => ask({ tasks: [now.active[0], name] })));
   button($("blocks"), "-1", "off", () => ask({ experts: -1 }));
@@ -90,24 +93,34 @@ const press = (id, chosen) => {
 
 function bytes(size) {
   if (size === null || size === undefined) return "not measured";
-  for (const [unit, scale] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) if (size >= scale) return `${(size / scale).toFixed(1)} ${unit}`;
-  return `${size} B`;
+  for (const [unit, scale] of [["GB", 1e9], ["MB", 1e6]]) if (size >= scale) return `${(size / scale).toFixed(1)} ${unit}`;
+  return size < 1000 ? `${size} B` : `${Math.round(size / 1000)} kB`;
 }
 
-const ms = (value) => (value === null || value === undefined ? "not yet" : `${value.toFixed(1)} ms`);
+const change = ({ map, drop }) =>
+  [map ? `maps ${bytes(map)}` : "", drop ? `drops ${bytes(drop)}` : ""].filter(Boolean).join(", ") || "free";
+
+const ms = (value) => (value === null || value === undefined ? "not yet" : `${value.toFixed(1).replace(/^-0\.0$/, "0.0")} ms`);
 
 function refresh() {
   const source = now.source;
   $("what").textContent = `${about.bundle} on ${about.backend}, from ${source.name.split("/").pop() || source.name}`;
+  const trained = about.trained_on ? `trained on ${about.trained_on}` : "";
+  $("trained").textContent = trained.split(";")[0];
+  $("trained").title = trained;
   say(now.error || (Date.now() < refusedUntil ? refused : source.text));
   press("tasks", now.active.slice(0, 1));
   press("beside", now.active.length > 1 ? now.active.slice(1) : [""]);
   press("blocks", [String(now.experts === null ? -1 : now.experts)]);
   for (const made of $("tasks").children) {
     const cost = now.costs[made.dataset.key];
-    made.lastChild.textContent = cost ? `maps ${bytes(cost.map)}, drops ${bytes(cost.drop)}` : "shown";
+    made.lastChild.textContent = cost ? change(cost) : "shown";
   }
-  for (const made of $("beside").children) made.disabled = made.dataset.key === now.active[0];
+  for (const made of $("beside").children) {
+    const cost = now.beside[made.dataset.key];
+    made.hidden = made.dataset.key === now.active[0];
+    made.lastChild.textContent = cost ? change(cost) : now.active.includes(made.dataset.key) ? "shown" : "";
+  }
   if (Date.now() > blendHeld) $("blend").value = 100 * now.blend;
   figures(source);
   keys();
@@ -115,13 +128,15 @@ function refresh() {
 
 function figures(source) {
   const last = now.switch, weights = now.weights;
+  $("share").hidden = !weights.resident_bytes;
+  $("share").firstChild.style.width = `${(100 * weights.resident_bytes) / weights.model_bytes}%`;
   const rows = {
+    "weights in memory": `${bytes(weights.resident_bytes)} of ${bytes(weights.model_bytes)} (${weights.origin})`,
     "frames per second": now.fps.toFixed(1),
     "engine and colours, p50": ms(now.p50_ms),
     "engine and colours, p95": ms(now.p95_ms),
     "camera to picture, p50": ms(now.age_ms),
     "frames shown, dropped": `${now.frames}, ${source.dropped}`,
-    "weights in memory": `${bytes(weights.resident_bytes)} of ${bytes(weights.model_bytes)} (${weights.origin})`,
     "last switch": `${last.from.join(" + ") || "start"} to ${last.to.join(" + ")}, ${last.kind}`,
     "it mapped, dropped": last.bytes_mapped === null ? "own copies" : `${bytes(last.bytes_mapped)}, ${bytes(last.bytes_dropped)}`,
     "it took": ms(last.activate_ms),
@@ -167,7 +182,7 @@ function key(name, task, limits) {
 
 function experts(name) {
   const row = row_of(`${name}, block ${now.experts}`);
-  row.append("a patch's choices, best first:");
+  row.append("large: a patch's first choice, small: its next ones");
   for (const id of about.paths[name][about.blocks.indexOf(now.experts)]) row.append(swatch(about.expert_colours[id], `expert ${id}`));
   return row;
 }
