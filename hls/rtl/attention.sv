@@ -15,7 +15,8 @@ module attention #(
     parameter int WIDTH       = 64,
     parameter int MAX_TOKENS  = 1025,
     parameter int MAX_HEADS   = 8,
-    parameter int MAX_DIM     = 384
+    parameter int MAX_DIM     = 384,
+    parameter int FIELD       = 18   // of packed_dot.sv
 ) (
     input  wire               clk,
     input  wire               rst,
@@ -41,6 +42,7 @@ module attention #(
 );
   localparam int SCORED = 11;    // cycles from a key to its scores
   localparam int WEIGHED = 17;   // to its weights
+  localparam int SUMMED = 19;    // to the sums of weighted values
   localparam int CELLS = MAX_TOKENS * MAX_HEADS;
   localparam int SLOT_BITS = $clog2(LANES_QUERY);
   localparam logic [1:0] IDLE = 0, TABLES = 1, RUN = 2, DRAIN = 3;
@@ -59,7 +61,7 @@ module attention #(
   integer i;
   wire [9:0] dim = heads * steps * 4;
   wire loading = state == TABLES && weight_valid;
-  logic [WEIGHED+1:1] valid;
+  logic [SUMMED:1] valid;
   logic [5:0] waiting;  // heads whose sums have not been read
   wire last_beat, out_taken = out_valid && out_ready;
   assign job_ready = state == IDLE;
@@ -138,15 +140,15 @@ module attention #(
 
   // Tags: {leaves, begins, slot, head, cell}
   localparam int TAG = 19 + SLOT_BITS;
-  logic [TAG-1:0] tag[1:WEIGHED+1];
+  logic [TAG-1:0] tag[1:SUMMED];
   integer k;
   always_ff @(posedge clk)
     if (rst) valid <= '0;
-    else if (ce) valid <= {valid[WEIGHED:1], beat};
+    else if (ce) valid <= {valid[SUMMED-1:1], beat};
   always_ff @(posedge clk)
     if (ce) begin
       tag[1] <= {takes && blocks == 2, takes, key[SLOT_BITS-1:0], head[2:0], cell_index};
-      for (k = 2; k <= WEIGHED + 1; k = k + 1) tag[k] <= tag[k-1];
+      for (k = 2; k <= SUMMED; k = k + 1) tag[k] <= tag[k-1];
     end
 
   // Scores: queries are the array's rows, the key its weights, of which quarter j comes j cycles late.
@@ -166,7 +168,7 @@ module attention #(
       assign key_late[2*WIDTH*j+:2*WIDTH] = delay[j];
     end
   endgenerate
-  mac_array #(.ROWS(LANES_QUERY), .IN(WIDTH), .OUT(1)) dot (
+  mac_array #(.ROWS(LANES_QUERY), .IN(WIDTH), .OUT(1), .FIELD(FIELD)) dot (
       .clk, .ce, .rows(queries), .weights(key_late), .add(1'b1), .first(1'b1), .bias(26'b0), .take(1'b1),
       .next_row(1'b0), .sums
   );
@@ -223,8 +225,8 @@ module attention #(
           .clk, .ce, .anchor(anchor_now), .score(old_scores[22*s+:22]), .factor(exponent[{1'b0, scored_head}]), .weight
       );
       attention_slot #(.WIDTH(WIDTH)) weigh (
-          .clk, .ce, .weight, .value(value[WEIGHED]), .valid(valid[WEIGHED+1]),
-          .begins(tag[WEIGHED+1][TAG-2] && tag[WEIGHED+1][17+:SLOT_BITS] == s), .head(tag[WEIGHED+1][16:14]),
+          .clk, .ce, .weight, .value(value[WEIGHED]), .valid(valid[SUMMED]),
+          .begins(tag[SUMMED][TAG-2] && tag[SUMMED][17+:SLOT_BITS] == s), .head(tag[SUMMED][16:14]),
           .read_head(mean_head), .read_sums(old_sums[34*WIDTH*s+:34*WIDTH]), .read_total(old_totals[26*s+:26])
       );
     end
@@ -234,8 +236,8 @@ module attention #(
   logic [SLOT_BITS-1:0] mean_slot;
   logic [15:0] mean_query;
   wire [5:0] most_waiting = 6'((tokens < LANES_QUERY ? tokens : 16'(LANES_QUERY)) * heads);
-  wire switching = valid[WEIGHED+1] && tag[WEIGHED+1][TAG-2];
-  wire leaving = valid[WEIGHED+1] && tag[WEIGHED+1][TAG-1];
+  wire switching = valid[SUMMED] && tag[SUMMED][TAG-2];
+  wire leaving = valid[SUMMED] && tag[SUMMED][TAG-1];
   assign ce = !(switching && waiting == most_waiting);
   wire mean_done;
   wire mean_last_head = mean_head == heads - 1;

@@ -12,7 +12,8 @@ module linear #(
     parameter int LANES_ROW = 8,
     parameter int LANES_IN = 16,
     parameter int LANES_OUT = 16,
-    parameter int MAX_INPUTS = 1536
+    parameter int MAX_INPUTS = 1536,
+    parameter int FIELD = 18             // of packed_dot.sv
 ) (
     input  wire                             clk,
     input  wire                             rst,
@@ -108,7 +109,7 @@ module linear #(
       .table_write, .table_address, .table_entries, .table_ready, .table_step, .table_zero, .table_done, .bad_table
   );
 
-  mac_array #(.ROWS(LANES_ROW), .IN(LANES_IN), .OUT(LANES_OUT)) array (
+  mac_array #(.ROWS(LANES_ROW), .IN(LANES_IN), .OUT(LANES_OUT), .FIELD(FIELD)) array (
       .clk, .ce, .rows(row_data), .weights, .add(valid[9]), .first(tag[9][0]),
       .bias(bias_tile ? bias[26*LANES_OUT+:26*LANES_OUT] : bias[0+:26*LANES_OUT]), .take(group_valid), .next_row, .sums
   );

@@ -1,9 +1,10 @@
 // ROWS x IN x OUT exact INT8 products per cycle, two of them per DSP48E2 (packed_dot.sv), and their sums per row and
 // channel: rows and weights of the linear unit, queries and a key of the attention.
 module mac_array #(
-    parameter int ROWS = 8,
-    parameter int IN   = 16,
-    parameter int OUT  = 16
+    parameter int ROWS  = 8,
+    parameter int IN    = 16,
+    parameter int OUT   = 16,
+    parameter int FIELD = 18  // of packed_dot.sv
 ) (
     input  wire                      clk,
     input  wire                      ce,
@@ -20,7 +21,8 @@ module mac_array #(
 );
   // Operands and weights at the multipliers' doors; quarter j of both is j cycles late.
   logic [8*ROWS*IN-1:0] late[0:3];  // rows, 1 .. 4 cycles after they came
-  logic [27*ROWS/2*IN-1:0] operands;
+  localparam int WIDE = FIELD + 9;
+  logic [WIDE*ROWS/2*IN-1:0] operands;
   logic [8*IN*OUT-1:0] channels;  // weights, channel by channel
   integer i, k, o, p;
   always_ff @(posedge clk)
@@ -29,8 +31,8 @@ module mac_array #(
       for (k = 1; k < 4; k = k + 1) late[k] <= late[k-1];
       for (p = 0; p < ROWS / 2; p = p + 1)
         for (i = 0; i < IN; i = i + 1)
-          operands[27*(p*IN+i)+:27] <= 27'($signed({late[4*i/IN][8*(2*p*IN+i)+:8], 18'd0}))
-              + 27'($signed(late[4*i/IN][8*((2*p+1)*IN+i)+:8]));
+          operands[WIDE*(p*IN+i)+:WIDE] <= WIDE'($signed({late[4*i/IN][8*(2*p*IN+i)+:8], {FIELD{1'b0}}}))
+              + WIDE'($signed(late[4*i/IN][8*((2*p+1)*IN+i)+:8]));
       for (o = 0; o < OUT; o = o + 1)
         for (i = 0; i < IN; i = i + 1) channels[8*(o*IN+i)+:8] <= weights[8*(i*OUT+o)+:8];
     end
@@ -46,8 +48,8 @@ module mac_array #(
       for (c = 0; c < OUT; c = c + 1) begin : channel
         wire signed [21:0] a, b;
         logic signed [26:0] sum_a, sum_b;
-        packed_dot #(.IN(IN)) dot (
-            .clk, .ce, .operands(operands[27*IN*r/2+:27*IN]), .weights(channels[8*IN*c+:8*IN]), .a, .b
+        packed_dot #(.IN(IN), .FIELD(FIELD)) dot (
+            .clk, .ce, .operands(operands[WIDE*IN*r/2+:WIDE*IN]), .weights(channels[8*IN*c+:8*IN]), .a, .b
         );
         assign current[27*(r*OUT+c)+:27] = sum_a;
         assign current[27*((r+1)*OUT+c)+:27] = sum_b;

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgemtl.bench.macs import count
 from edgemtl.errors import CompileError
 from edgemtl.model import preset
+from edgemtl.model.checkpoint import load_checkpoint
 from edgemtl_compiler.hls import limits
 from edgemtl_compiler.hls.estimate import (
     BOARDS,
@@ -245,6 +246,21 @@ def test_the_board_file_agrees() -> None:
     known = BOARDS["zcu104"]
     assert (known.part, known.resources) == (facts["part"], facts["resources"])
     assert known.ddr_bytes_per_second == facts["ddr_peak_bytes_per_second"]
+
+
+def test_the_page_has_these_figures() -> None:
+    """docs/fpga.md: the goals' milliseconds, resources, and the table of the ideas."""
+    page = (HLS.parent / "docs" / "fpga.md").read_text()
+    shipped = load_checkpoint(HLS.parent / "edgemtl" / "model" / "weights" / "rooms-tiny.safetensors")[1].config
+    moe = estimate(preset("edge-moe"), "depth", ZCU104, scope="backbone")
+    for report in (moe, estimate(shipped, "semseg", ZCU104)):
+        assert f"**{ms(report):.3f}**" in page
+        assert f"| {float(str(report.workload['operations'])) / 1e9:.3f} |" in page
+    for r in moe.resources:
+        used = f"{r.low:,.0f}" if r.low == r.high else f"{r.low:,.0f} to {r.high:,.0f}"
+        assert f"| {r.name} | {used} | {r.limit:,.0f} | {r.available:,.0f} |" in page
+    for row in ablation.table():
+        assert f"{row.added} | {row.modelled:.1f} ms | {row.published} ms |" in page
 
 
 def test_the_published_order_of_ideas() -> None:

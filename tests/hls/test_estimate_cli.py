@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from edgemtl.cli import main
+from edgemtl.cli._estimate_text import grouped
 from edgemtl.errors import EdgeMTLError
+from edgemtl.model import preset
+from edgemtl_compiler.hls import estimate as est
 
 SHIPPED = Path(main.__file__).parents[1] / "model" / "weights" / "rooms-tiny.safetensors"
 Run = Callable[..., str]
@@ -38,10 +41,47 @@ def test_a_checkpoint(run: Run) -> None:
     assert "origin: model" in text
     assert "URAM288" in text
     assert "head.output" in text
+    assert text.index("resource ") < text.index("129 tokens")  # the totals come last
+    assert max(map(len, text.splitlines()[:17])) <= 80
     found = json.loads(run(SHIPPED, "--task", "depth", "--json"))
     assert found["timing"]["milliseconds"] <= 3.0
     assert found["workload"]["tokens"] == 129
     assert found["workload"]["experts_per_block"] == 6  # of the task's declared path
+
+
+def test_equal_layers_share_a_line(run: Run) -> None:
+    """By default; with --layers each has its own, and the sum over the lines is the frame either way."""
+    short, whole = (run("--preset", "tiny", *more).split("\n\n")[0].splitlines()[1:-1] for more in ((), ("--layers",)))
+    assert [line.split()[0] for line in short][2:10] == [
+        "block0..11.norm1", "block0..11.qkv", "block0..11.attention", "block0..11.project", "block0..11.norm2",
+        "block0,2..10.mlp", "block1,3..11.gate", "block1,3..11.experts",
+    ]  # fmt: skip
+    assert len(whole) == 2 + 12 * 5 + 6 + 2 * 6 + 5
+    frame = json.loads(run("--preset", "tiny", "--json"))["timing"]["cycles"]
+    for lines in (short, whole):
+        assert sum(int(line.split()[-1].replace(",", "")) for line in lines) == frame
+
+
+def test_layers_that_differ_are_not_grouped() -> None:
+    config = preset("edge-moe")
+    report = est.estimate(config, "depth", est.board("zcu104"))
+    odd = report.layers[3].model_copy(update={"cycles": 1})
+    layers = (*report.layers[:3], odd, *report.layers[4:])
+    names = {name: n for name, n, _ in grouped(layers) if name.endswith("qkv")}
+    assert names == {"block0.qkv": 1, "block1..11.qkv": 11}
+    some = [layer for layer in report.layers if layer.name in ("block0.qkv", "block1.qkv", "block4.qkv")]
+    assert [name for name, _, _ in grouped(some)] == ["block0,1,4.qkv"]
+
+
+def test_a_bundle(run: Run, bundle: Path, tmp_path: Path) -> None:
+    """One without calibrated integers is said to be so; a damaged one is refused."""
+    assert "no calibrated integers for the accelerator" in run(bundle)
+    assert "micro, depth" in run(bundle, "--task", "depth")
+    data = bundle.read_bytes()
+    for name, content in (("cut", data[: len(data) // 2]), ("junk", b"junk"), ("hit", b"\0" * 64 + data[64:])):
+        (tmp_path / f"{name}.edgemtl").write_bytes(content)
+        with pytest.raises(EdgeMTLError, match=rf"{name}\.edgemtl"):
+            run(tmp_path / f"{name}.edgemtl")
 
 
 def test_edge_moe_at_both_sizes(run: Run) -> None:
@@ -56,7 +96,11 @@ def test_edge_moe_at_both_sizes(run: Run) -> None:
 def test_routing_and_sweep(run: Run) -> None:
     queues = ",".join(["129", "129"] + ["0"] * 14)
     assert "as given" in run("--preset", "edge-moe", "--scope", "backbone", "--routing", queues)
-    assert "fits 80 %" in run("--preset", "tiny", "--sweep")
+    text = run("--preset", "tiny", "--sweep")
+    assert "over 80 % in" in text
+    assert "DSP48E2, LUT" in text
+    assert "fastest that fits: 8,4 with" in text
+    assert max(map(len, text.splitlines())) <= 110
     points = json.loads(run("--preset", "tiny", "--sweep", "--json"))
     assert points["origin"] == "model"
     assert any(p["fits"] for p in points["points"])

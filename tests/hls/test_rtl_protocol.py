@@ -1,8 +1,9 @@
-"""Runs the cocotb tests of cocotb_streams.py on the Verilated linear unit with two rows of lanes. Slow."""
+"""Runs the cocotb tests of cocotb_streams.py on both units in Verilator, with fewer lanes. Slow."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -14,28 +15,30 @@ import pytest
 from rtl_models import RTL
 
 RUN = """
-import sys, warnings
+import json, sys, warnings
 warnings.simplefilter("ignore")
 from cocotb.runner import get_runner
-sources, folder = sys.argv[1:]
+sources, folder, unit, parameters = sys.argv[1:]
 runner = get_runner("verilator")
 quiet = ["-Wno-fatal", "-Wno-WIDTH", "-O3", f"-I{sources}"]
-top = dict(hdl_toplevel="linear", build_dir=folder, timescale=("1ns", "1ps"))
-runner.build(verilog_sources=[f"{sources}/linear.sv"], build_args=quiet, parameters={"LANES_ROW": 2}, **top)
+top = dict(hdl_toplevel=unit, build_dir=folder, timescale=("1ns", "1ps"))
+runner.build(verilog_sources=[f"{sources}/{unit}.sv"], build_args=quiet, parameters=json.loads(parameters), **top)
 runner.test(test_module="cocotb_streams", results_xml="results.xml", test_dir=folder, **top)
 """
 
 
 @pytest.mark.slow
-def test_streams(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unit", "parameters"), [("linear", {"LANES_ROW": 2}), ("attention", {"WIDTH": 16})])
+def test_streams(tmp_path: Path, unit: str, parameters: dict[str, int]) -> None:
     if shutil.which("verilator") is None:
         pytest.skip("no Verilator: apt-get install verilator")
     if importlib.util.find_spec("cocotb") is None:
         pytest.skip("no cocotb: pip install cocotb==1.9.2")
+    kept = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # cocotb refuses it
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(RTL), str(tmp_path)],
-        env={**os.environ, "EDGEMTL_LANES_ROW": "2", "PYTHONPATH": paths},
+        [sys.executable, "-c", RUN, str(RTL), str(tmp_path), unit, json.dumps(parameters)],
+        env={**kept, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

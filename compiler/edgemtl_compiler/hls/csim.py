@@ -50,7 +50,12 @@ def build(
         raise CompileError(f"C simulation needs a {wanted} and none was found; type: apt-get install g++")
     flags = [*FLAGS, *(SANITIZE if sanitize else ("-O3", "-march=native"))]
     flags += ["-DEDGEMTL_PACKED"] if packed else []
-    other = ["-isystem", str(headers), "-Wno-maybe-uninitialized"]  # their constructor leaves bits as they are
+    other = [
+        "-isystem",
+        str(headers),
+        "-Wno-maybe-uninitialized",
+        "-Wno-uninitialized",
+    ]  # their constructors set no bits
     flags += other if headers else [f"-I{sources / 'csim' / 'ap'}"]
     units = [*sorted(str(p) for p in (sources / "src").glob("*.cpp")), str(sources / "csim" / "exports.cpp")]
     command = [found, *flags, f"-I{sources / 'include'}", f"-I{sources / 'csim'}", *units, "-o", str(out)]

@@ -127,7 +127,7 @@ class LinearTwin:
         """
         table = np.array([[len(j.x), j.x.shape[1] // 16, -(-len(j.unit.bias) // 16), j.epilogue] for j in jobs], "<i4")
         quads = b"".join((image.gelu(j.gelu) if j.gelu else b"") + image.linear(j.unit) for j in jobs)
-        rows = np.concatenate([self._rows(j) for j in jobs])
+        rows = np.concatenate([row_beats(j, self._lanes_row) for j in jobs])
         stream = np.concatenate([_stream(j) for j in jobs])
         counts = [len(j.x) * int(t) for j, t in zip(jobs, table[:, 2], strict=True)]
         results = np.zeros((sum(counts), LANES_OUT), np.int32)
@@ -146,15 +146,6 @@ class LinearTwin:
         parts = np.split(results, np.cumsum(counts)[:-1])
         return [_columns(part, j) for part, j in zip(parts, jobs, strict=True)]
 
-    def _rows(self, job: LinearJob) -> NDArray[np.uint8]:
-        """Beats of the row stream: per tile and row group, 16 inputs of lanes_row rows, the last group padded."""
-        lanes, (m, k) = self._lanes_row, job.x.shape
-        groups = -(-m // lanes)
-        padded = np.full((groups * lanes, k), 85, np.int8)  # padding must not matter
-        padded[:m] = job.x
-        beats = padded.reshape(groups, lanes, k // 16, 16).swapaxes(1, 2).reshape(-1, lanes * 16)
-        return np.tile(beats.view(np.uint8), (-(-len(job.unit.bias) // 16), 1))
-
 
 @dataclass(frozen=True)
 class AttentionJob:
@@ -164,6 +155,12 @@ class AttentionJob:
     k: NDArray[np.int8]
     v: NDArray[np.int8]
     unit: Attention
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Tokens, heads, width of a head."""
+        heads = len(self.unit.exp_multiplier)
+        return len(self.q), heads, self.q.shape[1] // heads
 
 
 class AttentionTwin:
@@ -179,11 +176,10 @@ class AttentionTwin:
 
         Raises ValueError for a table outside its range, RuntimeError where the unit breaks its protocol.
         """
-        shapes = [(len(j.q), len(j.unit.exp_multiplier), j.q.shape[1] // len(j.unit.exp_multiplier)) for j in jobs]
-        table = np.array([(tokens, heads, width // 4) for tokens, heads, width in shapes], "<i4")
+        table = np.array([(j.shape[0], j.shape[1], j.shape[2] // 4) for j in jobs], "<i4")
         weights = np.frombuffer(b"".join(image.attention(j.unit) for j in jobs), np.uint8)
-        queries = np.concatenate([_heads(j.q, s) for j, s in zip(jobs, shapes, strict=True)])
-        keys = np.concatenate([_keys(j, s) for j, s in zip(jobs, shapes, strict=True)])
+        queries = np.concatenate([head_beats(j.q, j.shape) for j in jobs])
+        keys = np.concatenate([key_beats(j) for j in jobs])
         results = np.zeros((len(queries), HEAD_WIDTH), np.int8)
         bad = ctypes.c_int32(0)
         limit = 10_000 + 4 * (len(keys) + 20 * len(results)) * (1 if traffic == SMOOTH else 20)
@@ -196,22 +192,33 @@ class AttentionTwin:
         self.cycles += _check(cycles, "attention")
         if bad.value:
             raise ValueError("the attention unit refused: a value in the weight image outside its range")
-        parts = np.split(results, np.cumsum([len(j.q) * heads for j, (_, heads, _) in zip(jobs, shapes, strict=True)]))
-        return [part[:, :w].reshape(tokens, -1) for part, (tokens, _, w) in zip(parts, shapes, strict=False)]
+        parts = np.split(results, np.cumsum([j.shape[0] * j.shape[1] for j in jobs]))
+        return [part[:, : j.shape[2]].reshape(len(j.q), -1) for part, j in zip(parts, jobs, strict=False)]
 
 
-def _heads(x: NDArray[np.int8], shape: tuple[int, int, int]) -> NDArray[np.int8]:
-    """[N, D] as beats of one head, padded with zeros."""
+def row_beats(job: LinearJob, lanes_row: int = LANES_ROW) -> NDArray[np.uint8]:
+    """The row stream [beats, lanes_row * 16]: per tile and row group, 16 inputs of each row, the last group padded."""
+    m, k = job.x.shape
+    groups = -(-m // lanes_row)
+    padded = np.full((groups * lanes_row, k), 85, np.int8)  # padding must not matter
+    padded[:m] = job.x
+    beats = padded.reshape(groups, lanes_row, k // 16, 16).swapaxes(1, 2).reshape(-1, lanes_row * 16)
+    return np.tile(beats.view(np.uint8), (-(-len(job.unit.bias) // 16), 1))
+
+
+def head_beats(x: NDArray[np.int8], shape: tuple[int, int, int], beat: int = HEAD_WIDTH) -> NDArray[np.int8]:
+    """x [tokens, heads * width] of a shape (tokens, heads, width) as [tokens * heads, beat], padded with zeros."""
     tokens, heads, width = shape
-    beats = np.zeros((tokens * heads, HEAD_WIDTH), np.int8)
+    beats = np.zeros((tokens * heads, beat), np.int8)
     beats[:, :width] = x.reshape(tokens * heads, width)
     return beats
 
 
-def _keys(job: AttentionJob, shape: tuple[int, int, int]) -> NDArray[np.int8]:
-    """Keys and values of all tokens, once per block of queries and once more, then a key per slot."""
-    tokens, heads, _ = shape
-    once = np.concatenate([_heads(job.k, shape), _heads(job.v, shape)], 1)
+def key_beats(job: AttentionJob, beat: int = HEAD_WIDTH) -> NDArray[np.int8]:
+    """The key stream [beats, 2 * beat]: keys beside values of all tokens, once per block of queries and once more, then
+    a key per slot."""
+    tokens, heads, _ = job.shape
+    once = np.concatenate([head_beats(job.k, job.shape, beat), head_beats(job.v, job.shape, beat)], 1)
     blocks = -(-tokens // LANES_QUERY) + 1
     return np.concatenate([np.tile(once, (blocks, 1)), once[: min(tokens, LANES_QUERY) * heads]])
 
@@ -244,14 +251,18 @@ def _p(array: NDArray[Any]) -> ctypes.c_void_p:
 
 
 class TwinUnits(Units):
-    """Every product and attention of `integer_forward` on the twins; each call waits for the one before it."""
+    """Every product and attention of `integer_forward` on the twins; each call waits for the one before it.
+
+    `products` and `attentions` are the calls' shapes: (rows, inputs, outputs) and (tokens, heads, width of a head).
+    """
 
     def __init__(self, linear: LinearTwin, attention: AttentionTwin) -> None:
         self.linear_unit, self.attention_unit = linear, attention
-        self.calls = {"linear": 0, "attention": 0}
+        self.products: list[tuple[int, int, int]] = []
+        self.attentions: list[tuple[int, int, int]] = []
 
     def _product(self, job: LinearJob) -> NDArray[np.int32]:
-        self.calls["linear"] += 1
+        self.products.append((*job.x.shape, len(job.unit.bias)))
         return self.linear_unit.run([job])[0]
 
     def to_int8(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int8]:
@@ -277,5 +288,6 @@ class TwinUnits(Units):
     def attention(
         self, q: NDArray[np.int8], k: NDArray[np.int8], v: NDArray[np.int8], u: Attention
     ) -> NDArray[np.int8]:
-        self.calls["attention"] += 1
-        return self.attention_unit.run([AttentionJob(q, k, v, u)])[0]
+        job = AttentionJob(q, k, v, u)
+        self.attentions.append(job.shape)
+        return self.attention_unit.run([job])[0]

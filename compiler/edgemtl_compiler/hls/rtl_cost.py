@@ -1,9 +1,10 @@
 """What the SystemVerilog twins cost, counted by Yosys: `python -m edgemtl_compiler.hls.rtl_cost hls/rtl`.
 
-Both synthesis families are run. DSP, BRAM and URAM are those of UltraScale+ (xcup), the part's family: the packed
-operand of 27 bits fits a DSP48E2, but takes two of the DSP48E1 of xc7. LUT and FF are a range between the two, because
-Yosys packs pipeline registers and the additions behind a multiplier into a DSP48E1 but not into a DSP48E2, where they
-stay LUTs and FFs: xcup counts too many. No clock frequency is estimated: no open tool knows UltraScale+ timing.
+DSP, BRAM and URAM are those of UltraScale+ (xcup), the part's family. LUT and FF are a range. The high end is xcup,
+where Yosys leaves the additions behind a multiplier and the pipeline's registers in LUTs and FFs: its packer knows the
+DSP48E1 of xc7 only. A DSP48E2 has room for both (AMD UG579). The low end is xc7 with operands of 25 bits instead of 27
+(FIELD = 16), which fit a DSP48E1, so that the packer shows what DSPs absorb; memories of URAM are BRAM there. Neither
+end joins two small functions in one LUT. No clock frequency is estimated: no open tool knows UltraScale+ timing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import argparse
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgemtl.errors import CompileError
+from edgemtl.errors import CompileError, EdgeMTLError
 
 FAMILIES = ("xc7", "xcup")
+FITS_XC7 = {"FIELD": 16}  # operands of 25 bits: packed_dot.sv
 # LUTs that a cell takes; a cell of another name takes none.
 LUTS = {f"LUT{n}": 1 for n in range(1, 7)} | {"INV": 1, "SRL16E": 1, "SRLC32E": 1}
 LUTS |= {"RAM32X1S": 1, "RAM64X1S": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4}
@@ -40,15 +43,27 @@ def synthesise(sources: Path, unit: str, family: str, parameters: dict[str, int]
         uram = "-uram" if family == "xcup" else ""
         steps = [f"read_verilog -sv {files}"]
         steps += [f"chparam -set {name} {value} {unit}" for name, value in (parameters or {}).items()]
-        steps += [f"synth_xilinx -family {family} {uram} -noiopad -noclkbuf -top {unit}"]
+        steps += [f"hierarchy -top {unit}"]
+        if family == "xc7":  # has no URAM
+            steps += ['setattr -set ram_style "block" a:ram_style=ultra']
+        steps += [f"synth_xilinx -family {family} {uram} -noiopad -noclkbuf"]  # the top may have a new name
         steps += [f"tee -q -o {report} stat -json"]
         done = subprocess.run(["yosys", "-q", "-p", "; ".join(steps)], capture_output=True, text=True, check=False)
         if done.returncode or not report.exists():
             wrong = [line for line in (done.stderr + done.stdout).splitlines() if "ERROR" in line]
             raise CompileError(f"yosys cannot synthesise the {unit} unit: {(wrong or ['no report'])[0]}")
-        stat = json.loads(report.read_text())
+        return count(cells(report.read_text()))
+
+
+def cells(report: str) -> dict[str, int]:
+    """Cells of the whole design by type, from the text that `stat -json` writes.
+
+    Yosys 0.23 prints the hierarchy's lines, name and number, in the middle of the JSON where it is three deep.
+    """
+    stat = json.loads("\n".join(line for line in report.splitlines() if line.lstrip()[:1] in tuple('"{}')))
     whole = stat.get("design") or next(iter(stat["modules"].values()))  # one module has no hierarchy
-    return count(whole["num_cells_by_type"])
+    found: dict[str, int] = whole["num_cells_by_type"]
+    return found
 
 
 def count(cells: dict[str, int]) -> dict[str, float]:
@@ -67,37 +82,43 @@ def count(cells: dict[str, int]) -> dict[str, float]:
 
 
 def cost(sources: Path, unit: str, parameters: dict[str, int] | None = None) -> dict[str, Any]:
-    """Both families' counts of `unit`, and what to believe of them; see the module's text for why."""
-    found = {family: synthesise(sources, unit, family, parameters) for family in FAMILIES}
-    low, high = (found[f] for f in FAMILIES)
+    """Both families' counts of `unit` (linear, attention or mac_array) and the range; the module's text says why."""
+    given = parameters or {}
+    low, high = synthesise(sources, unit, "xc7", {**given, **FITS_XC7}), synthesise(sources, unit, "xcup", given)
     version = subprocess.run(["yosys", "-V"], capture_output=True, text=True, check=True).stdout.strip()
     return {
         "unit": unit,
-        "parameters": parameters or {},
+        "parameters": given,
         "origin": "yosys",
         "tool": version,
         **{key: high[key] for key in ("DSP", "BRAM36", "URAM")},
         **{key: sorted((low[key], high[key])) for key in ("LUT", "FF")},
-        "families": found,
+        "families": {"xc7": {**low, "parameters": FITS_XC7}, "xcup": high},
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Prints a line per unit and writes the JSON."""
     parser = argparse.ArgumentParser(description="count the resources of the SystemVerilog twins with Yosys (minutes)")
     parser.add_argument("sources", type=Path, help="the folder hls/rtl")
     parser.add_argument("--unit", choices=("linear", "attention"), action="append")
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write")
-    given = parser.parse_args()
-    reports = [cost(given.sources, unit) for unit in given.unit or ("linear", "attention")]
+    given = parser.parse_args(arguments)
+    try:
+        reports = [cost(given.sources, unit) for unit in given.unit or ("linear", "attention")]
+    except EdgeMTLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     for r in reports:
         print(
             f"{r['unit']}: {r['DSP']} DSP, {r['BRAM36']:g} BRAM36, {r['URAM']} URAM, "
             f"LUT {r['LUT'][0]:,} to {r['LUT'][1]:,}, FF {r['FF'][0]:,} to {r['FF'][1]:,} (yosys)"
         )
     if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(reports, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -185,7 +185,8 @@ def find(name: str) -> Tool:
     return Tool(name, path, (int(found[1]), int(found[2])))
 
 
-def _usable(tool: Tool, oldest: tuple[int, int]) -> Tool:
+def usable(tool: Tool, oldest: tuple[int, int]) -> Tool:
+    """The tool, with the reason where it is older than `oldest`."""
     if tool.version and tool.version < oldest:
         why = f"{tool.shown} is older than {oldest[0]}.{oldest[1]}"
         return Tool(tool.name, tool.path, tool.version, why)
@@ -194,10 +195,10 @@ def _usable(tool: Tool, oldest: tuple[int, int]) -> Tool:
 
 def generation() -> tuple[Generation, dict[str, Tool]]:
     """Which generation of tools to use, and the tools; raises CompileError where there is none new enough."""
-    tools = {n: _usable(find(n), UNIFIED_FROM) for n in ("v++", "vitis-run")}
+    tools = {n: usable(find(n), UNIFIED_FROM) for n in ("v++", "vitis-run")}
     if not any(t.why_not for t in tools.values()):
         return "unified", tools
-    classic = _usable(find("vitis_hls"), CLASSIC_FROM)
+    classic = usable(find("vitis_hls"), CLASSIC_FROM)
     if not classic.why_not:
         return "classic", {"vitis_hls": classic}
     reasons = ", ".join(t.why_not for t in (*tools.values(), classic) if t.why_not)

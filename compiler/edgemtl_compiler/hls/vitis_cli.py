@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from edgemtl.errors import CompileError, EdgeMTLError
-from edgemtl_compiler.hls import reports, vitis
+from edgemtl_compiler.hls import reports, vitis, vivado
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -42,6 +42,19 @@ def show_tools() -> int:
     return 0
 
 
+def build(clock: str) -> list[Path]:
+    """The bitstream at `clock` MHz: whatever is missing of synthesis and export first, then Vivado."""
+    if not (clock.isascii() and clock.isdigit() and 50 <= int(clock) <= 600):
+        raise CompileError(f"CLOCK takes 50 to 600 MHz; given {clock!r}")
+    top, script = job("top"), ROOT / "bitstreams" / "zcu104.tcl"
+    vivado.tool()  # before the hours that synthesis takes
+    if not (top.work / "synthesised").is_file():
+        vitis.run(top, "csynth")
+    if not vivado.exported(top):
+        vitis.run(top, "export")
+    return vivado.build(top, script, ROOT / "build" / "zcu104", float(clock))
+
+
 def main() -> int:
     action, unit = (*sys.argv[1:], "top")[:2] if sys.argv[1:] else ("", "")
     try:
@@ -53,11 +66,14 @@ def main() -> int:
                 print(job(name).work / "hls_config.cfg")
         elif action == "report":
             print(reports.read([vitis.csynth_report(job(unit))]).model_dump_json(indent=2))
+        elif action == "zcu104":
+            for path in build(sys.argv[2] if sys.argv[2:] else "300"):
+                print(path)
         elif action in vitis.ACTIONS:
             vitis.run(job(unit), action)
         else:
             raise CompileError(
-                f"there is no action {action!r}; choose tools, config, {', '.join(vitis.ACTIONS)} or report"
+                f"there is no action {action!r}; choose tools, config, {', '.join(vitis.ACTIONS)}, report or zcu104"
             )
     except EdgeMTLError as error:
         print(f"error: {error}", file=sys.stderr)

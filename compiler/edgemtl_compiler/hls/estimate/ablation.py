@@ -76,7 +76,11 @@ def plot(rows: list[Row], out: Path) -> None:
     """Bars of both columns on a logarithmic scale, as PNG."""
     import cv2
 
-    left, top, width, height, low, high = 60, 50, 640, 280, 1.0, 1000.0
+    left, top, width, height, low, high = 68, 50, 640, 280, 1.0, 1000.0
+    legend = (
+        ((190, 170, 150), "published: Edge-MoE, ZCU102, W16A32"),
+        ((60, 110, 220), "model: this accelerator, ZCU104, INT8"),
+    )
     canvas = np.full((top + height + 60, left + width + 20, 3), 255, np.uint8)
 
     def y_of(ms: float) -> int:
@@ -90,13 +94,15 @@ def plot(rows: list[Row], out: Path) -> None:
         text(f"{ms:g} ms", 8, y_of(ms) + 4)
     step = width // len(rows)
     for i, row in enumerate(rows):
-        for j, (ms, colour) in enumerate(((row.published, (190, 170, 150)), (row.modelled, (60, 110, 220)))):
+        for j, (ms, colour) in enumerate(((row.published, legend[0][0]), (row.modelled, legend[1][0]))):
             x = left + i * step + 14 + j * 38
             cv2.rectangle(canvas, (x, y_of(ms)), (x + 34, top + height), colour, -1)
             text(f"{ms:.1f}", x, y_of(ms) - 5, 0.34)
         for k, word in enumerate((("+ " if i else "") + row.added).rsplit(" ", 1)):
             text(word, left + i * step + 6, top + height + 18 + 16 * k, 0.36)
-    text("Edge-MoE on ZCU102, published (blue); this accelerator on ZCU104, model (orange)", left, 24, 0.45)
+    for x, (colour, words) in zip((left, left + 330), legend, strict=True):
+        cv2.rectangle(canvas, (x, 12), (x + 14, 26), colour, -1)
+        text(words, x + 20, 24, 0.42)
     cv2.imwrite(str(out), canvas)
 
 

@@ -118,7 +118,11 @@ class Point:
     dsp: int
     lut: tuple[int, int]
     bram: float
-    fits: bool
+    short: tuple[str, ...]  # resources of which the part has too little
+
+    @property
+    def fits(self) -> bool:
+        return not self.short
 
 
 def sweep(
@@ -156,5 +160,5 @@ def _points(work: Workload, board: Board, clock_hz: float) -> Iterator[Point]:
             dsp=int(used["DSP48E2"].low),
             lut=(int(used["LUT"].low), int(used["LUT"].high)),
             bram=used["BRAM36"].low,
-            fits=not resources.over(tuple(used.values())),
+            short=tuple(r.name for r in resources.over(tuple(used.values()))),
         )

@@ -1,8 +1,9 @@
 """DSP, LUT, FF, BRAM and URAM of the units, against the part.
 
 DSP48E2: one multiplies 27 x 18 bits signed (AMD UG579), so a wider product takes several; two INT8 products share one
-(hls/include/mul2.h). LUT and FF are a range: what yosys 0.23 finds for the cells that repeat
-(`synth_xilinx`, xc7 and xcup, of hls/rtl's modules), times their number, and an allowance for what does not repeat.
+(hls/include/mul2.h). LUT and FF are a range: what yosys 0.23 finds in the modules of hls/rtl (`rtl_cost`), times their
+number, and an allowance for the units without a twin. The low end has the additions behind a multiplier and its
+registers inside the DSPs, where a DSP48E2 has room for them; at the high end they are LUTs and FFs (hls/rtl/README.md).
 Yosys knows no timing, and Vivado packs better than it: trust LUT to a half, FF to a factor of two.
 """
 
@@ -17,7 +18,7 @@ from edgemtl_compiler.hls.estimate.cycles import LEAVE_LANES, Lanes
 from edgemtl_compiler.hls.estimate.memory import memory_map
 from edgemtl_compiler.hls.estimate.schema import Memory, Resource, Unit
 
-YOSYS = "yosys 0.23 of one cell (hls/rtl), times their number"
+YOSYS = "yosys 0.23 of the parts in hls/rtl, times their number"
 DSP_RULE = "27 x 18 bit products of DSP48E2"
 
 
@@ -34,20 +35,21 @@ def units(lanes: Lanes) -> dict[str, Cost]:
     """Cost of every unit but its memories."""
     dots = lanes.row // 2 * lanes.outputs  # of two rows and a channel, `inputs` multipliers each
     width, slots, out = limits.MAX_HEAD_WIDTH, lanes.query, lanes.outputs
-    # packed_dot.sv, 16 inputs: 615 LUT, 1,043 to 1,331 FF. Accumulating: 32 bits, twice.
-    dot = 615 * lanes.inputs // 16
+    # Per dot of 16 inputs packed_dot.sv, then operands and sums of mac_array.sv; per channel linear_epilogue.sv; then
+    # weight_tiles.sv and the issue.
+    part = lanes.inputs / 16
     linear = Cost(
         dsp=dots * lanes.inputs + out * (1 + 1 + 2),  # scale, GELU, score (32 x 17)
-        lut=(dots * (dot + 64) + out * 600, dots * (dot + 64) + out * 1000),
-        ff=(dots * (1043 * lanes.inputs // 16 + 128) + out * 400, dots * (1331 * lanes.inputs // 16 + 128) + out * 900),
+        lut=(dots * (int(169 * part) + 128) + out * 1055 + 2600, dots * (int(611 * part) + 128) + out * 1138 + 2600),
+        ff=(dots * (int(181 * part) + 161) + out * 324 + 1750, dots * (int(1331 * part) + 161) + out * 502 + 1750),
     )
-    # Weight times value in LUTs (mul2.h): 173 LUT and 160 FF in yosys, its two rows per sum included; 34-bit sum.
-    weigh = slots * width
-    score = slots // 2 * width // 16 * dot
+    # Weight times value in LUTs (mul2.h) and its sum: 213 LUT, 98 FF of attention_slot.sv. Per pair of queries
+    # packed_dot.sv with a head's width, per query exp2_weight.sv; then attention_mean.sv, the key stream, the ring.
+    weigh, pairs = slots * width, slots // 2
     attention = Cost(
-        dsp=slots // 2 * width + slots + LEAVE_LANES * (4 + 1),  # pairs of queries; power; mean (34 x 28) and scale
-        lut=(weigh * (173 + 34) + score + slots * 400 + 4500, weigh * (173 + 34) + score + slots * 440 + 9000),
-        ff=(weigh * (100 + 34) + 18_000, weigh * (160 + 34) + 30_000),
+        dsp=pairs * width + slots + LEAVE_LANES * (4 + 1),  # pairs of queries; power; mean (34 x 28) and scale
+        lut=(weigh * 213 + pairs * 1088 + slots * 394 + 12_500, weigh * 213 + pairs * 3151 + slots * 401 + 12_600),
+        ff=(weigh * 98 + pairs * 604 + slots * 68 + 7400, weigh * 98 + pairs * 5196 + slots * 197 + 8300),
     )
     norm = Cost(lanes.norm * (1 + 2 + 2) + 6, (8500, 12_000), (9000, 20_000))  # square, reciprocal, gamma; variance
     gate = Cost(4, (2500, 5000), (2500, 6000))
@@ -100,17 +102,17 @@ def totals(lanes: Lanes, board: Board, memories: tuple[Memory, ...] | None = Non
     )  # fmt: skip
 
 
-def over(resources: tuple[Resource, ...]) -> list[str]:
+def over(resources: tuple[Resource, ...]) -> list[Resource]:
     """What does not fit: even the low end of a range is above the limit."""
-    return [
-        f"{r.name}: {r.low:.0f} needed, {r.limit:.0f} may be used of {r.available:.0f}, {r.low - r.limit:.0f} too many"
-        for r in resources
-        if r.limit is not None and r.available is not None and r.low > r.limit
-    ]
+    return [r for r in resources if r.limit is not None and r.low > r.limit]
 
 
 def check(resources: tuple[Resource, ...], board: Board) -> None:
     """Raises CompileError naming each resource that is short, and by how much."""
-    short = over(resources)
+    short = [
+        f"{r.name}: {r.low:.0f} needed, {r.limit:.0f} may be used of {r.available:.0f}, {r.low - r.limit:.0f} too many"
+        for r in over(resources)
+        if r.limit is not None
+    ]
     if short:
         raise CompileError(f"this configuration does not fit {board.name}: {'; '.join(short)}; use fewer lanes")
