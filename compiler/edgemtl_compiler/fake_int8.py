@@ -6,6 +6,7 @@ to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from edgemtl.bundle.layout import AllCodes, Codes, Packed, entries, unpack_state
 from edgemtl.config import ModelConfig
 from edgemtl.model.moe import MoE
-from edgemtl.model.vit import Mlp, MultiTaskViT
+from edgemtl.model.vit import Attention, Mlp, MultiTaskViT
 
 # Phi(x) - 1/2 = x * (a polynomial in x^2) on -4..4, |error of GELU| < 2e-4: gelu_coarse of kernels/gemm_i8.h.
 PHI = (
@@ -60,6 +61,10 @@ def fake_model(config: ModelConfig, parts: Mapping[str, Mapping[str, Packed]], c
             banks.setdefault(module.rsplit(".", 2)[0], {})[entry.row] = codes[entry.ref][1]
         else:
             model.get_submodule(module).register_forward_pre_hook(partial(_round_input, codes[entry.ref][0]))
+        if module.endswith(".qkv"):
+            attention = model.get_submodule(module.rsplit(".", 1)[0])
+            assert isinstance(attention, Attention)
+            setattr(attention, "forward", partial(_attention, attention))  # noqa: B010
         if module.endswith(".fc2"):
             mlp = model.get_submodule(module.rsplit(".", 1)[0])
             assert isinstance(mlp, Mlp)
@@ -73,6 +78,28 @@ def fake_model(config: ModelConfig, parts: Mapping[str, Mapping[str, Packed]], c
 
 def _round_input(codes: Codes, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
     return (rounded(args[0], codes),)
+
+
+def own_codes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Codes of x by its own largest magnitudes along `axis`, and what one of them is worth."""
+    reach = x.abs().amax(axis, keepdim=True)
+    inverse = torch.where(reach > 0, 127 / reach, 0)
+    return torch.round(x * inverse).clamp(-127, 127), reach / 127
+
+
+def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention [.., tokens, size] as kernels/attention_i8.h computes it; sums of codes are whole, so exact."""
+    (queries, per_query), (keys, per_key), (values, per_value) = own_codes(q, -1), own_codes(k, -1), own_codes(v, -2)
+    scores = queries @ keys.transpose(-1, -2) * per_key.transpose(-1, -2)
+    scores = (scores - scores.amax(-1, keepdim=True)) * (per_query / math.sqrt(q.shape[-1]))
+    levels = torch.round(254 * scores.exp())
+    return levels @ values * per_value / levels.sum(-1, keepdim=True)
+
+
+def _attention(attention: Attention, x: Tensor) -> Tensor:
+    batch, tokens, dim = x.shape
+    qkv = attention.qkv(x).reshape(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
+    return attention.proj(products(*qkv.unbind(0)).transpose(1, 2).reshape(batch, tokens, dim))
 
 
 def _mlp(mlp: Mlp, x: Tensor) -> Tensor:

@@ -128,14 +128,27 @@ def _embed(m: Match, config: ModelConfig, task: str) -> Handle:
 
 
 def _attention_pattern() -> Pattern:
-    qkv = op("split", op("permute_dims", op("reshape", "qkv", "_1")))
-    q, k, v = (op("permute_dims", op("squeeze", Field(qkv, i))) for i in range(3))
+    normed = op("nn.layer_norm", "x", "nw", "nb")
+    parts = op("split", op("permute_dims", op("reshape", _linear(normed), "_1")))
+    q, k, v = (op("permute_dims", op("squeeze", Field(parts, i))) for i in range(3))
     heads = op("permute_dims", op("permute_dims", op("nn.attention", q, k, v)))
-    return op("reshape", heads, "_2")
+    return op("add", "x", _linear(op("reshape", heads, "_2"), "pw", "pb"))
 
 
 def _attention(m: Match, config: ModelConfig, task: str) -> Handle:
-    return m.call("attention", [m["qkv"], config.heads])
+    """A block's first half. The products are INT8 where qkv is; between two INT8 kernels lie codes."""
+    norm, qkv, proj = (m.entry(*names).ref for names in (("nw", "nb"), ("w", "b"), ("pw", "pb")))
+    x, shape = m["x"], m.shape("x")
+    wide = (*shape[:-1], 3 * config.dim)
+    if m.kernel("linear", qkv) == "linear":
+        normed = m.call("layernorm", [x, m.weight(norm), config.norm_eps], *shape)
+        projected = m.call("linear", [normed, m.weight(qkv)], *wide)
+    else:
+        projected = m.call("norm_linear_i8", [x, m.weight(norm), config.norm_eps, m.weight(qkv)], *wide)
+        if m.kernel("linear", proj) != "linear":
+            return m.call("attention_linear_i8", [projected, config.heads, m.weight(proj), x])
+    heads = m.call(m.kernel("attention", qkv), [projected, config.heads], *shape)
+    return m.call(m.kernel("linear_residual", proj), [heads, m.weight(proj), x])
 
 
 def _head_pattern() -> Pattern:
@@ -220,20 +233,18 @@ def expected_matches(config: ModelConfig, function: str, int8: Collection[str] =
         return {
             "patch embedding": 1,
             "attention": attended,
-            "linear": attended,
-            "linear with residual": attended + len(dense) - whole,
+            "linear with residual": len(dense) - whole,
             "dense MLP": whole,
             "linear with GELU": len(dense) - whole,
-            "normalisation": attended + len(dense),
+            "normalisation": len(dense),
         }
     attended, sparse = max(0, config.depth - 2), len(config.moe_blocks)
     return {
         "attention": attended,
-        "linear": attended,
-        "linear with residual": attended + len(dense) - whole,
+        "linear with residual": len(dense) - whole,
         "dense MLP": whole,
         "linear with GELU": len(dense) - whole + 1,
-        "normalisation": attended + len(dense) + sparse,
+        "normalisation": len(dense) + sparse,
         "gate": sparse,
         "expert bank": sparse,
         "head": 1,

@@ -3,8 +3,8 @@
 Weights get one scale per output channel, activations static codes of one byte. What a LayerNorm writes is scaled
 channel by channel at no cost: its weight and bias are divided by the channels' scales and the next layer's columns
 multiplied, after SmoothQuant (Xiao et al., ICML 2023) and CoQMoE (2506.08496); attention's output likewise, through
-the rows of the values' projection. The folded model computes the same function. Gates, softmax, attention's products,
-depthwise steps and the residual stream stay float.
+the rows of the values' projection. The folded model computes the same function. Attention's products are INT8 where qkv
+is, with scales that the kernel finds. Gates, softmax, depthwise steps and the residual stream stay float.
 """
 
 from __future__ import annotations

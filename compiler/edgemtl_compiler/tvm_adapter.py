@@ -145,6 +145,8 @@ class Graph:
 
 KERNELS = (
     "attention",
+    "attention_i8",
+    "attention_linear_i8",
     "experts",
     "experts_i8",
     "layernorm",
@@ -155,6 +157,7 @@ KERNELS = (
     "linear_residual",
     "linear_residual_i8",
     "mlp_i8",
+    "norm_linear_i8",
     "patch_embed",
     "patch_embed_i8",
     "profile",

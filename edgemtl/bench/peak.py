@@ -2,7 +2,8 @@
 
 A share of "the SGEMM peak" means little when the library that set the peak is slow, so every library at hand is asked
 and named: PyTorch (MKL or oneDNN), OpenVINO (oneDNN), NumPy (OpenBLAS). The FMA roof is a loop of multiply-adds that
-never leaves the registers, the read roof a loop that reads memory once; both are compiled here (kernels/roof.cc).
+never leaves the registers, the INT8 roof one of dot products of bytes, the read roof a loop that reads memory once; all
+are compiled here (kernels/roof.cc).
 `python -m edgemtl.bench.worker {"peak": SOURCE, ...}` measures one of them in a fresh process.
 """
 
@@ -21,19 +22,22 @@ import numpy as np
 
 SIZES = (768, 1536)  # square products: one whose operands stay in the second-level cache, one larger
 LIBRARIES = ("torch", "openvino", "numpy")
-FMA, READ = "fma roof", "read roof"
-SOURCES = (*LIBRARIES, FMA, READ)
-Kind = Literal["edgemtl_roof_fma", "edgemtl_roof_read"]
+FMA, READ, DOT = "fma roof", "read roof", "int8 roof"
+SOURCES = (*LIBRARIES, FMA, DOT, READ)
+Kind = Literal["edgemtl_roof_fma", "edgemtl_roof_dot", "edgemtl_roof_read"]
 _READ_FLOATS = 1 << 25  # 128 MiB a thread: more than any cache holds
 
 
 def measure(source: str, threads: int, seconds: float) -> float:
-    """GFLOP/s of `source` with `threads` threads; GB/s for READ. Wants a process of its own.
+    """GFLOP/s of `source` with `threads` threads; GB/s for READ; GOP/s for DOT, 0 on a CPU without such instructions.
 
-    Raises ImportError where a library is missing, CompileError where a roof cannot be compiled.
+    Wants a process of its own. Raises ImportError where a library is missing, CompileError where a roof cannot be
+    compiled.
     """
     if source == FMA:
         return _roof("edgemtl_roof_fma", threads, seconds)
+    if source == DOT:
+        return _roof("edgemtl_roof_dot", threads, seconds)
     if source == READ:
         return _roof("edgemtl_roof_read", threads, seconds)
     make = {"torch": _torch, "openvino": _openvino, "numpy": _numpy}[source]
@@ -50,6 +54,7 @@ def sentence(found: Mapping[str, float], threads: int) -> str:
     best = best_library(found)
     libraries = [f"{s} {found[s]:.0f}" for s in LIBRARIES if s in found]
     roofs = [f"FMA roof {found[FMA]:.0f} GFLOP/s"] if FMA in found else []
+    roofs += [f"INT8 roof {found[DOT]:.0f} GOP/s"] if found.get(DOT) else []
     roofs += [f"reading memory {found[READ]:.1f} GB/s"] if READ in found else []
     first = f"SGEMM peak with {threads} thread(s): {found[best]:.0f} GFLOP/s by {best}" if best else "no SGEMM library"
     return f"{first} (best of {', '.join(libraries)}; measured); {', '.join(roofs) or 'no roof measured'}"
@@ -116,7 +121,7 @@ def _roof(name: Kind, threads: int, seconds: float) -> float:
 def _compile(out: Path) -> Path:
     targets: Any = importlib.import_module("edgemtl_compiler.targets")
     toolchain: Any = importlib.import_module("edgemtl_compiler.toolchain")
-    flags = [*toolchain.FLAGS, *targets.resolve("cpu").cxx_flags]
+    flags = [*toolchain.FLAGS, *targets.resolve("cpu", "int8").cxx_flags]
     source = str(toolchain.KERNELS / "roof.cc")
     toolchain.run([toolchain.find_compiler(), *flags, "-shared", "-o", str(out), source], "compiling the roofs")
     return out

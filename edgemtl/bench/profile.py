@@ -2,7 +2,8 @@
 
 The kernels time themselves (kernels/profile.h), within real frames on real weights, so caches are as cold as they are
 in use. What is left of the frame is the virtual machine's, Python's and the copies'. The bound compares two times that
-nothing can beat: the call's multiply-accumulates at the FMA roof, and its weights at the speed of memory.
+nothing can beat: the call's multiply-accumulates at the roof of their kind (FMA, or INT8 dot products), and its weights
+at the speed of memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,13 @@ class Line:
 
     @property
     def gflops(self) -> float:
+        """Billions of operations a second, two for a multiply-accumulate: of numbers, or of INT8 codes."""
         return 2e-6 * self.macs / self.ms if self.ms else 0.0
+
+    @property
+    def roof(self) -> str:
+        """The source of peak.py that bounds its arithmetic."""
+        return peak.DOT if self.kernel.endswith("_i8") else peak.FMA
 
 
 def parse(text: str) -> list[tuple[str, int, int, int]]:
@@ -118,22 +126,39 @@ def summarise(frames: Sequence[tuple[float, str]]) -> tuple[list[Line], float]:
 
 
 def run(comparison: Comparison, seconds: float, console: Console) -> str:
-    """Profile every subject of a prepared comparison that has a bundle; print tables, give them as Markdown."""
+    """Profile the comparison's engines, edgemtl's own, on every subject; print tables, give them as Markdown."""
     text = []
-    for subject in comparison.subjects:
+    for subject, name in product(comparison.subjects, comparison.engines):
+        engine = ENGINES[name]
         for threads in comparison.settings.threads:
             artifacts = comparison.artifacts
-            if not artifacts.ready(subject, ENGINES["edgemtl"]):
-                raise BackendError(f"{subject.name}: {artifacts.reason(subject, ENGINES['edgemtl'])}")
+            if not artifacts.ready(subject, engine):
+                raise BackendError(f"{subject.name}: {artifacts.reason(subject, engine)}")
             image = np.load(artifacts.place(subject) / prepare.INPUT)
-            path = Path(artifacts.path(subject, "bundle"))
+            path = Path(artifacts.path(subject, engine.artifacts[0]))
             lines, whole = measure(path, subject.task, image, threads=threads, seconds=seconds)
             peaks = comparison.peaks.get(threads, {})
-            title = f"{subject.name}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
+            title = f"{subject.name}, {engine.precision}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
             console.print(table(title, lines, whole, peaks))
             console.print()
             text += [f"### {title}", "", f"{peak.sentence(peaks, threads)}.", "", markdown(lines, whole, peaks), ""]
     return "\n".join(text)
+
+
+def share_of_roof(lines: Sequence[Line], ms: float, peaks: Mapping[str, float]) -> float | None:
+    """The part of `ms` that the lines' arithmetic would take at its roofs; None where one was not measured."""
+    working = [line for line in lines if line.macs]
+    if not working or not ms or not all(peaks.get(line.roof) for line in working):
+        return None
+    return sum(2e-6 * line.macs / peaks[line.roof] for line in working) / ms
+
+
+def share_of_library(lines: Sequence[Line], ms: float, peaks: Mapping[str, float]) -> float | None:
+    """The same for the best SGEMM library, which has no INT8."""
+    library = peak.best_library(peaks)
+    if library is None or any(line.roof == peak.DOT for line in lines):
+        return None
+    return share_of_roof(lines, ms, {peak.FMA: peaks[library]})
 
 
 def bound(line: Line, peaks: Mapping[str, float]) -> str:
@@ -141,8 +166,8 @@ def bound(line: Line, peaks: Mapping[str, float]) -> str:
     if line.kernel == OUTSIDE:
         return "dispatch, allocation, copies"
     limits = {}
-    if peaks.get(peak.FMA) and not line.kernel.endswith("_i8"):
-        limits["arithmetic"] = 2e-6 * line.macs / peaks[peak.FMA]
+    if peaks.get(line.roof):
+        limits["arithmetic"] = 2e-6 * line.macs / peaks[line.roof]
     if peaks.get(peak.READ):
         limits["weights from memory"] = 1e-6 * line.bytes / peaks[peak.READ]
     if not limits or line.ms <= 0:
@@ -153,12 +178,11 @@ def bound(line: Line, peaks: Mapping[str, float]) -> str:
 
 
 def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> Group:
-    """The lines and their sum, with shares of the frame, of the best SGEMM library and of the FMA roof."""
-    library, roof = peak.best_library(peaks), peaks.get(peak.FMA)
+    """The lines and their sum, with shares of the frame, of the best SGEMM library and of the roof."""
     total = Line("whole frame", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
     cells = []
     for line in [*lines, total]:
-        rate = line.gflops or None
+        rate, parts = line.gflops or None, lines if line is total else [line]
         cells.append(
             [
                 line.kernel,
@@ -168,23 +192,25 @@ def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, f
                 report.show(line.macs / 1e6 or None, ".1f"),
                 report.show(line.bytes / 1e6 or None, ".2f"),
                 report.show(rate, ".1f"),
-                report.show(rate / peaks[library] if rate and library else None, ".0%"),
-                report.show(rate / roof if rate and roof else None, ".0%"),
+                report.show(share_of_library(parts, line.ms, peaks), ".0%"),
+                report.show(share_of_roof(parts, line.ms, peaks), ".0%"),
                 "" if line is total else bound(line, peaks),
             ]
         )
-    head = ("calls", "ms", "of frame", "MMAC", "MB of weights", "GFLOP/s", "of SGEMM", "of roof")
+    head = ("calls", "ms", "of frame", "MMAC", "MB of weights", "GFLOP/s or GOP/s", "of SGEMM", "of roof")
     return report.table(title, ("kernel",), head, cells, note=True)
 
 
 def markdown(lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> str:
     """The same table for docs/performance.md, without the columns that it explains in words."""
-    library, roof = peak.best_library(peaks), peaks.get(peak.FMA)
-    out = ["| kernel | calls | ms | MMAC | GFLOP/s | of SGEMM | of roof | bound |", "|---|---|---|---|---|---|---|---|"]
+    head = "| kernel | calls | ms | MMAC | GFLOP/s or GOP/s | of SGEMM | of roof | bound |"
+    out = [head, "|---|---|---|---|---|---|---|---|"]
     whole_line = Line("**whole frame**", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
     for line in [*lines, whole_line]:
         rate = line.gflops
-        shares = [f"{rate / p:.0%}" if rate and p else "–" for p in (peaks[library] if library else 0, roof)]
+        parts = lines if line is whole_line else [line]
+        found = [share(parts, line.ms, peaks) for share in (share_of_library, share_of_roof)]
+        shares = ["–" if part is None else f"{part:.0%}" for part in found]
         note = "" if line is whole_line else bound(line, peaks)
         figures = [f"{line.ms:.3f}", f"{line.macs / 1e6:.1f}" if line.macs else "–", f"{rate:.1f}" if rate else "–"]
         out.append(f"| {' | '.join([line.kernel, str(line.calls), *figures, *shares, note])} |")

@@ -33,6 +33,16 @@ def test_the_roofs_are_over_what_numpy_reaches(tmp_path: Path) -> None:
     assert 0.1 < peak.measure(peak.READ, 2, 0.05) < 1e5
 
 
+@pytest.mark.skipif(
+    not importlib.util.find_spec("tvm") or not shutil.which(os.environ.get("CXX", "g++")),
+    reason="apache-tvm, g++",
+)
+def test_the_int8_roof_is_a_rate_or_nothing() -> None:
+    found = peak.measure(peak.DOT, 1, 0.05)
+    assert found == 0 or 0.1 < found < 1e6
+    assert ("INT8 roof" in peak.sentence({peak.DOT: found}, 1)) == (found > 0)
+
+
 def test_a_child_says_the_rate_or_why_not() -> None:
     (line,) = child("edgemtl.bench.worker", {"peak": "numpy", "threads": 1, "seconds": 0.01}, 60)
     assert line.startswith('{"rate": ')

@@ -38,6 +38,19 @@ def test_what_bounds_a_line() -> None:
     assert profile.bound(Line("linear", 1, 1.0, 1, 1), {}) == "not measured"
 
 
+def test_int8_lines_are_held_to_the_int8_roof() -> None:
+    peaks = {"torch": 50.0, peak.FMA: 100.0, peak.DOT: 400.0}
+    line, other = Line("mlp_i8", 1, 1.0, 120_000_000, 0), Line("linear", 1, 1.0, 20_000_000, 0)
+    assert profile.bound(line, peaks) == "arithmetic, 60% of its time"
+    assert profile.bound(line, {peak.FMA: 100.0}) == "not measured"
+    assert profile.share_of_roof([line, other], 2.0, peaks) == pytest.approx(0.5)
+    assert profile.share_of_library([line], 1.0, peaks) is None
+    text = profile.markdown([line, other], 2.0, peaks)
+    assert "| mlp_i8 | 1 | 1.000 | 120.0 | 240.0 | – | 60% |" in text
+    assert "| linear | 1 | 1.000 | 20.0 | 40.0 | 80% | 40% |" in text
+    assert "| **whole frame** | 1 | 2.000 | 140.0 | 140.0 | – | 50% |" in text
+
+
 def test_markdown_has_both_shares() -> None:
     text = profile.markdown([Line("linear", 12, 2.0, 60_000_000, 5)], 4.0, {"torch": 100.0, peak.FMA: 120.0})
     assert "| linear | 12 | 2.000 | 60.0 | 60.0 | 60% | 50% |" in text

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "attention.h"
+#include "attention_i8.h"
 #include "experts.h"
 #include "experts_i8.h"
 #include "head.h"
@@ -136,6 +137,13 @@ static void int8_kernels(int n, int dim) {
     if (experts_i8(x, index, score, residual, out, weights, 3, n, 2, dim, hidden)) std::abort();
     index[n * 2 - 1] = 0;
   }
+  Exact<> qkv(3 * n * dim), exact(n * dim);
+  attention(qkv, exact, n, dim / 16, 16);
+  attention_i8(qkv, out, n, dim / 16, 16);
+  for (int i = 0; i < n * dim; ++i)
+    if (std::abs(out[i] - exact[i]) > 0.05) std::abort();
+  qkv[0] = qkv[dim] = qkv[2 * dim] = NAN;
+  attention_i8(qkv, out, n, dim / 16, 16);
   const int patch = 5;
   Exact<> image(3 * patch * patch * n), cls(dim), pos((n + 1) * dim), tokens((n + 1) * dim);
   LayerBytes w(dim, 3 * patch * patch);

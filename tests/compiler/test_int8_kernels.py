@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kernel_library import Kernels
 from numpy.typing import NDArray
@@ -124,6 +124,80 @@ def test_mlp(kernels: Kernels, rows: int, dim: int, hidden: int, threads: int) -
     close_but_for_ties(out, want, 0.05 * float(np.abs(w2).max()))
 
 
+def own_codes(x: Array, axis: int) -> tuple[Array, Array]:
+    """Codes by their own largest magnitude along `axis`, and what one is worth."""
+    reach = np.abs(x).max(axis, keepdims=True)
+    inverse = np.divide(np.float32(127), reach, out=np.zeros_like(reach), where=reach > 0)
+    return np.rint(x * inverse).astype(np.float64), (reach / np.float32(127)).astype(np.float64)
+
+
+def attention_i8(qkv: Array, heads: int) -> tuple[Array, float]:
+    """What INT8 attention computes, and how far one weight of the softmax on a rounding boundary can move it."""
+    n, size = len(qkv), qkv.shape[1] // (3 * heads)
+    q, k, v = qkv.reshape(n, 3, heads, size).transpose(1, 2, 0, 3)
+    (qc, qs), (kc, ks), (vc, vs) = own_codes(q, -1), own_codes(k, -1), own_codes(v, -2)
+    scores = (qc @ kc.transpose(0, 2, 1)) * qs * ks.transpose(0, 2, 1) / size**0.5
+    levels = np.rint(254 * np.exp(scores - scores.max(-1, keepdims=True)))
+    total = levels.sum(-1, keepdims=True)
+    out = levels @ (vc * vs) / total
+    return out.transpose(1, 0, 2).reshape(n, -1), float(np.abs(v).max() / total.min())
+
+
+@shapes
+@given(
+    n=sizes,
+    heads=st.integers(1, 4),
+    size=st.sampled_from([16, 32, 48, 64, 80]),
+    scale=st.sampled_from([0.01, 1.0, 3.0]),
+    threads=st.integers(1, 3),
+)
+@example(n=129, heads=3, size=64, scale=1.0, threads=2)
+@example(n=197, heads=1, size=64, scale=1.0, threads=1)
+@example(n=1025, heads=1, size=16, scale=1.0, threads=2)
+def test_attention(kernels: Kernels, n: int, heads: int, size: int, scale: float, threads: int) -> None:
+    qkv = values(1, n, 3 * heads * size) * np.float32(scale)
+    out = np.full((n + 1, heads * size), np.float32(77))
+    kernels.threads(threads)
+    kernels("attention_i8", qkv, heads, out[:n])
+    kernels.threads(1)
+    want, unit = attention_i8(qkv, heads)
+    wrong = np.abs(out[:n] - want)
+    assert float(wrong.max()) <= 2.1 * unit + 1e-6 * scale
+    assert float(np.median(wrong)) <= 1e-5 * scale
+    assert (out[n] == 77).all()
+
+
+def test_attention_is_close_to_the_exact_one(kernels: Kernels) -> None:
+    qkv, out, exact = values(1, 129, 3 * 128), np.empty((129, 128), np.float32), np.empty((129, 128), np.float32)
+    kernels("attention_i8", qkv, 2, out)
+    kernels("attention", qkv, 2, exact)
+    assert 1e-4 < float(np.sqrt(np.square(out - exact).mean()) / exact.std()) < 0.02
+
+
+def test_attention_of_special_rows(kernels: Kernels) -> None:
+    """Equal tokens share their value; zeros stay zeros; one token attends to itself; nothing crashes on NaN."""
+    row, out = values(1, 1, 96), np.empty((37, 32), np.float32)
+    kernels("attention_i8", np.repeat(row, 37, 0), 2, out)
+    close(out, np.repeat(row[:, 64:], 37, 0), 0.005)  # a channel's largest magnitude is a code
+    kernels("attention_i8", np.zeros((37, 96), np.float32), 2, out)
+    assert (out == 0).all()
+    kernels("attention_i8", row, 2, out[:1])
+    close(out[:1], row[:, 64:], 1e-6)
+    for wrong in (np.nan, np.inf, -np.inf):
+        broken = values(2, 37, 96)
+        broken[3, 5], broken[4, 40], broken[5, 70] = wrong, wrong, wrong
+        kernels("attention_i8", broken, 2, out)
+
+
+def test_attention_of_one_loud_token(kernels: Kernels) -> None:
+    """All weight on one key, far above the others: its value comes out, with nothing of theirs."""
+    qkv, out = np.zeros((21, 48), np.float32), np.empty((21, 16), np.float32)
+    qkv[:, :16], qkv[7, 16:32], qkv[:, 32:] = 100, 100, 1
+    qkv[7, 32:] = -127
+    kernels("attention_i8", qkv, 1, out)
+    np.testing.assert_array_equal(out, -127)
+
+
 @shapes
 @given(
     n=sizes,
@@ -199,9 +273,15 @@ def test_no_bit_depends_on_the_threads(kernels: Kernels) -> None:
     for threads, out in enumerate(outs, 1):
         kernels.threads(threads)
         kernels("mlp_i8", x, first, second, r, 768, out)
-    kernels.threads(1)
     np.testing.assert_array_equal(outs[0], outs[1])
     np.testing.assert_array_equal(outs[0], outs[2])
+    qkv, heads = values(7, 197, 3 * 192), [np.empty_like(x) for _ in range(3)]
+    for threads, out in enumerate(heads, 1):
+        kernels.threads(threads)
+        kernels("attention_i8", qkv, 3, out)
+    kernels.threads(1)
+    np.testing.assert_array_equal(heads[0], heads[1])
+    np.testing.assert_array_equal(heads[0], heads[2])
 
 
 def test_wrong_arguments_are_refused(kernels: Kernels) -> None:

@@ -165,5 +165,16 @@ void dot_tile(const uint8_t* const* a, const int8_t* b, ptrdiff_t, const int32_t
 }
 #endif
 
+// dot_tile of `rows` out of 1 .. M rows by `panels` out of 1 .. P panels.
+template <int M = kDotRows, int P = kDotGroup>
+void dot_tile_of(int rows, int panels, const uint8_t* const* a, const int8_t* b, ptrdiff_t panel_step,
+                 const int32_t* less, int steps, int32_t* sums) {
+  if constexpr (M > 1)
+    if (rows < M) return dot_tile_of<M - 1, P>(rows, panels, a, b, panel_step, less, steps, sums);
+  if constexpr (P > 1)
+    if (panels < P) return dot_tile_of<M, P - 1>(rows, panels, a, b, panel_step, less, steps, sums);
+  dot_tile<M, P>(a, b, panel_step, less, steps, sums);
+}
+
 }  // namespace
 }  // namespace edgemtl

@@ -1,6 +1,7 @@
 // The INT8 kernels as packed functions. Included by exports.cc, whose argument checks it uses.
 #pragma once
 
+#include "attention_i8.h"
 #include "experts_i8.h"
 #include "linear_i8.h"
 #include "profile.h"
@@ -57,6 +58,34 @@ void run_patch_embed_i8(TensorView image, TensorView w, TensorView cls, TensorVi
                  height, width, p, dim);
 }
 
+void run_attention_i8(TensorView qkv, int64_t heads, TensorView out) {
+  const int dim = last(out), h = static_cast<int>(heads);
+  want(last(qkv) == 3 * dim && rows(qkv) == rows(out) && dim % (h * kPanel) == 0,
+       "attention: shapes do not fit");
+  const Timed timed("attention_i8", 2 * static_cast<int64_t>(rows(out)) * rows(out) * dim, 0);
+  attention_i8(f32(qkv, "qkv"), f32(out, "out"), rows(out), h, dim / h);
+}
+
+void run_attention_linear_i8(TensorView qkv, int64_t heads, TensorView w, TensorView residual,
+                             TensorView out) {
+  const int n = rows(out), dim = last(out), h = static_cast<int>(heads);
+  want(last(qkv) == 3 * dim && rows(qkv) == n && dim % (h * kPanel) == 0, "attention: shapes do not fit");
+  const Timed timed("attention_linear_i8",
+                    2 * static_cast<int64_t>(n) * n * dim + static_cast<int64_t>(n) * dim * dim, bytes(w));
+  attention_linear_i8(f32(qkv, "qkv"), layer_i8(w, "linear weight", LayerI8::bytes(dim, dim)),
+                      f32(residual, "residual", out.numel()), f32(out, "out"), n, h, dim / h);
+}
+
+void run_norm_linear_i8(TensorView x, TensorView affine, double eps, TensorView w, TensorView out) {
+  const int depth = last(x), width = last(out);
+  want(rows(x) == rows(out) && depth % kPanel == 0, "linear: x and out do not fit");
+  const Timed timed("norm_linear_i8", static_cast<int64_t>(rows(x)) * depth * width,
+                    bytes(affine) + bytes(w));
+  norm_linear_i8(f32(x, "x"), f32(affine, "norm weight", 2 * depth), static_cast<float>(eps),
+                 layer_i8(w, "linear weight", LayerI8::bytes(width, depth)), f32(out, "out"), rows(x), depth,
+                 width);
+}
+
 // Arguments: tokens, index, score, residual, hidden size, one packed expert after the other, out.
 void run_experts_i8(const AnyView* args, int count) {
   want(count >= 7, "experts: too few arguments");
@@ -81,6 +110,9 @@ void run_experts_i8(const AnyView* args, int count) {
 }  // namespace
 }  // namespace edgemtl
 
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_i8, edgemtl::run_attention_i8);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_linear_i8, edgemtl::run_attention_linear_i8);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_norm_linear_i8, edgemtl::run_norm_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_i8, edgemtl::linear_i8_plain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_gelu_i8, edgemtl::linear_i8_gelu);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_residual_i8, edgemtl::linear_i8_residual);

@@ -23,16 +23,20 @@ inline size_t code_room(int rows, int depth) {  // 4-byte values of scratch
   return Scratch::line(static_cast<size_t>(rows) * code_bytes(depth) / 4);
 }
 
-// Writes kLanes values of which `left` count as codes: rounded half to even, limited to -127..127, NaN as
-// -127.
-inline void store_codes(uint8_t* out, Vec v, int left = kLanes) {
+// Values to codes: rounded half to even, limited to -127..127, NaN as -127.
+inline IntVec whole_codes(Vec v) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  return (IntVec)(minimum(maximum(v, splat(-127.0f)), splat(127.0f)) + kMagic) - 0x4b400000;
+}
+
+// Writes the first `left` of kLanes codes as bytes, as rows of dot_tile have them.
+inline void store_whole(uint8_t* out, IntVec code, int left = kLanes) {
   typedef int8_t Bytes __attribute__((vector_size(kLanes)));
-  v = minimum(maximum(v, splat(-127.0f)), splat(127.0f));
-  const IntVec whole = (IntVec)(v + kMagic) - 0x4b400000 + kCodeOffset;
-  const Bytes bytes = __builtin_convertvector(whole, Bytes);
+  const Bytes bytes = __builtin_convertvector(code + kCodeOffset, Bytes);
   std::memcpy(out, &bytes, left);
 }
+
+inline void store_codes(uint8_t* out, Vec v, int left = kLanes) { store_whole(out, whole_codes(v), left); }
 
 // Fills a row up to a whole group of four; the weights there are zero, but codes must be defined.
 inline void pad_codes(uint8_t* row, int depth) {

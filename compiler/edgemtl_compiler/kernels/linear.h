@@ -22,26 +22,39 @@ inline void linear(const float* x, Packed packed, const float* residual, float* 
   multiply(p, rows, threads());
 }
 
-// Rows of `dim` values, dim a multiple of 16. affine: weight [dim], bias [dim].
-inline void layernorm(const float* x, const float* affine, float* out, int rows, int dim, float eps) {
+// LayerNorm of one row of `dim` values, a multiple of 16: take(column, values) gets kLanes at a time. affine:
+// weight [dim], bias [dim].
+template <class Take>
+inline void normalise(const float* in, const float* affine, int dim, float eps, const Take& take) {
+  Vec total = {}, squares = {};
+  for (int i = 0; i < dim; i += kLanes) total += load(in + i);
+  const Vec mean = splat(sum(total) / dim);
+  for (int i = 0; i < dim; i += kLanes) {
+    const Vec d = load(in + i) - mean;
+    squares += d * d;
+  }
+  const Vec scale = splat(1.0f / std::sqrt(sum(squares) / dim + eps));
+  for (int i = 0; i < dim; i += kLanes)
+    take(i, (load(in + i) - mean) * scale * load(affine + i) + load(affine + dim + i));
+}
+
+// The same of `rows` rows, some at a time on each thread: take(row, column, values).
+template <class Take>
+inline void normalise_rows(const float* x, const float* affine, int rows, int dim, float eps,
+                           const Take& take) {
   constexpr int kChunk = 32;
   const int workers =
       rows * dim < (1 << 14) ? 1 : threads();  // below that, waking a thread costs more than it saves
   parallel_for(workers, ceil_div(rows, kChunk), [&](int item, int) {
-    for (int row = item * kChunk; row < std::min(rows, (item + 1) * kChunk); ++row) {
-      const float* in = x + static_cast<ptrdiff_t>(row) * dim;
-      float* to = out + static_cast<ptrdiff_t>(row) * dim;
-      Vec total = {}, squares = {};
-      for (int i = 0; i < dim; i += kLanes) total += load(in + i);
-      const Vec mean = splat(sum(total) / dim);
-      for (int i = 0; i < dim; i += kLanes) {
-        const Vec d = load(in + i) - mean;
-        squares += d * d;
-      }
-      const Vec scale = splat(1.0f / std::sqrt(sum(squares) / dim + eps));
-      for (int i = 0; i < dim; i += kLanes)
-        store(to + i, (load(in + i) - mean) * scale * load(affine + i) + load(affine + dim + i));
-    }
+    for (int row = item * kChunk; row < std::min(rows, (item + 1) * kChunk); ++row)
+      normalise(x + static_cast<ptrdiff_t>(row) * dim, affine, dim, eps,
+                [&](int column, Vec v) { take(row, column, v); });
+  });
+}
+
+inline void layernorm(const float* x, const float* affine, float* out, int rows, int dim, float eps) {
+  normalise_rows(x, affine, rows, dim, eps, [=](int row, int column, Vec v) {
+    store(out + static_cast<ptrdiff_t>(row) * dim + column, v);
   });
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gemm_i8.h"
+#include "linear.h"
 
 namespace edgemtl {
 namespace {
@@ -22,6 +23,20 @@ inline void linear_i8(const float* x, const uint8_t* packed, const float* residu
   } else if (with_gelu) {
     p.epilogue = Epilogue::kGelu;
   }
+  multiply(p, rows, threads());
+}
+
+// out [rows, width] = LayerNorm(x [rows, depth]) * w + b; depth a multiple of 16.
+inline void norm_linear_i8(const float* x, const float* affine, float eps, const uint8_t* packed, float* out,
+                           int rows, int depth, int width) {
+  const LayerI8 layer(packed, width, depth);
+  Scratch scratch(code_room(rows, depth));
+  uint8_t* codes = code_rows(scratch, rows, depth);
+  normalise_rows(x, affine, rows, depth, eps, [&](int row, int column, Vec v) {
+    store_codes(codes + static_cast<ptrdiff_t>(row) * depth + column, layer.coding(v));
+  });
+  ProductI8 p(layer, {codes, code_bytes(depth)}, width, depth);
+  p.out = {out, width};
   multiply(p, rows, threads());
 }
 
