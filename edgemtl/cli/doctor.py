@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgemtl.cli import _text
+from edgemtl.errors import BoardError
 
 PACKAGES = (
     "edgemtl", "numpy", "opencv-python-headless", "opencv-python", "pydantic", "safetensors",
@@ -20,17 +22,40 @@ PACKAGES = (
 COMPILERS = ("g++", "clang++", "aarch64-linux-gnu-g++", "verilator", "yosys", "vitis_hls", "vivado")
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False) -> None:
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="With --board: the bundle that is to run there.")] = None,
+    board: Annotated[bool, typer.Option("--board", help="What an FPGA board needs, each with its fix.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
     """Show Python, packages, backends, CPU features, compilers and video support.
 
-    Exit code 0 when at least one backend is usable, else 2.
+    Exit code 0 when at least one backend is usable (with --board: when nothing is wrong), else 2.
     """
+    if board:
+        _doctor_board(bundle, json)
+        return
+    if bundle is not None:
+        raise BoardError(f"doctor looks at a bundle with --board only: edgemtl doctor --board {bundle}")
     report = examine()
     if json:
         _text.as_json(report)
     else:
         _print(report)
     if not any(b["usable"] for b in report["backends"].values()):
+        raise typer.Exit(2)
+
+
+def _doctor_board(bundle: Path | None, json: bool) -> None:
+    from edgemtl.fpga.check import check
+
+    points = check(bundle)
+    if json:
+        _text.as_json({"points": [asdict(p) for p in points], "good": all(p.good is not False for p in points)})
+    else:
+        words = {True: "ok", False: "WRONG", None: "-"}
+        rows = [(p.name, words[p.good], p.found, p.remedy) for p in points]
+        _text.console().print(_text.table(("point", "", "found", "what to do"), rows))
+    if any(p.good is False for p in points):
         raise typer.Exit(2)
 
 

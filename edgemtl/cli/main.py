@@ -34,7 +34,7 @@ def _root(
 
 def _join() -> None:
     """Add every command; each module imports only light things at its top."""
-    from edgemtl.cli import compile, data, doctor, estimate, inspect, quantise, run, runtime, train, verify
+    from edgemtl.cli import compile, data, deploy, doctor, estimate, inspect, quantise, run, runtime, train, verify
 
     app.command("run")(run.run)
     app.command("inspect")(inspect.inspect)
@@ -45,6 +45,7 @@ def _join() -> None:
     app.command("eval")(train.evaluate)
     app.add_typer(data.app, name="data")
     app.add_typer(runtime.app, name="runtime")
+    app.command("deploy")(deploy.deploy)
     app.command("estimate")(estimate.estimate)
     app.command("doctor")(doctor.doctor)
 

@@ -9,7 +9,7 @@ import typer
 
 from edgemtl.cli import _text
 
-EXACT = ("fpga-sim",)  # backends that must give the integer goldens bit for bit
+EXACT = ("fpga", "fpga-sim")  # backends that must give the integer goldens bit for bit
 
 
 def verify(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import BoardError
 from edgemtl.fpga import registers
+from edgemtl.fpga.driver import Board
 from edgemtl.fpga.program import WORD
 
 PAGE = 4096
@@ -42,6 +43,8 @@ class VirtualBuffer(np.ndarray[Any, np.dtype[Any]]):
 
     def flush(self) -> None:
         self.device_memory[:] = self._bytes()
+        assert self._board is not None
+        self._board.written += self.nbytes
 
     def invalidate(self) -> None:
         self._bytes()[:] = self.device_memory
@@ -58,13 +61,17 @@ class VirtualBuffer(np.ndarray[Any, np.dtype[Any]]):
         return self.view(np.ndarray).reshape(-1).view(np.uint8)
 
 
-class VirtualBoard:
-    """Memory, registers and a kernel. `faults` are injected once each, at the next frame."""
+class VirtualBoard(Board):
+    """Memory, registers and a kernel. `faults` are injected once each, at the next frame; `written` counts the bytes
+    that the host wrote, to memory and registers.
+    """
 
     def __init__(self, kernel: Kernel, *, cma_bytes: int = CMA_BYTES, base: int = BASE) -> None:
         if base % PAGE or base + cma_bytes > 1 << ADDRESS_BITS:
             raise BoardError(f"the memory must begin on a page and end within {ADDRESS_BITS} address bits")
+        super().__init__()
         self.faults: set[Fault] = set()
+        self.written = 0
         self._kernel, self._base, self._size = kernel, base, cma_bytes
         self._held: dict[int, VirtualBuffer] = {}  # by device address
         self._spans = {
@@ -107,6 +114,7 @@ class VirtualBoard:
     def write(self, offset: int, value: int) -> None:
         """Write a register; the start bit runs the kernel on what the registers hold now."""
         name, half, access = self._register(offset)
+        self.written += 4
         if not 0 <= value < 1 << 32:
             raise BoardError(f"register {name} takes 32 bits, given {value}")
         if access == "R":

@@ -78,7 +78,7 @@ def pack(out: Path, machine: str | None = None, python: str | None = None) -> Pa
         raise BackendError(f"{TVM} {versions[TVM]} holds no {LIBRARY}; install another build of it: {INSTALL}")
     tag = f"py3-none-manylinux_{_GLIBCS[0]}_{machine}"
     metadata = _METADATA.format(version=versions[TVM], ffi=FFI, ffi_version=versions[FFI])
-    runtime = _write_wheel(out, PACKAGE, versions[TVM], (tag,), {**files, "METADATA": metadata.encode()})
+    runtime = write_wheel(out, PACKAGE, versions[TVM], (tag,), {**files, "METADATA": metadata.encode()})
     return Packed((runtime, ffi), sum(i.file_size for w in (runtime, ffi) for i in zipfile.ZipFile(w).infolist()))
 
 
@@ -125,14 +125,15 @@ def _installed_wheel(name: str, out: Path) -> Path:
             tags = [line.split()[1] for line in data.decode().splitlines() if line.startswith("Tag:")]
         elif path != f"{info}RECORD":
             files[path.removeprefix(info)] = data
-    return _write_wheel(out, package, version, tuple(tags), files)
+    return write_wheel(out, package, version, tuple(tags), files)
 
 
-def _write_wheel(out: Path, package: str, version: str, tags: tuple[str, ...], files: dict[str, bytes]) -> Path:
+def write_wheel(out: Path, package: str, version: str, tags: tuple[str, ...], files: dict[str, bytes]) -> Path:
     """A wheel of `files`; those without a folder, and `licenses/`, are metadata. The same files give the same bytes."""
     info = f"{package}-{version}.dist-info"
     lines = "".join(f"Tag: {tag}\n" for tag in tags)
-    files = {**files, "WHEEL": f"Wheel-Version: 1.0\nGenerator: edgemtl\nRoot-Is-Purelib: false\n{lines}".encode()}
+    pure = str(tags == ("py3-none-any",)).lower()
+    files = {**files, "WHEEL": f"Wheel-Version: 1.0\nGenerator: edgemtl\nRoot-Is-Purelib: {pure}\n{lines}".encode()}
     inside = {n if "/" in n and not n.startswith("licenses/") else f"{info}/{n}": data for n, data in files.items()}
     record = [f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in inside.items()]
     inside[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()

@@ -1,28 +1,25 @@
 """Vitis HLS synthesis reports: `csynth.xml` (and `TOP_csynth.xml`), and `TOP_csynth.rpt`.
 
-XML is read with expat and no document type: entities can neither expand nor name files.
+XML is read by edgemtl/safe_xml.py: entities can neither expand nor name files.
 """
 
 from __future__ import annotations
 
-import re
-from typing import NoReturn
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 from edgemtl.errors import CompileError
+from edgemtl.safe_xml import tree
 from edgemtl_compiler.hls.estimate.schema import Clock, Loop, Origin, Report, Resource, Timing, Unit
 from edgemtl_compiler.hls.reports.text import count, field, number, resource, rows
 
 ORIGIN: Origin = "vitis-hls csynth"
-MAX_DEPTH, MAX_ELEMENTS = 64, 2_000_000
 AVAILABLE = {"BRAM_18K": "AVAIL_BRAM", "DSP": "AVAIL_DSP", "FF": "AVAIL_FF", "LUT": "AVAIL_LUT", "URAM": "AVAIL_URAM"}
 LOOP_FIELDS = {"TripCount", "Latency", "PipelineII", "PipelineDepth", "IterationLatency"}
 
 
 def from_xml(text: str, name: str) -> Report:
     """The report in an XML file's text; raises CompileError."""
-    root = _tree(text, name)
+    root = tree(text, name, "csynth report", CompileError)
     if root.tag != "profile":
         raise CompileError(f"{name}: its outer element is <{root.tag[:40]}>, not <profile>: no csynth report")
     part = _text(root, "UserAssignments/Part", name)
@@ -138,34 +135,6 @@ def _report(
         resources=tuple(r for r in found if r is not None),
         notes=tuple(notes),
     )
-
-
-def _tree(text: str, name: str) -> Element:
-    builder, parser = TreeBuilder(), expat.ParserCreate()
-    depth = elements = 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth, elements
-        depth, elements = depth + 1, elements + 1
-        if depth > MAX_DEPTH or elements > MAX_ELEMENTS:
-            raise CompileError(f"{name}: is nested or large beyond any csynth report")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    def refuse(*_: object) -> NoReturn:
-        raise CompileError(f"{name}: has a document type or entities, which a csynth report never has")
-
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(re.sub(r"^\s*<\?xml[^>]*\?>", "", text).encode(), True)
-    except expat.ExpatError as error:
-        raise CompileError(f"{name}: is cut short or no XML: {error}") from None
-    return builder.close()
 
 
 def _text(root: Element, path: str, name: str) -> str:
