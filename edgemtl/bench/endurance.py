@@ -24,7 +24,11 @@ GROWTH_MB = 1.0  # allowed
 
 @dataclass(frozen=True)
 class Endurance:
-    """What a run found. growth_mb: resident memory at the end less after the warm-up; None: not known."""
+    """What a run found. growth_mb: resident memory at the end less after the warm-up; None: not known.
+
+    anonymous_mb: the part of it that no file backs. The kernel may drop and bring back pages of files and libraries as
+    it likes; what a program leaks is here.
+    """
 
     backend: str
     frames: int
@@ -32,6 +36,7 @@ class Endurance:
     wrong: int
     growth_mb: float | None
     seconds: float
+    anonymous_mb: float | None = None
 
     @property
     def good(self) -> bool:
@@ -40,6 +45,8 @@ class Endurance:
     def sentence(self) -> str:
         """The figures in one line."""
         grown = "not measured" if self.growth_mb is None else f"{self.growth_mb:+.2f} MB (measured, VmRSS)"
+        if self.anonymous_mb is not None:
+            grown += f", of it {self.anonymous_mb:+.2f} MB anonymous"
         return (
             f"{self.frames} frames and {self.switches} switches on {self.backend} in {self.seconds:.0f} s:"
             f" {self.wrong} wrong results, resident memory {grown}: {'good' if self.good else 'NOT GOOD'}"
@@ -66,8 +73,8 @@ def run(
                     first[task, number] = found.copy()
             return sum(not np.array_equal(found, first[task, number]) for task, found in raw.items())
 
-        def settle() -> int | None:
-            """Resident bytes in a state that can be come back to."""
+        def settle() -> dict[str, int]:
+            """Bytes of memory in a state that can be come back to."""
             engine.activate(*engine.tasks)
             for number in range(IMAGES):
                 frame(number)
@@ -76,7 +83,7 @@ def run(
             engine.switches.clear()  # a record of every switch is kept on purpose, and is not what is looked for
             engine.activate(*engine.tasks[:2])
             frame(0)
-            return machine.memory().get("resident")
+            return machine.memory()
 
         wrong = 0
         for _ in range(warmup):
@@ -87,8 +94,9 @@ def run(
             switches += _switch(engine, rng)
             wrong += frame(int(rng.integers(IMAGES)))
         seconds, after = time.perf_counter() - start, settle()
-    growth = None if before is None or after is None else (after - before) / 1e6
-    return Endurance(backend, frames, switches, wrong, growth, seconds)
+    growth = {kind: (after[kind] - before[kind]) / 1e6 for kind in before.keys() & after.keys()}
+    found = growth.get("resident"), growth.get("anonymous")
+    return Endurance(backend, frames, switches, wrong, found[0], seconds, found[1])
 
 
 def _switch(engine: Engine, rng: np.random.Generator) -> bool:
