@@ -21,10 +21,10 @@ class RerunLog:
     """`with RerunLog(path) as log: log.put(frame, stage)` after each frame that the stage has shown."""
 
     def __init__(self, path: Path) -> None:
-        if importlib.util.find_spec("rerun") is None:
-            raise EdgeMTLError('--rerun needs rerun-sdk: pip install "edgemtl[rerun]"')
         if path.suffix != ".rrd" or not path.resolve().parent.is_dir():
             raise EdgeMTLError(f"--rerun writes a file like seen.rrd in a folder that exists, not {path}")
+        if importlib.util.find_spec("rerun") is None:
+            raise EdgeMTLError('--rerun needs rerun-sdk: pip install "edgemtl[rerun]"')
         import rerun
 
         self._rr: Any = rerun

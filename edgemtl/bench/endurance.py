@@ -80,7 +80,6 @@ def run(
                 frame(number)
             engine.activate(engine.tasks[0])
             frame(0)
-            engine.switches.clear()  # a record of every switch is kept on purpose, and is not what is looked for
             engine.activate(*engine.tasks[:2])
             frame(0)
             return machine.memory()

@@ -15,6 +15,7 @@ import difflib
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,8 @@ from edgemtl.runtime.postprocess import Map, map_form, to_frame
 from edgemtl.runtime.residency import Residency, Share, measure
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
+
+KEPT_SWITCHES = 100  # records of the last ones; an engine that runs for months must not grow
 
 Form = Callable[[str], tuple[tuple[int, ...], type[np.generic]]]  # of a task's array: shape and type
 
@@ -87,7 +90,7 @@ class Engine:
     """Runs the active tasks of one bundle; see the module's text. Make it with `edgemtl.load`.
 
     `backend` is the backend's name, `program` the one it chose (None: it needs none), `why` the reasons for both.
-    `switches` lists every change of the active tasks.
+    `switches` has the last changes of the active tasks, `KEPT_SWITCHES` at most.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Engine:
     ) -> None:
         self.backend, self.why, self.threads, self.color = kind.name, why, threads, color
         self.program: Program | None = choice.program
-        self.switches: list[Switch] = []
+        self.switches: deque[Switch] = deque(maxlen=KEPT_SWITCHES)
         self._lock = threading.RLock()
         self._bundle, self._budget = bundle, budget
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)

@@ -353,3 +353,14 @@ class TestSwitchRecord:
         assert second.first_frame_ms is None
         engine(FRAME)
         assert second.first_frame_ms is not None
+
+
+def test_old_switches_are_forgotten(bundle: Path) -> None:
+    """An engine that runs for months keeps the last ones only."""
+    from edgemtl.runtime.engine import KEPT_SWITCHES
+
+    with edgemtl.load(bundle, tasks="depth") as engine:
+        for _ in range(KEPT_SWITCHES):
+            engine.activate("edge")
+            engine.activate("depth")
+        assert len(engine.switches) == KEPT_SWITCHES
