@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,17 @@ PATHS = {  # overlap in part, so that a switch keeps some experts and drops othe
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "case(*names): keys under which tests/suite may leave a case out for a backend")
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """PyTorch with one thread, for models so small that threads only cost."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

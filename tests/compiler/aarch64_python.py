@@ -34,9 +34,9 @@ Dir::Cache "{here}/cache";
 """
 # Python finds its executable and libraries by argv[0] and PYTHONHOME, and so starts itself again through this script.
 START = """#!/bin/sh
-PYTHONHOME={here}/root/usr PYTHONPATH={here}/site PYTHONDONTWRITEBYTECODE=1 \\
-  exec {emulator} -cpu "${{EDGEMTL_TEST_CPU:-cortex-a53}}" -L {here}/root -0 "$0" \\
-  {here}/root/usr/bin/python{python} "$@"
+PYTHONHOME={here}/debian/usr PYTHONPATH={here}/site PYTHONDONTWRITEBYTECODE=1 \\
+  exec {emulator} -cpu "${{EDGEMTL_TEST_CPU:-cortex-a53}}" -L {here}/debian -0 "$0" \\
+  {here}/debian/usr/bin/python{python} "$@"
 """
 
 
@@ -64,7 +64,7 @@ def python() -> Path:
 
 
 def _debian(here: Path) -> None:
-    """Python and the C library, unpacked under `root`."""
+    """Python and the C library, unpacked under `debian`."""
     apt, folder = here / "apt", here / "apt" / "packages"
     for name in ("lists/partial", "cache/archives/partial", "packages"):
         (apt / name).mkdir(parents=True)
@@ -74,7 +74,7 @@ def _debian(here: Path) -> None:
     for command in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "download", *DEBIAN]):
         _run(command, "the arm64 packages of this Debian", cwd=folder, env=environment)
     for package in folder.glob("*.deb"):
-        _run(["dpkg-deb", "-x", str(package), str(here / "root")], f"unpacking {package.name}")
+        _run(["dpkg-deb", "-x", str(package), str(here / "debian")], f"unpacking {package.name}")
     shutil.rmtree(apt)
 
 

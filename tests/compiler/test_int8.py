@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from small_rooms import write_rooms
 
 import edgemtl
+from edgemtl.bench import profile
+from edgemtl.bench.macs import count
 from edgemtl.bundle.manifest import TaskAccuracy
 from edgemtl.bundle.packing import Codes
 from edgemtl.bundle.reader import Bundle
@@ -106,6 +108,12 @@ def test_the_bundle_says_what_int8_costs(int8: Built, micro: Any) -> None:
     assert any("task.depth:head.out" in layer.weights for layer in report.float_layers)
     assert manifest.golden is not None
     assert max(int8.errors[CPU.name].values()) < manifest.golden.tolerance < 0.3
+
+
+def test_every_multiply_accumulate_of_an_int8_frame_is_profiled(int8: Built, micro: Any) -> None:
+    lines, _ = profile.measure(int8.path, "depth", micro.inputs["0"], threads=2, seconds=0.01)
+    assert sum(line.macs for line in lines) == count(micro.config, "depth").total
+    assert "patch_embed_i8" in {line.kernel for line in lines}
 
 
 def test_every_backend_reads_an_int8_bundle(int8: Built, micro: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import edgemtl.fpga
 from edgemtl.bundle.writer import write_bundle
@@ -22,12 +21,8 @@ from edgemtl_compiler.hls.image_bundle import FpgaPart, fpga_part
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models here are so small that threads only cost."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread: None) -> None:
+    """Every model here is small."""
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from hls_models import HLS, lively, pictures
 from numpy.typing import NDArray
 
@@ -18,12 +16,8 @@ from edgemtl_compiler.hls.quantise import quantise
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models here are so small that threads only cost."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread: None) -> None:
+    """Every model here is small."""
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,7 @@ def test_from_ip_to_bitstream(checkout: Path, capsys: pytest.CaptureFixture[str]
     assert said[:5] == ["-mode", "batch", "-notrace", "-source", str(checkout / "bitstreams" / "zcu104.tcl")]
     given = dict(zip(said[6::2], said[7::2], strict=True))
     assert (given["clock"], given["kernel"], given["board"]) == ("250", registers.VLNV, vivado.BOARD)
-    assert given["ip"].endswith("/build/vitis/top/work/ip")
+    assert Path(given["ip"]).parts[-5:] == ("build", "vitis", "top", "work", "ip")
     report = json.loads((checkout / "build" / "zcu104" / "reports.json").read_text())
     assert report["origin"] == "vivado"
     assert {r["name"] for r in report["resources"]} >= {"LUT", "FF"}

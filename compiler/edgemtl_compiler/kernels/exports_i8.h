@@ -53,6 +53,8 @@ void run_patch_embed_i8(TensorView image, TensorView w, TensorView cls, TensorVi
   const int height = static_cast<int>(image.size(2)), width = last(image), dim = last(out),
             p = static_cast<int>(patch);
   want(rows(out) == height / p * (width / p) + 1 && dim % kPanel == 0, "patch_embed: shapes do not fit");
+  const Timed timed("patch_embed_i8", (rows(out) - 1) * static_cast<int64_t>(dim) * 3 * p * p,
+                    bytes(w) + bytes(cls) + bytes(pos));
   patch_embed_i8(f32(image, "image"), layer_i8(w, "patch weight", LayerI8::bytes(dim, 3 * p * p)),
                  f32(cls, "class token", dim), f32(pos, "position embedding", out.numel()), f32(out, "out"),
                  height, width, p, dim);
