@@ -1,4 +1,4 @@
-"""Pictures to calibrate on: the training split of a labelled data set, or any folder of images."""
+"""Pictures to calibrate on: the training split of a labelled data set, any folder of images, or a video."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
-from edgemtl.data.nyud_files import read_image
+from edgemtl.data.files import read_image
 from edgemtl.errors import DataError
-from edgemtl.sources import IMAGE_SUFFIXES
+from edgemtl.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_source
 
 
 class Pictures(NamedTuple):
@@ -28,13 +28,15 @@ def is_labelled(folder: Path) -> bool:
 
 
 def pictures(folder: Path, config: ModelConfig, count: int) -> Pictures:
-    """Up to `count` images, evenly spaced over the training split of a data set or over a folder's images by name.
+    """Up to `count` images, evenly spaced: over the train split of a data set, a folder's images by name, or a video.
 
     Images of another size are stretched to the model's, as frames are. Raises DataError for a folder that is missing,
-    is none or holds no images, and for an image that cannot be read.
+    is none or holds no images, and for an image that cannot be read; FrameError for such a video.
     """
+    if folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES:
+        return Pictures(np.stack(_of_video(folder, config.image_size, count)), False)
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is no folder and no video" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; give a folder of images, or a data set made by `edgemtl data rooms`")
     if is_labelled(folder):
         from edgemtl.data.nyud import NyudMT
@@ -47,6 +49,15 @@ def pictures(folder: Path, config: ModelConfig, count: int) -> Pictures:
     kept = min(count, len(files))
     rows = [_sized(read_image(files[i * len(files) // kept]), config.image_size) for i in range(kept)]
     return Pictures(np.stack(rows), is_labelled(folder))
+
+
+def _of_video(path: Path, size: tuple[int, int], count: int) -> list[NDArray[np.uint8]]:
+    """Frames evenly spaced over the video; the first ones, where it does not say how many it has."""
+    with open_source(path) as video:
+        whole = video.count or count
+        kept = min(count, whole)
+        wanted = {i * whole // kept for i in range(kept)}
+        return [_sized(frame.image[..., ::-1], size) for i, frame in enumerate(video) if i in wanted]
 
 
 def _sized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""`edgemtl data`: make data sets and clips of synthetic rooms."""
+"""`edgemtl data`: make data sets and clips of synthetic rooms, check data sets of any known layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from edgemtl.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Make training data and clips of synthetic rooms.")
+    from edgemtl.data.check import Report
+
+app = typer.Typer(no_args_is_help=True, help="Make synthetic rooms; check data sets.")
 
 SizeOption = Annotated[str, typer.Option(help="Height x width in pixels, for example 128x256.", metavar="HxW")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; as many as there are cores by default.")]
@@ -24,7 +26,7 @@ WorkersOption = Annotated[int | None, typer.Option(help="Processes; as many as t
 
 @app.callback()
 def _group() -> None:
-    """Make training data and clips of synthetic rooms."""
+    """Make training data and clips of synthetic rooms; check data sets."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -43,12 +45,13 @@ def rooms(
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     workers: WorkersOption = None,
     val_share: Annotated[float, typer.Option(help="Share of the rooms that go to the val split.")] = 0.1,
+    renderer: Annotated[str, typer.Option(help="rays, or cycles: Blender's look, for tests only, slower.")] = "rays",
 ) -> None:
     """Render rooms with exact labels in the NYUD_MT folder layout."""
     from edgemtl.data.rooms.write import RoomSet, generate
 
     height, width = parse_size(size)
-    job = RoomSet(seed, count, height, width, val_share)
+    job = RoomSet(seed, count, height, width, val_share, renderer)  # type: ignore[arg-type]  # RoomSet checks it
     with _progress("images", count, f"images are in {out}; run the same command again to go on") as report:
         sizes = generate(job, out, _processes(workers), report)
     typer.echo(f"{out}: {sizes['train']} train and {sizes['val']} val images", err=True)
@@ -71,6 +74,50 @@ def clip(
     with _progress("frames", job.frames, f"frames were made, {out} is not complete; run the command again") as report:
         written = write_clip(job, out, _processes(workers), report)
     typer.echo(f"{written}: {job.frames} frames of {width}x{height} pixels at {fps:g} frames/s", err=True)
+
+
+@app.command()
+def check(
+    root: Annotated[Path | None, typer.Argument(help="Folder of a data set; none prints the known layouts.")] = None,
+    layout: Annotated[str | None, typer.Option(help="nyud, pascal or cityscapes; found out if not given.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="A split to read; train and val by default.")] = None,
+    show: Annotated[int, typer.Option(help="How many problems to list.", min=0)] = 20,
+) -> None:
+    """Read every image and label; say which are missing or malformed, and what the layout should be."""
+    from edgemtl.data.check import check as read_all
+    from edgemtl.data.layout import find_layout, layouts
+    from edgemtl.errors import DataError
+
+    if root is None:
+        typer.echo("\n\n".join(form.describe() for form in layouts().values()))
+        return
+    form = find_layout(root, layout)
+    with _console().status("reading") as status:
+        report = read_all(
+            root, form, tuple(split or ("train", "val")), lambda done, of: status.update(f"{done} of {of} images")
+        )
+    for problem in report.problems[:show]:
+        typer.echo(problem)
+    if len(report.problems) > show:
+        typer.echo(f"... and {len(report.problems) - show} more; --show {len(report.problems)} lists them")
+    _print_counts(report)
+    reasons = report.unusable()
+    if reasons:
+        typer.echo(form.describe(), err=True)
+        raise DataError(f"{root} cannot be used as it is ({'; '.join(reasons)}); see above")
+
+
+def _print_counts(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("split", "files of", "good", "missing", "malformed", "without any label", "labelled pixels")
+    for split, counts in report.counts.items():
+        for name, c in counts.items():
+            share = "" if name == "image" or not c.good else f"{100 * c.labelled:.1f} %"
+            empty = "" if name == "image" else str(c.empty)
+            table.add_row(split, name, str(c.good), str(c.lost), str(c.bad), empty, share)
+    Console().print(f"layout: {report.layout.title}", table)
 
 
 def _processes(workers: int | None) -> int:

@@ -34,15 +34,34 @@ def _root(
 
 def _join() -> None:
     """Add every command; each module imports only light things at its top."""
-    from edgemtl.cli import compile, data, deploy, doctor, estimate, inspect, quantise, run, runtime, train, verify
+    from edgemtl.cli import (
+        compile,
+        data,
+        deploy,
+        doctor,
+        estimate,
+        evaluate,
+        import_m3vit,
+        inspect,
+        macs,
+        paths,
+        quantise,
+        run,
+        runtime,
+        train,
+        verify,
+    )
 
     app.command("run")(run.run)
     app.command("inspect")(inspect.inspect)
     app.command("verify")(verify.verify)
     app.command("compile")(compile.compile_)
     app.command("quantise")(quantise.quantise)
+    app.command("import-m3vit")(import_m3vit.import_m3vit)
     app.command("train")(train.train)
-    app.command("eval")(train.evaluate)
+    app.command("paths")(paths.paths)
+    app.command("macs")(macs.macs)
+    app.command("eval")(evaluate.evaluate)
     app.add_typer(data.app, name="data")
     app.add_typer(runtime.app, name="runtime")
     app.command("deploy")(deploy.deploy)

@@ -1,1 +1,1 @@
-"""Data sets: the rooms generator and the loader of the NYUD_MT folder layout."""
+"""Data sets: the rooms generator, and one loader for every known folder layout (`layout`, `dataset`, `check`)."""

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from edgemtl.data.dataset import LabelledSet
+
 
 class Samples(Protocol):
-    """A data set that gives whole batches; `edgemtl.data.nyud.NyudMT` is one.
+    """A data set that gives whole batches; `edgemtl.data.dataset.LabelledSet` is one.
 
     `batch(indices)` has "image" float32 [B, 3, H, W] normalised, and per task: "semseg" int64 [B, H, W], "depth"
     [B, 1, H, W] metres, "normals" [B, 3, H, W], "edge" [B, 1, H, W]; 255 is invalid. It is a pure function of the
-    index, the data set's seed and the epoch last set.
+    index, the data set's seed and the epoch last set. A "saliency" task is as an "edge"
+    one, human parts are as "semseg".
+
+    Partly labelled samples: every task asked for has its tensor in every batch. An image without a label of a task
+    holds 255 there at every pixel, so a loss that leaves out 255 needs no more. Beside it "present/TASK", bool [B],
+    says which images have a label of the task (see `present`); a data set that labels all may leave the key out.
     """
 
     def __len__(self) -> int: ...
@@ -29,21 +38,29 @@ class Samples(Protocol):
     def batch(self, indices: Any) -> dict[str, Tensor]: ...
 
 
-def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0) -> Samples:
-    """The folder `root` (NYUD_MT layout) at the model's image size.
+def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0) -> LabelledSet:
+    """The folder `root` (any layout of `edgemtl.data.layout`) at the model's image size.
 
-    Raises ConfigError if its classes are not as many as the model's, and what `NyudMT` raises.
+    Raises ConfigError if its classes are not as many as the model's, and what `LabelledSet` raises.
     """
-    from edgemtl.data.nyud import NyudMT
+    from edgemtl.data.dataset import LabelledSet
 
-    data = NyudMT(root, split, config.task_names, size=config.image_size, train=train, seed=seed)
+    data = LabelledSet(root, split, config.task_names, size=config.image_size, train=train, seed=seed)
     for task in config.tasks:
-        if task.kind == "semseg" and task.channels != data.class_count:
+        if data.labels[task.name].kind != task.kind:
+            raise ConfigError(f"{root} labels {task.name} as {data.labels[task.name].kind}, the model's is {task.kind}")
+        if task.kind == "semseg" and task.channels != data.classes(task.name):
             raise ConfigError(
-                f"{root} labels {data.class_count} classes, the model's {task.name} has {task.channels}; "
+                f"{root} labels {data.classes(task.name)} classes, the model's {task.name} has {task.channels}; "
                 "give the data set that the model was made for"
             )
     return data
+
+
+def present(batch: Mapping[str, Tensor], task: str) -> Tensor:
+    """Which images of a batch have a label of `task`: bool [B]."""
+    flags = batch.get(f"present/{task}")
+    return torch.ones(len(batch["image"]), dtype=torch.bool) if flags is None else flags
 
 
 def spread(data: Samples, count: int) -> list[int]:
@@ -74,14 +91,22 @@ def advance(seen: int, batch: int, images: int) -> int:
 
 
 def batches(
-    data: Samples, seen: int, batch: int, steps: int, seed: int
+    data: Samples,
+    seen: int,
+    batch: int,
+    steps: int,
+    seed: int,
+    share: Callable[[list[int]], list[int]] = lambda indices: indices,
 ) -> Generator[tuple[int, dict[str, Tensor]], None, None]:
-    """The next `steps` batches, each with `seen` after it; one is prepared in a second thread while one is used."""
+    """The next `steps` batches, each with `seen` after it; one is prepared in a second thread while one is used.
+
+    `share` takes a process's own part of a batch's indices.
+    """
 
     def read(at: int) -> dict[str, Tensor]:
         epoch, indices = place(at, batch, len(data), seed)
         data.set_epoch(epoch)
-        return data.batch(indices)
+        return data.batch(share(indices))
 
     with ThreadPoolExecutor(1, "batches") as pool:
         waiting: Future[dict[str, Tensor]] | None = None

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemtl.config import ModelConfig
-from edgemtl.model.vit import MultiTaskViT
-from edgemtl.train.data import Samples, chunks, spread
+from edgemtl.errors import CheckpointError
+from edgemtl.train.boundary import BoundaryMeter
+from edgemtl.train.data import Samples, chunks, present, spread
 from edgemtl.train.losses import INVALID, resize
 from edgemtl.train.metrics import Score, make_meter
+from edgemtl.train.protocols import OWN
 
 Predictor = Callable[[Tensor], Mapping[str, Any]]  # float32 [B, 3, H, W], normalised → {task: [B or -, C, h, w]}
 
@@ -29,9 +31,9 @@ class Constants(NamedTuple):
     normal: Tensor | None
 
 
-def torch_predictor(model: MultiTaskViT) -> Predictor:
-    """The model's own maps, in float32."""
-    device = model.backbone.cls_token.device
+def torch_predictor(model: nn.Module) -> Predictor:
+    """The model's own maps, in float32; `model(image)` gives {task: raw map}."""
+    device = next(model.parameters()).device
     model.eval()
 
     def predict(image: Tensor) -> Mapping[str, Any]:
@@ -82,15 +84,20 @@ def evaluate(
     limit: int | None = None,
     batch: int = 1,
     constants: Constants | None = None,
+    boundary: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Score]:
-    """{task: {metric: value}} over `limit` evenly spaced images; "images" is the count.
+    """{task: {metric: value}} over `limit` evenly spaced images.
 
-    Without `constants` the depth baseline is the evaluated labels' own mean, which is its most favourable.
+    "images" holds their "count", and in "without_label" how many have no label of a task, where there are any; these
+    count nothing for it. Without `constants` the depth baseline is the evaluated labels' own mean, which is its most
+    favourable. `boundary`: also odsF of edge tasks, with this tolerance as a share of the diagonal; slow.
     """
     constants = constants or Constants(None, None)
     meters = {t.name: make_meter(t, constants.depth, constants.normal) for t in config.tasks}
+    lines = {t.name: BoundaryMeter(boundary) for t in config.tasks if t.kind == "edge" and boundary is not None}
     indices = spread(data, limit or len(data))
+    without = dict.fromkeys(meters, 0)
     done = 0
     for part in chunks(indices, batch):
         samples = data.batch(part)
@@ -99,19 +106,27 @@ def evaluate(
             label = samples[name]
             raw = torch.as_tensor(maps[name])
             raw = raw if raw.ndim == 4 else raw.unsqueeze(0)
-            meter.update(resize(raw, (label.shape[-2], label.shape[-1])), label)
+            if not raw.isfinite().all():
+                raise CheckpointError(
+                    f"the model's {name} map of image {part[0]} holds values that are not finite; its weights are "
+                    "damaged or its training diverged: give another checkpoint"
+                )
+            sized = resize(raw, (label.shape[-2], label.shape[-1]))
+            meter.update(sized, label)
+            if name in lines:
+                lines[name].update(sized, label)
+            without[name] += int((~present(samples, name)).sum())
         done += len(part)
         if progress:
             progress(done, len(indices))
-    return {**{name: meter.compute() for name, meter in meters.items()}, "images": {"count": len(indices)}}
+    results: dict[str, Score] = {name: meter.compute() for name, meter in meters.items()}
+    for name, line in lines.items():
+        results[name] |= line.compute()
+    lacking = {name: count for name, count in without.items() if count}
+    return {**results, "images": {"count": len(indices), **({"without_label": lacking} if lacking else {})}}
 
 
-MAIN = {  # each task's main metric: how it is shown, and which way is better
-    "miou": ("mIoU", "↑"),
-    "rmse": ("RMSE (m)", "↓"),
-    "mean_angle": ("mean angle (°)", "↓"),
-    "edge_f": ("F", "↑"),
-}
+MAIN = {f.key: (f.name, "↓" if f.lower else "↑") for f in OWN.values()}  # how a main metric is shown, what is better
 
 
 class Loss(NamedTuple):

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
-from edgemtl.data import nyud
-from edgemtl.data.nyud import TASKS, NyudMT, _Change, _move
-from edgemtl.data.nyud_files import read_depth
+from edgemtl.data.files import depth_metres, read_npy
+from edgemtl.data.nyud import NyudMT
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
 
+TASKS = ("semseg", "depth", "normals", "edge")
 JOB = RoomSet(seed=6, count=8, height=32, width=64, val_share=0.5)
 
 
@@ -41,7 +41,7 @@ def copy(rooms: Path, tmp_path: Path) -> Path:
 def test_items_are_the_files(rooms: Path) -> None:
     data = NyudMT(rooms, "val", TASKS)
     assert len(data) == 4
-    assert data.class_count == 13
+    assert data.classes("semseg") == 13
     assert data.size == (32, 64)
     item, name = data[1], data.ids[1]
     assert {k: (tuple(v.shape), v.dtype) for k, v in item.items()} == {
@@ -50,6 +50,7 @@ def test_items_are_the_files(rooms: Path) -> None:
         "depth": ((1, 32, 64), torch.float32),
         "normals": ((3, 32, 64), torch.float32),
         "edge": ((1, 32, 64), torch.float32),
+        **{f"present/{task}": ((), torch.bool) for task in TASKS},
     }
     rgb = cv2.imread(str(rooms / f"images/{name}.jpg"))[..., ::-1].astype(np.float32)
     back = item["image"].numpy().transpose(1, 2, 0) * np.float32(IMAGE_STD) + np.float32(IMAGE_MEAN)
@@ -64,9 +65,36 @@ def test_items_are_the_files(rooms: Path) -> None:
 
 def test_only_the_asked_tasks_are_read(copy: Path) -> None:
     shutil.rmtree(copy / "edge")
-    assert set(NyudMT(copy, "train", ["depth", "semseg"])[0]) == {"image", "depth", "semseg"}
-    with pytest.raises(DataError, match=r"edge.00000\d\.npy is missing; the task 'edge' needs it"):
-        NyudMT(copy, "train", ["edge"])[0]
+    found = {name for name in NyudMT(copy, "train", ["depth", "semseg"])[0] if "/" not in name}
+    assert found == {"image", "depth", "semseg"}
+    with pytest.raises(DataError, match=r"edge.00000\d\.npy is missing, and so is every other file of the task 'edge'"):
+        NyudMT(copy, "train", ["edge"])
+
+
+def test_an_image_without_a_label_is_counted_and_holds_255(copy: Path) -> None:
+    whole = NyudMT(copy, "train", TASKS)
+    assert whole.missing == {}
+    for task, (folder, end) in {
+        "depth": ("depth", "npy"),
+        "edge": ("edge", "npy"),
+        "semseg": ("segmentation", "png"),
+    }.items():
+        (copy / folder / f"{whole.ids[1]}.{end}").unlink()
+        data = NyudMT(copy, "train", TASKS, train=True, cache=True)
+        assert data.missing[task] == 1
+        item = data.batch([0, 1])
+        assert item[task][1].eq(255).all()
+        assert not item[task][0].eq(255).all()
+        assert item[f"present/{task}"].tolist() == [True, False]
+        assert item["present/normals"].tolist() == [True, True]
+    assert [line.split(" of ")[0] for line in data.reports()] == ["1", "1", "1"]
+    assert "have no depth label" in " ".join(data.reports())
+
+
+def test_every_image_must_be_there(copy: Path) -> None:
+    (copy / "images" / f"{NyudMT(copy, 'train', ['depth']).ids[2]}.jpg").unlink()
+    with pytest.raises(DataError, match=r"jpg is missing, and 1 of 4 images of the split 'train' are"):
+        NyudMT(copy, "train", ["depth"])
 
 
 def test_no_label_is_255(copy: Path) -> None:
@@ -75,10 +103,10 @@ def test_no_label_is_255(copy: Path) -> None:
     semseg[0, 0] = 0
     cv2.imwrite(str(copy / f"segmentation/{name}.png"), semseg)
     depth = np.load(copy / f"depth/{name}.npy")
-    depth[0, :3] = [0, np.nan, np.inf]
+    depth[0, :3] = 0
     np.save(copy / f"depth/{name}.npy", depth)
     normals = np.load(copy / f"normals/{name}.npy")
-    normals[0, :2] = [[0, 0, 0], [np.nan, 0, 1]]
+    normals[0, :2] = 0
     np.save(copy / f"normals/{name}.npy", normals)
     item = NyudMT(copy, "train", TASKS)[0]
     assert item["semseg"][0, 0] == 255
@@ -97,7 +125,7 @@ def test_real_nyud_has_forty_classes_and_any_float_type(copy: Path) -> None:
     for path in (copy / "edge").iterdir():
         np.save(path, np.load(path).astype(np.float32))
     data = NyudMT(copy, "train", TASKS)
-    assert data.class_count == 40
+    assert data.classes("semseg") == 40
     assert data[0]["semseg"].unique().tolist() == [39]
     assert data[0]["edge"].max() == 1
 
@@ -126,47 +154,6 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(rooms: Path) -> None:
     assert not torch.equal(again.batch([3])["image"][0], first["image"][3])
 
 
-def stored_item(rooms: Path) -> dict[str, np.ndarray]:
-    return NyudMT(rooms, "train", TASKS)._read(0)
-
-
-def change(flip: bool = False, zoom: float = 1.0, left: float = 0.0, top: float = 0.0) -> _Change:
-    return _Change(flip, zoom, left, top, np.eye(3, 4, dtype=np.float32))
-
-
-def test_mirror(rooms: Path) -> None:
-    item = stored_item(rooms)
-    out = _move(item, change(flip=True))
-    for name, value in item.items():
-        expected = value[:, ::-1].copy()
-        if name == "normals":
-            expected[..., 0] *= -1
-        np.testing.assert_array_equal(out[name], expected)
-    assert np.abs(item["normals"][..., 0]).max() > 0.3
-
-
-@pytest.mark.parametrize(("left", "top", "x", "y"), [(0.0, 0.0, 0, 0), (0.999, 0.999, 21, 11)])
-def test_zoom(rooms: Path, left: float, top: float, x: int, y: int) -> None:
-    item = stored_item(rooms)
-    out = _move(item, change(zoom=1.5, left=left, top=top))
-    rows, columns = (y + (np.arange(32) * 2 + 1) * 21 // 64), (x + (np.arange(64) * 2 + 1) * 43 // 128)
-    np.testing.assert_array_equal(out["semseg"], item["semseg"][rows[:, None], columns])
-    np.testing.assert_allclose(out["depth"], item["depth"][rows[:, None], columns] / 1.5, rtol=2e-3)
-    np.testing.assert_array_equal(out["normals"], item["normals"][rows[:, None], columns])
-    assert out["image"].shape == (32, 64, 3)
-    part = item["image"][y : y + 21, x : x + 43]
-    assert abs(part.mean() - out["image"].mean()) < 4
-
-
-def test_augmentation_draws_every_kind() -> None:
-    draws = [nyud._draw(0, 0, i) for i in range(300)]
-    assert {d.zoom for d in draws} == {1.0, 1.2, 1.5}
-    assert 100 < sum(d.flip for d in draws) < 200
-    grey = np.array([d.colour @ [0.45, 0.45, 0.45, 1] for d in draws])
-    assert 0.25 < grey.min() < grey.max() < 0.8
-    assert grey.std() > 0.03
-
-
 def test_resizing(rooms: Path) -> None:
     small = NyudMT(rooms, "train", TASKS, size=(16, 32))[0]
     assert small["image"].shape == (3, 16, 32)
@@ -185,6 +172,8 @@ def npy(array: np.ndarray) -> bytes:
 
 
 GOOD = np.ones((32, 64), np.float32)
+PNG = cv2.imencode(".png", np.zeros((32, 64), np.uint8))[1].tobytes()
+JPEG = cv2.imencode(".jpg", np.zeros((32, 64, 3), np.uint8))[1].tobytes()
 HOSTILE = [
     ("depth", b"", "no readable NumPy array"),
     ("depth", b"\x93NUMPY", "no readable NumPy array"),
@@ -197,7 +186,11 @@ HOSTILE = [
     ("depth", npy(GOOD.astype(complex)), "one array of numbers"),
     ("depth", npy(GOOD[:16]), "16x64 but its image is 32x64"),
     ("depth", npy(GOOD[0]), r"has the shape \(64,\)"),
-    ("depth", npy(GOOD * 1000), "in metres"),
+    ("depth", npy(GOOD * 1000), "a depth of 1000"),
+    ("depth", npy(GOOD * -1), "a depth of -1"),
+    ("depth", npy(GOOD * np.nan), "holds 2048 values that are not finite"),
+    ("depth", npy(np.where(np.arange(64) == 5, np.inf, GOOD)), "holds 32 values that are not finite"),
+    ("normals", npy(np.full((32, 64, 3), np.nan)), "holds 6144 values that are not finite"),
     ("normals", npy(GOOD), "normals are"),
     ("normals", npy(np.full((32, 64, 3), 9.0)), "length 15.5885"),
     ("normals", npy(np.full((32, 64, 4), 0.5)), "normals are"),
@@ -207,7 +200,11 @@ HOSTILE = [
     ("segmentation", cv2.imencode(".png", np.full((32, 64), 14, np.uint8))[1].tobytes(), "label 14"),
     ("segmentation", cv2.imencode(".png", np.zeros((32, 64, 3), np.uint8))[1].tobytes(), "single-channel PNG"),
     ("segmentation", cv2.imencode(".png", np.zeros((32, 64), np.uint16))[1].tobytes(), "single-channel PNG"),
+    ("segmentation", PNG[:8] + PNG[8:16] + (1 << 20).to_bytes(4, "big") * 2 + PNG[24:], "says that it has 1048576x"),
     ("images", b"GIF89a", "no readable image"),
+    ("images", b"\xff\xd8\xff", "no readable image"),
+    ("images", JPEG[: len(JPEG) // 4], "no readable image"),
+    ("images", JPEG.replace(b"\x00\x20\x00\x40", b"\xff\xff\xff\xff", 1), "says that it has 65535x65535"),
 ]
 
 
@@ -237,7 +234,7 @@ def test_damaged_arrays_never_crash(at: int, value: int, keep: int) -> None:
 def damaged(path: Path) -> DataError | None:
     """The error that a depth file gives, if it gives one."""
     try:
-        read_depth(path)
+        depth_metres(path, read_npy(path))
     except DataError as error:
         return error
     return None
@@ -276,7 +273,7 @@ def test_bad_requests(copy: Path) -> None:
         data[len(data)]
     (copy / "rooms.json").write_text('{"classes": 3}')
     with pytest.raises(DataError, match=r"rooms\.json"):
-        NyudMT(copy, "train", TASKS)
+        NyudMT(copy, "train", TASKS)[0]
 
 
 def test_mixed_sizes_need_a_size(copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""A data set with the interface of `edgemtl.data.nyud.NyudMT`, made of nothing: labels follow from the picture."""
+"""A data set with the interface of `edgemtl.data.dataset.LabelledSet`: labels follow from the picture."""
 
 from __future__ import annotations
 

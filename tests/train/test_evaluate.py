@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 import edgemtl
 import edgemtl.train.data
+from edgemtl.cli import evaluate as cli_evaluate
 from edgemtl.cli import train as cli
-from edgemtl.errors import ConfigError
+from edgemtl.data.nyud import Nyud
+from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl.train.evaluate import evaluate, summary, torch_predictor, training_constants
@@ -52,6 +54,14 @@ def test_batches_do_not_change_the_result() -> None:
     assert one["semseg"]["miou"] == pytest.approx(four["semseg"]["miou"], abs=1e-3)
 
 
+def test_a_model_that_gives_nan_is_refused() -> None:
+    def broken(image: torch.Tensor) -> dict[str, Any]:
+        return {**_truth(image), "normals": np.full((3, 8, 16), np.nan, np.float32)}
+
+    with pytest.raises(CheckpointError, match="the model's normals map of image 0 holds values that are not finite"):
+        evaluate(broken, FakeRooms(1, augment=False), CONFIG)
+
+
 def test_limit_is_spread_over_the_set() -> None:
     seen: list[int] = []
 
@@ -74,27 +84,35 @@ def test_training_constants() -> None:
 
 
 class _Files(FakeRooms):
+    layout = Nyud()
+
     def preload(self) -> None:
         pass
+
+    def reports(self) -> list[str]:
+        return []
 
 
 def _invoke(*arguments: str) -> Any:
     app = typer.Typer()
     app.command("train")(cli.train)
-    app.command("eval")(cli.evaluate)
+    app.command("eval")(cli_evaluate.evaluate)
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
 
 
 def test_a_folder_with_other_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import edgemtl.data.nyud
+    import edgemtl.data.dataset
 
     class Real:
-        class_count = 40
+        labels: ClassVar = {task.name: task for task in CONFIG.tasks}
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             assert options["size"] == (32, 64)
 
-    monkeypatch.setattr(edgemtl.data.nyud, "NyudMT", Real)
+        def classes(self, task: str) -> int:
+            return 40
+
+    monkeypatch.setattr(edgemtl.data.dataset, "LabelledSet", Real)
     with pytest.raises(ConfigError, match="labels 40 classes, the model's semseg has 13"):
         edgemtl.train.data.open_data(tmp_path, "val", CONFIG)
 

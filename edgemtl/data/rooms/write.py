@@ -9,7 +9,8 @@
     OUT/gt_sets/{train,val}.txt  one ID per line; the split is by room, so no room is in both
 
 Image i shows room i // VIEWS_PER_ROOM and depends on (seed, i) alone: any subset can be made by any number of processes
-with the same bytes. Every file is written beside its place and renamed, so a file that exists is whole.
+with the same bytes; pictures by Cycles are as repeatable as one version of Blender is on one machine. Every file is
+written beside its place and renamed, so a file that exists is whole.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import io
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -36,17 +38,22 @@ VIEWS_PER_ROOM = 4
 JPEG_QUALITY = 95
 FILES = {"images": ".jpg", "segmentation": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"}
 MIN_SIDE, MAX_SIDE = 16, 2048
+Renderer = Literal["rays", "cycles"]
 
 
 @dataclass(frozen=True)
 class RoomSet:
-    """What to render: `count` views of `height` x `width` pixels; `val_share` of the rooms go to the val split."""
+    """What to render: `count` views of `height` x `width` pixels; `val_share` of the rooms go to the val split.
+
+    Rooms, views and labels depend on the seed alone, so two sets that differ only in `renderer` show the same scenes.
+    """
 
     seed: int
     count: int
     height: int = 128
     width: int = 256
     val_share: float = 0.1
+    renderer: Renderer = "rays"
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -60,6 +67,8 @@ class RoomSet:
             )
         if not 0 <= self.val_share <= 1:
             raise ConfigError(f"the val share is {self.val_share}; give a number from 0 to 1, for example 0.1")
+        if self.renderer not in get_args(Renderer):
+            raise ConfigError(f"there is no renderer {self.renderer!r}; choose one of {', '.join(get_args(Renderer))}")
 
     @property
     def rooms(self) -> int:
@@ -75,7 +84,10 @@ class RoomSet:
         return "val" if steps[0] != steps[1] else "train"
 
     def describe(self) -> dict[str, object]:
-        return {"generator": GENERATOR, **asdict(self), "views_per_room": VIEWS_PER_ROOM, "classes": list(CLASSES)}
+        fields = asdict(self)
+        if self.renderer == "rays":
+            del fields["renderer"]  # sets made before there was a choice stay valid
+        return {"generator": GENERATOR, **fields, "views_per_room": VIEWS_PER_ROOM, "classes": list(CLASSES)}
 
 
 def image_id(image: int) -> str:
@@ -107,7 +119,13 @@ def make_view(job: RoomSet, image: int) -> View:
 
     scene, caster = room(job.seed, image // VIEWS_PER_ROOM)
     rng = np.random.default_rng(np.random.SeedSequence([job.seed, 1, image]))
-    return render(caster, scene.lights, choose_view(scene, caster, rng), (job.height, job.width), rng)
+    camera = choose_view(scene, caster, rng)
+    view = render(caster, scene.lights, camera, (job.height, job.width), rng)
+    if job.renderer == "cycles":
+        from edgemtl.data.rooms.cycles import picture
+
+        view = replace(view, rgb=picture(scene, camera, (job.height, job.width), rng))
+    return view
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -223,6 +241,10 @@ def generate(job: RoomSet, out: Path, workers: int = 1, report: Callable[[int], 
     if workers < 1:
         raise ConfigError(f"the number of workers is {workers}; give at least 1, for example --workers 2")
     tell = report or (lambda _: None)
+    if job.renderer == "cycles":
+        from edgemtl.data.rooms.cycles import blender
+
+        blender()  # a missing module is told before folders are made
     prepare(job, out)
     todo = []
     for number in range(job.rooms):

@@ -1,0 +1,116 @@
+"""Augmentation that keeps the labels' geometry true, as a pure function of (seed, epoch, index).
+
+A picture zoomed by z is what the same camera sees when all distances along its axis are divided by z, so depth is, and
+inverse depth is multiplied. (Slanted surfaces would turn a little, too; normals stay, as in all published recipes.) A
+mirrored picture has normals with the opposite x. One rotated by a roll of the camera has normals rotated alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.config import IMAGE_MEAN
+from edgemtl.data.files import Array
+from edgemtl.data.layout import NONE, Augmentation, Label
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to one picture: mirror, enlarge or shrink, cut out or rotate, recolour."""
+
+    flip: bool
+    zoom: float
+    left: float  # of the room that the cut leaves, 0..1
+    top: float
+    colour: NDArray[np.float32]  # [3, 4]: RGB in 0..1 and 1 to RGB
+    degrees: float = 0.0  # counter-clockwise as seen
+
+
+def draw(policy: Augmentation, seed: int, epoch: int, index: int) -> Change:
+    """The change of one picture in one epoch."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch, index]))
+    flip = bool(rng.random() < 0.5)
+    if policy.between:
+        zoom = float(rng.uniform(policy.zooms[0], policy.zooms[1]))
+    else:
+        zoom = policy.zooms[int(rng.integers(len(policy.zooms)))]
+    left, top = rng.random(2)
+    brightness, contrast, saturation = rng.uniform(0.8, 1.2, 3)
+    tint = rng.uniform(0.94, 1.06, 3)
+    luma = np.array([0.299, 0.587, 0.114])
+    mix = saturation * np.eye(3) + (1 - saturation) * luma  # towards or away from grey
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = mix * (tint * brightness * contrast)[:, None]
+    matrix[:, 3] = 0.45 * (1 - contrast)  # contrast pivots about a usual mean
+    degrees = float(rng.uniform(-policy.degrees, policy.degrees))
+    return Change(flip, zoom, float(left), float(top), matrix, degrees)
+
+
+def move(item: Mapping[str, Array], labels: Mapping[str, Label], change: Change) -> dict[str, Array]:
+    """Picture and labels of an item, moved alike; the picture's colours stay.
+
+    `item` has "image" and the labels, in the form they have in memory; `labels` says what each is. Without a rotation
+    a part is cut out and enlarged; with one, or when shrunk, the picture turns about its middle, what comes in from
+    outside is grey and without labels.
+    """
+    height, width = item["image"].shape[:2]
+    out = dict(item)
+    if change.degrees or change.zoom < 1:
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), change.degrees, change.zoom)
+        out = {name: _warp(value, labels.get(name), matrix) for name, value in item.items()}
+    elif change.zoom > 1:
+        rows, columns = round(height / change.zoom), round(width / change.zoom)
+        y, x = int(change.top * (height - rows + 1)), int(change.left * (width - columns + 1))
+        part = (slice(y, y + rows), slice(x, x + columns))
+        out = {name: resize(value[part], labels.get(name), (height, width)) for name, value in item.items()}
+    for name, label in labels.items():
+        if label.kind == "depth" and change.zoom != 1:
+            factor = np.float32(change.zoom if label.inverse else 1 / change.zoom)
+            out[name] = (out[name].astype(np.float32) * factor).astype(np.float16)
+        if label.kind == "normals" and change.degrees:
+            out[name] = rotate_normals(out[name], -change.degrees if label.y_down else change.degrees)
+    if change.flip:
+        out = {name: value[:, ::-1] for name, value in out.items()}
+        for name, label in labels.items():
+            if label.kind == "normals":
+                out[name] = out[name] * np.array([-1, 1, 1], np.float16)
+    return out
+
+
+def rotate_normals(normals: Array, degrees: float) -> Array:
+    """Turn x and y of [H, W, 3] counter-clockwise, with y up; float16."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
+    return (normals.astype(np.float32) @ turn.T).astype(np.float16)
+
+
+def resize(value: Array, label: Label | None, size: tuple[int, int]) -> Array:
+    """Linear for the picture (`label` None); nearest for labels, which must not mix across an outline."""
+    if label is None:
+        shrinks = size[0] < value.shape[0]
+        return cv2.resize(value, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    rows = (np.arange(size[0]) * 2 + 1) * value.shape[0] // (2 * size[0])
+    columns = (np.arange(size[1]) * 2 + 1) * value.shape[1] // (2 * size[1])
+    out = np.asarray(value[rows[:, None], columns])
+    if label.kind == "edge" and size[0] < value.shape[0]:
+        # a one-pixel line would fall between samples: a small pixel is an edge if any pixel it covers is
+        thick = cv2.resize((value == 1).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+        out = np.where((thick > 1e-4) & (out != NONE["edge"]), 1, out).astype(np.uint8)
+    return out
+
+
+def _warp(value: Array, label: Label | None, matrix: NDArray[np.float64]) -> Array:
+    """Move by a 2x3 matrix within the same size."""
+    size = (value.shape[1], value.shape[0])
+    if label is None:
+        grey = tuple(255 * mean for mean in IMAGE_MEAN)
+        return cv2.warpAffine(value, matrix, size, flags=cv2.INTER_LINEAR, borderValue=grey)
+    wide = value.astype(np.float32) if value.dtype == np.float16 else value
+    none = NONE[label.kind]
+    moved = cv2.warpAffine(wide, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(none, none, none))
+    return np.asarray(moved, value.dtype)

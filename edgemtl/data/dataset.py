@@ -1,0 +1,196 @@
+"""One split of a labelled folder, in any known layout, as batches for PyTorch.
+
+255 marks pixels without a label in every task. Augmentation is a pure function of (seed, epoch, index), so a resumed
+training sees the same pictures. `batch` is the fast path; `__getitem__` is a batch of one, so both give the same
+numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edgemtl.config import IMAGE_MEAN, IMAGE_STD, TaskKind
+from edgemtl.data.augment import draw, move, resize
+from edgemtl.data.files import Array
+from edgemtl.data.layout import ALIASES, NONE, STORED, Layout, find_layout
+from edgemtl.errors import ConfigError, DataError
+
+IGNORE = 255
+
+
+class LabelledSet(Dataset[dict[str, Tensor]]):
+    """One split of a data set; `layout` is found in the folder unless given.
+
+    An item holds "image" float32 [3, H, W], RGB, ImageNet-normalised, and for each of `tasks`, by its kind: "semseg"
+    int64 [H, W], "depth" float32 [1, H, W], "normals" float32 [3, H, W], "edge" and "saliency" float32 [1, H, W] in
+    {0, 1}; 255 where there is no label; and "present/TASK", bool, false where the whole image has none. A label whose
+    file is missing is no error as long as other images have one: `missing` counts them, and whoever trains or evaluates
+    says so. `size` resizes to (height, width); None keeps the stored size. `train` switches augmentation on. `cache`
+    reads the whole split into memory at once (see `preload`).
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        tasks: Sequence[str],
+        size: tuple[int, int] | None = None,
+        train: bool = False,
+        seed: int = 0,
+        cache: bool = False,
+        layout: Layout | None = None,
+    ) -> None:
+        self.root, self.split, self.tasks, self.train, self.seed = Path(root), split, tuple(tasks), train, seed
+        self.epoch = 0
+        self.layout = layout or find_layout(self.root)
+        known = self.layout.labels
+        names = {task: ALIASES.get(task, task) if task not in known else task for task in self.tasks}
+        if not names or len(set(names.values())) != len(self.tasks) or not set(names.values()) <= set(known):
+            raise ConfigError(
+                f"the tasks are {list(tasks)}; give one or more of {', '.join(known)}, each once: those are what "
+                f"{self.layout.title} labels"
+            )
+        if seed < 0:
+            raise ConfigError(f"the seed is {seed}; give a whole number from 0 up")
+        if size is not None and min(size) < 1:
+            raise ConfigError(f"the size is {size}; give (height, width) in pixels, for example (128, 256)")
+        self._names, self.labels = names, {task: known[name] for task, name in names.items()}
+        self.ids = self.layout.ids(self.root, split)
+        self.missing = self._count_missing()
+        self._store: dict[str, Array] | None = None
+        self.size = size if size is not None else self.layout.read_image(self._path("image", 0)).shape[:2]
+        self._keep_size = size is None
+        if cache:
+            self.preload()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return {name: value[0] for name, value in self.batch([index % len(self)]).items()}
+
+    def classes(self, task: str) -> int:
+        """How many classes a task of kind "semseg" has."""
+        return self.layout.classes(self.root, self._names[task])
+
+    def reports(self) -> list[str]:
+        """One sentence per task that some images have no label of."""
+        return [
+            f"{count} of {len(self)} images of {self.root}, {self.split}, have no {task} label and count nothing for it"
+            for task, count in self.missing.items()
+        ]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose augmentation `batch` applies."""
+        if epoch < 0:
+            raise ConfigError(f"the epoch is {epoch}; give a whole number from 0 up")
+        self.epoch = epoch
+
+    def preload(self) -> None:
+        """Read the whole split into memory in small types: about 13 bytes per pixel with NYUD's four tasks."""
+        if self._store is not None:
+            return
+        store = self._empty(len(self))
+        for i in range(len(self)):
+            for name, value in self._read(i).items():
+                store[name][i] = value
+        self._store = store
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Items stacked along a new first axis, augmented if `train`."""
+        raw = self._empty(len(indices))
+        image = np.empty((len(indices), 3, *self.size), np.float32)
+        mean, std = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
+        for k, index in enumerate(int(i) for i in indices):
+            item = self._read(index) if self._store is None else {n: v[index] for n, v in self._store.items()}
+            change = draw(self.layout.augmentation, self.seed, self.epoch, index) if self.train else None
+            if change is not None:
+                item = move(item, self.labels, change)
+            for name in self.tasks:
+                raw[name][k] = item[name]
+            picture = item["image"].astype(np.float32) / np.float32(255)
+            if change is not None:
+                picture = np.clip(cv2.transform(picture, change.colour), 0, 1)
+            image[k] = ((picture - mean) / std).transpose(2, 0, 1)
+        out = {"image": torch.from_numpy(image)}
+        for name, label in self.labels.items():
+            labelled = (raw[name] != NONE[label.kind]).reshape(len(indices), -1).any(1)
+            out[name] = torch.from_numpy(_finish(label.kind, raw[name]))
+            out[f"present/{name}"] = torch.from_numpy(labelled)
+        return out
+
+    def _empty(self, count: int) -> dict[str, Array]:
+        forms = {"image": (np.uint8, (3,)), **{task: STORED[label.kind] for task, label in self.labels.items()}}
+        return {name: np.empty((count, *self.size, *shape), dtype) for name, (dtype, shape) in forms.items()}
+
+    def _path(self, name: str, index: int) -> Path:
+        return self.layout.path(self.root, self.split, self._names.get(name, name), self.ids[index])
+
+    def _count_missing(self) -> dict[str, int]:
+        """{task: images without a file of its labels}. Every image must be there, and of each task one label."""
+        images = [path for i in range(len(self.ids)) if not (path := self._path("image", i)).is_file()]
+        if images:
+            raise DataError(
+                f"{images[0]} is missing, and {len(images)} of {len(self.ids)} images of the split {self.split!r} are; "
+                "restore them, or take them out of the list"
+            )
+        missing = {}
+        for task in self.tasks:
+            lost = [path for i in range(len(self.ids)) if not (path := self._path(task, i)).is_file()]
+            if len(lost) == len(self.ids):
+                raise DataError(
+                    f"{lost[0]} is missing, and so is every other file of the task {task!r} in the split "
+                    f"{self.split!r}; restore them, or leave the task out"
+                )
+            if lost:
+                missing[task] = len(lost)
+        return missing
+
+    def _read(self, index: int) -> dict[str, Array]:
+        """One item as stored in memory, checked and resized."""
+        where = self._path("image", index)
+        item: dict[str, Array] = {"image": self.layout.read_image(where)}
+        shape = item["image"].shape[:2]
+        if self._keep_size and shape != self.size:
+            raise DataError(
+                f"{where} is {shape[0]}x{shape[1]} but the first image is {self.size[0]}x{self.size[1]}; "
+                "give a size to resize them to"
+            )
+        for task, label in self.labels.items():
+            path = self._path(task, index)
+            if not path.is_file():
+                dtype, rest = STORED[label.kind]
+                item[task] = np.full((*shape, *rest), NONE[label.kind], dtype)
+                continue
+            item[task] = self.layout.read(self.root, self._names[task], path)
+            if item[task].shape[:2] != shape:
+                found = item[task].shape
+                raise DataError(
+                    f"{path} is {found[0]}x{found[1]} but its image is {shape[0]}x{shape[1]}; "
+                    "all files of an image must have one size"
+                )
+        if shape != self.size:
+            item = {name: resize(value, self.labels.get(name), self.size) for name, value in item.items()}
+        return item
+
+
+def _finish(kind: TaskKind, raw: Array) -> Array:
+    """A batch of stored labels to the protocol's types, with 255 for "no label"."""
+    if kind == "semseg":
+        return np.where(raw == 0, IGNORE, raw.astype(np.int64) - 1)
+    if kind in ("edge", "saliency"):
+        return raw[:, None].astype(np.float32)
+    value = raw.astype(np.float32)
+    if kind == "depth":
+        return np.where(value > 0, value, np.float32(IGNORE))[:, None]
+    valid = (value != 0).any(-1, keepdims=True)
+    return np.ascontiguousarray(np.where(valid, value, np.float32(IGNORE)).transpose(0, 3, 1, 2))

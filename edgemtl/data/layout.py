@@ -1,0 +1,136 @@
+"""What a labelled data set's folders look like: one `Layout` per published form, and which one a folder has.
+
+A label in memory has one form per kind, small enough that a whole split fits: "semseg" uint8, class c as c + 1;
+"depth" float16 [H, W]; "normals" float16 [H, W, 3]; "edge" and "saliency" uint8, 0 or 1. `NONE` marks pixels without
+a label. A label whose file is missing is all `NONE`.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemtl.config import TaskKind
+from edgemtl.data.files import Array
+from edgemtl.errors import DataError
+
+NONE: dict[TaskKind, int] = {"semseg": 0, "depth": 0, "normals": 0, "edge": 255, "saliency": 255}
+STORED: dict[TaskKind, tuple[Any, tuple[int, ...]]] = {  # dtype, and shape after [H, W]
+    "semseg": (np.uint8, ()),
+    "depth": (np.float16, ()),
+    "normals": (np.float16, (3,)),
+    "edge": (np.uint8, ()),
+    "saliency": (np.uint8, ()),
+}
+ALIASES = {"sal": "saliency", "parts": "human_parts"}  # names that others give to the same task
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Label:
+    """How the labels of one task are stored: kind, classes of a "semseg", the files' form in words.
+
+    `inverse`: the depth is stored as 1 / distance, so a zoom multiplies it. `y_down`: normals count y downwards.
+    """
+
+    kind: TaskKind
+    form: str
+    classes: int = 0
+    inverse: bool = False
+    y_down: bool = False
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to the geometry, as published: a zoom from `zooms`, or between two when `between`, a rotation
+    up to `degrees` either way; every second picture is mirrored.
+    """
+
+    zooms: tuple[float, ...] = (1.0, 1.2, 1.5)
+    between: bool = False
+    degrees: float = 0.0
+
+
+class Layout(ABC):
+    """One published folder form. Methods raise DataError, which names the file and the form it should have."""
+
+    name: str
+    title: str
+    lists: str  # which files name the images of a split, in words
+    image: str
+    labels: Mapping[str, Label]
+    augmentation = Augmentation()
+    max_dist = 0.011  # of odsF: how far a boundary may be off, as a share of the diagonal
+
+    @abstractmethod
+    def matches(self, root: Path) -> bool:
+        """Whether a folder looks like this."""
+
+    @abstractmethod
+    def ids(self, root: Path, split: str) -> list[str]:
+        """The images of a split, in order."""
+
+    @abstractmethod
+    def path(self, root: Path, split: str, name: str, image_id: str) -> Path:
+        """The file of one image: `name` is "image" or a task of `labels`."""
+
+    @abstractmethod
+    def read_image(self, path: Path) -> Array:
+        """RGB, uint8 [H, W, 3]."""
+
+    @abstractmethod
+    def read(self, root: Path, task: str, path: Path) -> Array:
+        """A label in the form it has in memory."""
+
+    def classes(self, root: Path, task: str) -> int:
+        """How many classes a "semseg" task has."""
+        return self.labels[task].classes
+
+    def describe(self) -> str:
+        """The folders and files, one line each."""
+        lines = [f"  {self.lists}", f"  {self.image}", *(f"  {label.form}" for label in self.labels.values())]
+        return "\n".join([f"{self.title}:", *lines])
+
+
+def read_list(path: Path, what: str) -> list[str]:
+    """The image IDs in a text file, one a line. Raises DataError for a file that is missing, empty or names no IDs."""
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {what}") from error
+    if not ids:
+        raise DataError(f"{path} names no images; {what}")
+    bad = next((name for name in ids if not _NAME.fullmatch(name)), None)
+    if bad is not None:
+        raise DataError(f"{path} names {bad!r}, which is no image ID; IDs are letters, digits, '_', '-' and '.'")
+    return ids
+
+
+def layouts() -> dict[str, Layout]:
+    """Every known form, by its name."""
+    from edgemtl.data.cityscapes import Cityscapes
+    from edgemtl.data.nyud import Nyud
+    from edgemtl.data.pascal import PascalContext
+
+    return {layout.name: layout for layout in (Nyud(), PascalContext(), Cityscapes())}
+
+
+def find_layout(root: Path, name: str | None = None) -> Layout:
+    """The form of folder `root`, or the one called `name`. Raises DataError if it has none."""
+    known = layouts()
+    if name is not None and name not in known:
+        raise DataError(f"there is no layout {name!r}; choose one of {', '.join(known)}")
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise DataError(f"{root} {what}; give the folder of a data set, or make one with `edgemtl data rooms`")
+    for layout in known.values():
+        if layout.name == name or (name is None and layout.matches(root)):
+            return layout
+    marks = "; ".join(f"{layout.title} has {layout.lists}" for layout in known.values())
+    raise DataError(f"{root} has none of the known layouts: {marks}; type `edgemtl data check` for all their files")
