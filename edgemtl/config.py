@@ -14,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, RGB, for pixels scaled to 0..1
 IMAGE_STD = (0.229, 0.224, 0.225)
 
-TaskKind = Literal["semseg", "depth", "normals", "edge"]
+TaskKind = Literal["semseg", "depth", "normals", "edge", "saliency"]
 RESERVED = ("experts", "file", "prefix", "shared", "trunk")  # names of parts, functions and gates beside the tasks
 TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+# One gate per task; one for all (pre-training); one for all that also reads a vector made of the task's number.
+GateKind = Literal["multi", "single", "conditioned"]
+# M3ViT's two gates, which differ in training noise and scores, and DSelect-k (Hazimeh et al., NeurIPS 2021).
+Router = Literal["noisy_vmoe", "noisy", "dselect_k"]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
 
 
@@ -29,8 +33,9 @@ class Strict(BaseModel):
 class TaskConfig(Strict):
     """One task: what its map means.
 
-    `channels` is the number of values per pixel of the raw map: classes for `semseg`, 1 for `depth` (metres) and
-    `edge` (logit), 3 for `normals` (x right, y up, z towards the camera; normalised after resizing).
+    `channels` is the number of values per pixel of the raw map: classes for `semseg` (of rooms, of parts of people),
+    1 for `depth` (metres), `edge` and `saliency` (logits), 3 for `normals` (x right, y up, z towards the camera;
+    normalised after resizing).
     """
 
     name: TaskName
@@ -43,7 +48,7 @@ class TaskConfig(Strict):
     def _consistent(self) -> TaskConfig:
         if self.name in RESERVED:
             raise ValueError(f"a task cannot be called {self.name!r}: that name has another meaning in a bundle")
-        want = {"depth": 1, "edge": 1, "normals": 3}.get(self.kind)
+        want = {"depth": 1, "edge": 1, "saliency": 1, "normals": 3}.get(self.kind)
         if want is not None and self.channels != want:
             raise ValueError(f"task {self.name!r} of kind {self.kind!r} has {want} channel(s), not {self.channels}")
         for what in (self.classes, self.palette):
@@ -73,9 +78,15 @@ class ModelConfig(Strict):
     top_k: int = Field(4, ge=1, le=64)
     expert_ratio: float = Field(1.0, gt=0, le=16)
     renormalise: bool = False  # M3ViT: scores are the softmax over all experts, not renormalised over the chosen
-    gate: Literal["multi", "single"] = "multi"  # one gate per task, or one shared by all (pre-training)
+    gate: GateKind = "multi"
+    gate_bias: bool = False  # a bias per expert and task: what a conditioned gate becomes when it is split by task
+    condition_dim: int = Field(64, ge=1, le=4096)  # width of a conditioned gate's task vector
+    router: Router = "noisy_vmoe"
+    noise_std: float = Field(0.0, ge=0, le=100)  # of `noisy_vmoe` while training: noise_std / experts per logit
     norm_eps: float = 1e-6
-    head_dim: int = Field(32, ge=1, le=1024)  # channels of the light head
+    head: Literal["light", "conv"] = "light"  # conv: M3ViT's decoder, with a raw map at half the image's size
+    head_norm: bool = True  # a conv head's batch norms; False: they are part of its convolutions, as programs have them
+    head_dim: int = Field(32, ge=1, le=1024)  # channels within a head
     head_stride: int = Field(4, ge=1, le=64)  # the raw map has image_size / head_stride pixels
     tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=64)
     paths: dict[str, tuple[ExpertIds, ...]] = Field(default_factory=dict)
@@ -125,6 +136,19 @@ class ModelConfig(Strict):
     def task(self, name: str) -> TaskConfig:
         return next(t for t in self.tasks if t.name == name)
 
+    def _check_gates(self) -> None:
+        if self.router == "noisy" and not self.renormalise:
+            raise ValueError("router noisy takes the softmax over the chosen experts alone: give renormalise: true")
+        if self.router != "noisy_vmoe" and self.noise_std:
+            raise ValueError(f"noise_std is router noisy_vmoe's; leave it out with router {self.router}")
+        if self.router == "dselect_k":
+            if self.experts & (self.experts - 1):
+                raise ValueError(f"router dselect_k numbers experts in bits: {self.experts} is no power of two")
+            if self.gate == "conditioned" or self.gate_bias or self.slots is not None:
+                raise ValueError("router dselect_k has no conditioned gates, no gate_bias and no slots")
+        if self.gate_bias and self.gate != "multi":
+            raise ValueError(f"gate_bias is for gates of one task each; this gate is {self.gate}")
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         (height, width), blocks = self.image_size, len(self.moe_blocks)
@@ -134,6 +158,9 @@ class ModelConfig(Strict):
             raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
         if self.patch % self.head_stride:
             raise ValueError(f"head_stride {self.head_stride} does not divide the patch size {self.patch}")
+        if self.head == "conv" and self.head_stride * 8 != self.patch:
+            raise ValueError(f"the conv head doubles the patches' grid 3 times: give head_stride {self.patch // 8}")
+        self._check_gates()
         if len(set(self.task_names)) != len(self.tasks):
             raise ValueError(f"task names repeat: {', '.join(self.task_names)}")
         if self.top_k > self.experts:

@@ -13,6 +13,11 @@ from edgemtl.preprocess import Colour, Image
 from edgemtl.view import Map, ramp
 
 ROW, DARK, INK = 18, 24, (235, 235, 235)
+_MEANINGS = {
+    "normals": "red: right   green: up   blue: towards the camera",
+    "edge": "white: an edge",
+    "saliency": "white: what stands out",
+}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -24,8 +29,7 @@ def strip(
         return classes(task, present(values), width, color=color, safe=True)
     if task.kind == "depth" and limits is not None:
         return depth(limits, colormap, width, color=color)
-    text = {"normals": "red: right   green: up   blue: towards the camera"}.get(task.kind, "white: an edge")
-    return _line(text, width)
+    return _line(_MEANINGS.get(task.kind, ""), width)
 
 
 def present(values: Map, least: float = 0.002) -> list[int]:

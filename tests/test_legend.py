@@ -64,7 +64,7 @@ def test_ticks_are_few_and_within(low: float, span: float, most: int) -> None:
     assert all(low - 1e-5 <= t <= low + span + 1e-5 for t in found)
 
 
-@pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge"])
+@pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge", "saliency"])
 @pytest.mark.parametrize("width", [1, 8, 40, 640])
 def test_every_task_has_a_strip_of_the_tiles_width(kind: str, width: int) -> None:
     channels = {"semseg": 4, "normals": 3}.get(kind, 1)

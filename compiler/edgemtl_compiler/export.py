@@ -48,28 +48,45 @@ class Exported:
     output: tuple[int, ...]
 
 
-def check_config(config: ModelConfig) -> None:
-    """Raises CompileError, naming the setting, for a shape that the kernels do not cover."""
-    head = config.dim // config.heads
-    if config.gate == "single":
+def check_config(config: ModelConfig, *, kernels: bool = True, cuda: bool = False) -> None:
+    """Raises CompileError, naming the setting, for what no program can compute; with `kernels`, for what this project's
+    kernels do not cover, and with `cuda`, for what those of GPUs do not.
+    """
+    if config.gate != "multi":
         raise CompileError("a model with one shared gate has no task paths to compile; convert it with to_multi_gate")
+    if config.router == "dselect_k":
+        raise CompileError(
+            "a gate of router dselect_k can be trained and evaluated but not compiled; train with router noisy_vmoe"
+        )
+    if not kernels:
+        return
+    if cuda and config.head == "conv":
+        raise CompileError("target cuda has no kernels for head conv (M3ViT's decoder): choose --target cpu or onnx")
+    if cuda and config.gate_bias:
+        raise CompileError(
+            "target cuda's gate adds no bias, which a task-conditioned gate needs: choose --target cpu or onnx"
+        )
+    head = config.dim // config.heads
     for what, value in (("dim / heads", head), ("dim", config.dim), ("head_dim", config.head_dim)):
         if value % 16:
             raise CompileError(f"{what} is {value}; the kernels need a multiple of 16")
 
 
-def export_prefix(model: MultiTaskViT) -> Exported:
-    """Image to tokens: all that no task changes."""
+def export_prefix(model: MultiTaskViT, batch: int = 1) -> Exported:
+    """Image to tokens: all that no task changes. `batch`: images at once."""
     config = model.config
-    return _export(PREFIX, _Prefix(model), (1, 3, *config.image_size), (1, config.tokens, config.dim))
+    return _export(PREFIX, _Prefix(model), (batch, 3, *config.image_size), (batch, config.tokens, config.dim))
 
 
-def export_task(piece: MultiTaskViT) -> Exported:
+def export_task(piece: MultiTaskViT, batch: int = 1) -> Exported:
     """Tokens to the raw map, of a slice: a model that holds one task's gates, experts and head alone."""
     config = piece.config
     (task,) = config.tasks
     return _export(
-        task.name, _Suffix(piece, task.name), (1, config.tokens, config.dim), (1, task.channels, *config.map_size)
+        task.name,
+        _Suffix(piece, task.name),
+        (batch, config.tokens, config.dim),
+        (batch, task.channels, *config.map_size),
     )
 
 

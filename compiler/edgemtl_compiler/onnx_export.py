@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Function
 from edgemtl.errors import CompileError
-from edgemtl.model.moe import MoE
+from edgemtl.model.moe import MoE, routed
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.program import Built
 from edgemtl_compiler.toolchain import failing
@@ -56,21 +56,33 @@ class _ExpertList(nn.Module):
 
     def __init__(self, moe: MoE, task: str) -> None:
         super().__init__()
-        self.top_k, self.renormalise, self.gate = moe.top_k, moe.renormalise, moe.w_gate(task)
+        self.top_k, self.renormalise, self.gate = moe.top_k, moe.renormalise, moe.gate_of(task)
         bank = moe.experts
         rows = zip(bank.htoh4.weight, bank.htoh4.bias, bank.h4toh.weight, bank.h4toh.bias, strict=True)
         self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for row in rows for w in row)
 
     def export_forward(self, tokens: Tensor, residual: Tensor, task: str) -> Tensor:
-        index, score = torch.ops.edgemtl.route(tokens, self.gate, self.top_k, self.renormalise)
+        index, score = routed(self.gate, tokens, self.top_k, self.renormalise)
         out: Tensor = torch.ops.edgemtl.expert_list(tokens, index, score, residual, list(self.weights))
         return out
 
 
-def _route(tokens: Any, gate: Any, top_k: int, renormalise: bool) -> Any:
-    """The gate in ONNX: a sum per expert, not a product of matrices, so that equal columns give equal bits, a tie."""
+def _logits(tokens: Any, gate: Any) -> Any:
+    """A sum per expert, not a product of matrices, so that equal columns give equal bits, a tie."""
     product = op.Mul(op.Unsqueeze(tokens, [1]), op.Unsqueeze(op.Transpose(gate, perm=[1, 0]), [0]))
-    logits = op.ReduceSum(product, [2], keepdims=0)
+    return op.ReduceSum(product, [2], keepdims=0)
+
+
+def _route(tokens: Any, gate: Any, top_k: int, renormalise: bool) -> Any:
+    """The gate in ONNX."""
+    return _chosen(_logits(tokens, gate), top_k, renormalise)
+
+
+def _route_biased(tokens: Any, gate: Any, bias: Any, top_k: int, renormalise: bool) -> Any:
+    return _chosen(op.Add(_logits(tokens, gate), bias), top_k, renormalise)
+
+
+def _chosen(logits: Any, top_k: int, renormalise: bool) -> Any:
     _, index = op.TopK(logits, [top_k], axis=-1)
     score = op.GatherElements(op.Softmax(logits, axis=-1), index, axis=-1)
     if renormalise:
@@ -131,6 +143,7 @@ def export_onnx(piece: MultiTaskViT, out: Path) -> Built:
             verbose=False,
             custom_translation_table={
                 torch.ops.edgemtl.route.default: _route,
+                torch.ops.edgemtl.route_biased.default: _route_biased,
                 torch.ops.edgemtl.expert_list.default: _experts,
             },
         )
@@ -155,7 +168,8 @@ def check(proto: Any, piece: MultiTaskViT) -> None:
     config = piece.config
     (task,) = config.task_names
     experts, sparse = sum(map(len, config.held)), len(config.moe_blocks)
-    wanted = {"MatMul": 4 * config.depth + 2 * (config.depth - sparse) + 1, "Gemm": 2 * experts, "Conv": 6}
+    light = config.head == "light"  # whose projection is a product; a conv head has as many convolutions
+    wanted = {"MatMul": 4 * config.depth + 2 * (config.depth - sparse) + light, "Gemm": 2 * experts, "Conv": 6}
     wanted |= {"TopK": sparse, "NonZero": experts}
     found = Counter(node.op_type for node in proto.graph.node)
     wrong = [f"{found[name]} x {name} instead of {n}" for name, n in wanted.items() if found[name] != n]

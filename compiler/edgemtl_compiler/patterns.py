@@ -90,7 +90,7 @@ def op(name: str, *args: Pattern) -> Op:
     return Op(f"relax.{name}", args)
 
 
-def _linear(x: Pattern, w: str = "w", b: str = "b") -> Op:
+def linear_pattern(x: Pattern, w: str = "w", b: str = "b") -> Op:
     return op("add", op("matmul", x, op("permute_dims", w)), b)
 
 
@@ -117,7 +117,7 @@ def _mlp(m: Match, config: ModelConfig, task: str) -> Handle | None:
     return m.call(m.kernel("mlp", refs[0]), [m["x"], *weights, m["residual"], config.mlp_hidden])
 
 
-def _embed_pattern() -> Pattern:
+def embed_pattern() -> Pattern:
     patches = op("permute_dims", op("reshape", _conv("x", "w", "b"), "_1"))
     return op("add", op("concat", Group((op("broadcast_to", "cls", "_2"), patches))), "pos")
 
@@ -127,12 +127,12 @@ def _embed(m: Match, config: ModelConfig, task: str) -> Handle:
     return m.call(m.kernel("patch_embed", refs[0]), [m["x"], *(m.weight(ref) for ref in refs), config.patch])
 
 
-def _attention_pattern() -> Pattern:
+def attention_pattern() -> Pattern:
     normed = op("nn.layer_norm", "x", "nw", "nb")
-    parts = op("split", op("permute_dims", op("reshape", _linear(normed), "_1")))
+    parts = op("split", op("permute_dims", op("reshape", linear_pattern(normed), "_1")))
     q, k, v = (op("permute_dims", op("squeeze", Field(parts, i))) for i in range(3))
     heads = op("permute_dims", op("permute_dims", op("nn.attention", q, k, v)))
-    return op("add", "x", _linear(op("reshape", heads, "_2"), "pw", "pb"))
+    return op("add", "x", linear_pattern(op("reshape", heads, "_2"), "pw", "pb"))
 
 
 def _attention(m: Match, config: ModelConfig, task: str) -> Handle:
@@ -151,8 +151,8 @@ def _attention(m: Match, config: ModelConfig, task: str) -> Handle:
     return m.call(m.kernel("linear_residual", proj), [heads, m.weight(proj), x])
 
 
-def _head_pattern() -> Pattern:
-    tiles = op("permute_dims", op("reshape", "x", "_1"))
+def head_pattern(projected: Pattern = "x") -> Pattern:
+    tiles = op("permute_dims", op("reshape", projected, "_1"))
     x: Pattern = op("permute_dims", op("reshape", tiles, "_2"))
     for i in (0, 1):
         x = op("add", x, _conv(op("nn.gelu", _conv(x, f"dw{i}", f"db{i}")), f"pw{i}", f"pb{i}"))
@@ -169,6 +169,25 @@ def _head(m: Match, config: ModelConfig, task: str) -> Handle:
     return m.call("to_map", [x, m.weight(m.entry("w", "b").ref), tiles])
 
 
+def _conv_head_pattern() -> Pattern:
+    """Tokens without the class token to a map: convolution and ReLU, doubled but for the last, and a 1x1 step."""
+    x: Pattern = op("reshape", op("permute_dims", "x"), "_1")
+    for i in range(4):
+        x = op("nn.relu", _conv(op("image.resize2d", x, f"_size{i}") if i else x, f"w{i}", f"b{i}"))
+    return _conv(x, "w", "b")
+
+
+def _conv_head(m: Match, config: ModelConfig, task: str) -> Handle:
+    """Maps have their pixels as rows; a doubling is part of the convolution after it."""
+    (high, wide), x = config.grid, m["x"]
+    for i in range(4):
+        weight = m.weight(m.entry(f"w{i}", f"b{i}").ref)
+        if i:
+            high, wide = 2 * high, 2 * wide
+        x = m.call("conv_relu", [x, weight, (high, wide), int(i > 0)], high * wide, config.head_dim)
+    return m.call("to_map", [x, m.weight(m.entry("w", "b").ref), (high, wide, 1, config.head_dim)])
+
+
 def _norm(m: Match, config: ModelConfig, task: str) -> Handle:
     return m.call("layernorm", [m["x"], m.weight(m.entry("w", "b").ref), config.norm_eps])
 
@@ -180,8 +199,10 @@ def _norm_of_patches(m: Match, config: ModelConfig, task: str) -> Handle | None:
 
 
 def _route(m: Match, config: ModelConfig, task: str) -> Handle | None:
-    """The bundle's gate has a column for every expert that the whole model holds; only the path's count."""
-    gate = m.entry("gate")
+    """The bundle's gate has a column for every expert that the whole model holds; only the path's count. A bias is
+    packed with it.
+    """
+    gate = m.entry(*(("gate", "bias") if config.gate_bias else ("gate",)))
     which = config.moe_blocks.index(int(gate.tensor.split(".")[1]))
     held, path = config.held[which], config.path(task)[which]
     if m.shape("gate") != (config.dim, len(path)):
@@ -206,15 +227,21 @@ _PATCHES = op("strided_slice", "x", "axes", "begin", "end", "strides")
 
 # In this order: a rule relies on those before it having taken their places.
 RULES = (
-    Rule("patch embedding", _embed_pattern(), _embed),
-    Rule("attention", _attention_pattern(), _attention),
+    Rule("patch embedding", embed_pattern(), _embed),
+    Rule("attention", attention_pattern(), _attention),
     Rule("gate", Custom("route", ("x", "gate")), _route),
+    Rule("gate with bias", Custom("route_biased", ("x", "gate", "bias")), _route),
     Rule("expert bank", Custom("experts", _BANK), _experts),
-    Rule("head", _head_pattern(), _head),
-    Rule("dense MLP", op("add", "residual", _linear(op("nn.gelu", _linear("x", "w1", "b1")), "w2", "b2")), _mlp),
-    Rule("linear with GELU", op("nn.gelu", _linear("x")), _simple("linear_gelu")),
-    Rule("linear with residual", op("add", "residual", _linear("x")), _simple("linear_residual", "residual")),
-    Rule("linear", _linear("x"), _simple("linear")),
+    Rule("head", head_pattern(), _head),
+    Rule("conv head", _conv_head_pattern(), _conv_head),
+    Rule(
+        "dense MLP",
+        op("add", "residual", linear_pattern(op("nn.gelu", linear_pattern("x", "w1", "b1")), "w2", "b2")),
+        _mlp,
+    ),
+    Rule("linear with GELU", op("nn.gelu", linear_pattern("x")), _simple("linear_gelu")),
+    Rule("linear with residual", op("add", "residual", linear_pattern("x")), _simple("linear_residual", "residual")),
+    Rule("linear", linear_pattern("x"), _simple("linear")),
     Rule("head normalisation", op("nn.layer_norm", _PATCHES, "w", "b"), _norm_of_patches),
     Rule("normalisation", op("nn.layer_norm", "x", "w", "b"), _norm),
 )
@@ -238,16 +265,16 @@ def expected_matches(config: ModelConfig, function: str, int8: Collection[str] =
             "linear with GELU": len(dense) - whole,
             "normalisation": len(dense),
         }
-    attended, sparse = max(0, config.depth - 2), len(config.moe_blocks)
+    attended, sparse, light = max(0, config.depth - 2), len(config.moe_blocks), config.head == "light"
     return {
         "attention": attended,
         "linear with residual": len(dense) - whole,
         "dense MLP": whole,
-        "linear with GELU": len(dense) - whole + 1,
+        "linear with GELU": len(dense) - whole + light,
         "normalisation": len(dense) + sparse,
-        "gate": sparse,
+        "gate with bias" if config.gate_bias else "gate": sparse,
         "expert bank": sparse,
-        "head": 1,
+        "head" if light else "conv head": 1,
         "head normalisation": 1,
     }
 

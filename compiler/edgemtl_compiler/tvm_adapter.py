@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgemtl.bundle.layout import Entry
 from edgemtl.config import ModelConfig
@@ -85,7 +85,11 @@ class Graph:
                 keep_params_as_input=True,
                 unwrap_unit_return_tuple=True,
                 run_ep_decomposition=False,
-                custom_convert_map={"route.default": _keep("route", 2), "experts.default": _keep("experts", 8)},
+                custom_convert_map={
+                    "route.default": _keep("route", 2),
+                    "route_biased.default": _keep("route_biased", 3),
+                    "experts.default": _keep("experts", 8),
+                },
             )
             module = relax.transform.CanonicalizeBindings()(module)
         self.function = module["main"].without_attr("params").without_attr("num_input")
@@ -131,6 +135,35 @@ class Graph:
         relax.analysis.post_order_visit(self.function.body, visit)
         return params, ops
 
+    def calls(self) -> list[Called]:
+        """The function as a list of kernel calls, in order; the last one's result is the function's."""
+        names: dict[Any, str] = {var: ref for ref, var in self.weights.items()}
+        names[self.function.params[0]] = "input"
+        out: list[Called] = []
+
+        def read(value: Any) -> Argument:
+            if isinstance(value, relax.Var):
+                return names[value]
+            return tuple(int(n) for n in value) if isinstance(value, relax.ShapeExpr) else _number(value)
+
+        for block in self.function.body.blocks:
+            for binding in block.bindings:
+                value = binding.value
+                if isinstance(value, relax.Var):
+                    names[binding.var] = names[value]
+                elif str(value.op.name) == "relax.reshape":  # the same bytes under another shape
+                    names[binding.var] = names[value.args[0]]
+                else:
+                    symbol, args = value.args
+                    names[binding.var] = f"%{len(out)}"
+                    shape = tuple(int(n) for n in value.ty_args[0].shape)
+                    out.append(
+                        Called(str(symbol.global_symbol), tuple(map(read, args.fields)), names[binding.var], shape)
+                    )
+        if not out or names[self.function.body.body] != out[-1].result:
+            raise CompileError("the graph does not end with a kernel's result")
+        return out
+
     def build(self, params: Sequence[str], target: Target, kernels: Path, compiler: str, out: Path) -> None:
         """Build the function, now of its input and the packed `params`, and link it with the kernels to `out`."""
         arguments = [self.function.params[0], *(self.weights[ref] for ref in params)]
@@ -143,10 +176,33 @@ class Graph:
             built.export_library(str(out), cc=compiler, options=["-pthread", "-Wl,-s", "-Wl,--gc-sections"])
 
 
+Argument = str | int | float | tuple[int, ...]
+
+
+class Called(NamedTuple):
+    """One kernel call. An argument that is a word is a tensor: "input", a weight's reference, or another's `result`;
+    `shape` is the result's.
+    """
+
+    kernel: str
+    args: tuple[Argument, ...]
+    result: str
+    shape: tuple[int, ...]
+
+
+def _number(value: Any) -> int | float:
+    """Of a constant."""
+    plain = value.value
+    while hasattr(plain, "value"):
+        plain = plain.value
+    return plain if isinstance(plain, int) else float(plain)
+
+
 KERNELS = (
     "attention",
     "attention_i8",
     "attention_linear_i8",
+    "conv_relu",
     "experts",
     "experts_i8",
     "layernorm",

@@ -8,7 +8,7 @@ tests against the published figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgemtl.config import ModelConfig
 
@@ -53,11 +53,36 @@ def count(config: ModelConfig, task: str, *, every_expert: bool = False) -> Work
     )
 
 
+def prefix(config: ModelConfig) -> int:
+    """The work that all tasks share and a frame does once: embedding, block 0, and attention of block 1."""
+    n, c, attended = config.tokens, config.dim, min(2, config.depth)
+    embedding = (n - 1) * c * 3 * config.patch**2
+    return embedding + attended * (4 * n * c * c + 2 * n * n * c) + 2 * n * c * config.mlp_hidden
+
+
 def _head(config: ModelConfig, task: str) -> int:
+    if config.head == "conv":
+        return _conv_head(config, task)
     d, tile = config.head_dim, config.patch // config.head_stride
     pixels = config.map_size[0] * config.map_size[1]
     projection = (config.tokens - 1) * config.dim * tile * tile * d
     return projection + pixels * (2 * (9 * d + d * d) + d * config.task(task).channels)
+
+
+def _conv_head(config: ModelConfig, task: str) -> int:
+    """Four 3x3 convolutions, each on four times the pixels of the one before, and the last 1x1; no bilinear work."""
+    grid, d = config.tokens - 1, config.head_dim
+    first, rest = 9 * config.dim * d, (4 + 16 + 64) * 9 * d * d
+    return grid * (first + rest + 64 * d * config.task(task).channels)
+
+
+def _head_values(config: ModelConfig, task: str) -> int:
+    c, d, channels = config.dim, config.head_dim, config.task(task).channels
+    if config.head == "conv":
+        norms = 4 * 5 * d  # and the convolutions' biases
+        return 2 * c + 9 * c * d + 27 * d * d + norms + (d + 1) * channels
+    tile = config.patch // config.head_stride
+    return 2 * c + (c + 1) * tile * tile * d + 2 * (10 * d + d * d + d) + (d + 1) * channels
 
 
 def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None = None, width: int = FLOAT) -> int:
@@ -65,22 +90,41 @@ def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None =
 
     touched: experts that got a token, per MoE block; None: every expert of the path did. width: bytes per weight.
     """
-    c, hidden, tile = config.dim, config.expert_hidden, config.patch // config.head_stride
+    c, hidden = config.dim, config.expert_hidden
     path = [len(bank) for bank in config.path(task)]
     used = path if touched is None else list(touched)
     attention = 4 * c * c + 4 * c  # with biases
     norms = 4 * c
     dense = 2 * c * config.mlp_hidden + config.mlp_hidden + c
     expert = 2 * c * hidden + hidden + c
-    d, channels = config.head_dim, config.task(task).channels
-    head = 2 * c + (c + 1) * tile * tile * d + 2 * (10 * d + d * d + d) + (d + 1) * channels
     values = (
         c * 3 * config.patch**2 + c  # patch embedding
         + c + config.tokens * c  # class token, positions
         + config.depth * (attention + norms)
         + (config.depth - len(path)) * dense
-        + sum(c * e for e in path)  # gates
+        + sum((c + config.gate_bias) * e for e in path)  # gates
         + sum(used) * expert
-        + head
+        + _head_values(config, task)
     )  # fmt: skip
     return width * values
+
+
+def convolutions(config: ModelConfig, task: str) -> int:
+    """Multiply-accumulates of BiSeNet's kind (edgemtl.train.comparators) with one head, counted by running shapes."""
+    import torch
+
+    from edgemtl.train.comparators import BiSeNet
+
+    total = 0
+
+    def note(layer: Any, _: Any, out: Any) -> None:
+        nonlocal total
+        total += layer.weight[0].numel() * out.numel()
+
+    with torch.device("meta"):
+        network = BiSeNet(config).eval()
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.register_forward_hook(note)
+        network(torch.empty(1, 3, *config.image_size), [task])
+    return total

@@ -3,7 +3,7 @@
 Distinct from a training run's state (`edgemtl.train.state`). Nothing is ever unpickled; everything is checked before
 a model is built from it. Half precision is rounded once at saving, and saving the loaded model again gives the same
 bytes. `to_multi_gate` copies a shared gate to every task, as M3ViT (Liang et al., NeurIPS 2022) does after
-pre-training.
+pre-training; a conditioned gate becomes a gate with a bias per task, which computes the same.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from torch import Tensor
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
+from edgemtl.model.gates import TaskVector
+from edgemtl.model.head import fold_norms
 from edgemtl.model.vit import MultiTaskViT
 
 FORMAT = "edgemtl-checkpoint"
 VERSION = 1
+_SHARED, _VECTOR = ".gate.shared.", "backbone.gate_task_represent."
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -71,17 +74,58 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def to_multi_gate(config: ModelConfig, state: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The same model with one gate per task, each a copy of the shared gate; unchanged if it has that already."""
+    """The same model with one gate per task, each a copy of the shared gate; unchanged if it has that already.
+
+    What a conditioned gate reads of its task is the same for every token: a bias. Its learned noise, which could not
+    be kept, is left out; maps do not depend on it.
+    """
     if config.gate == "multi":
         return config, dict(state)
+    if config.gate == "conditioned":
+        return _split_by_task(config, state)
     out: dict[str, Tensor] = {}
     for key, value in state.items():
-        head, found, tail = key.partition(".gate.shared.")
+        head, found, tail = key.partition(_SHARED)
         for task in config.task_names if found else ():
             out[f"{head}.gate.{task}.{tail}"] = value.clone()
         if not found:
             out[key] = value
     return config.model_copy(update={"gate": "multi"}), out
+
+
+@torch.no_grad()
+def _split_by_task(config: ModelConfig, state: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    represent = TaskVector(len(config.tasks), config.condition_dim, config.norm_eps)
+    represent.load_state_dict({k.removeprefix(_VECTOR): v for k, v in state.items() if k.startswith(_VECTOR)})
+    out: dict[str, Tensor] = {}
+    for key, value in state.items():
+        head, found, tail = key.partition(_SHARED)
+        if not found and not key.startswith(_VECTOR):
+            out[key] = value
+        for number, task in enumerate(config.task_names if tail == "w_gate" else ()):
+            weight, rest = value[: config.dim], value[config.dim :]
+            out[f"{head}.gate.{task}.w_gate"] = weight.clone()
+            out[f"{head}.gate.{task}.bias"] = (represent(number).to(rest) @ rest).clone()
+    changes = {"gate": "multi", "gate_bias": True, "router": "noisy_vmoe"}
+    return ModelConfig(**{**dict(config), **changes}), out
+
+
+def without_training(model: MultiTaskViT) -> MultiTaskViT:
+    """A model with the same maps, one gate per task and nothing that serves training alone: what can be deployed.
+
+    Batch norms become part of their convolutions. The model itself is returned where it is that already.
+    """
+    config, state = to_multi_gate(model.config, model.state_dict())
+    if config.router == "noisy":
+        config = ModelConfig(**{**dict(config), "router": "noisy_vmoe"})  # renormalised, as it is
+        state = {k: v for k, v in state.items() if not k.endswith(".w_noise")}
+    if config.head == "conv" and config.head_norm:
+        config, state = ModelConfig(**{**dict(config), "head_norm": False}), fold_norms(state)
+    if config == model.config:
+        return model
+    out = MultiTaskViT(config)
+    out.load_state_dict(state)
+    return out.train(model.training)
 
 
 def save_checkpoint(

@@ -1,76 +1,21 @@
-"""Task-gated sparse experts: gate, declared path, top-k, and expert-by-expert evaluation.
+"""Task-gated sparse experts: declared paths and expert-by-expert evaluation.
 
-Implements the MoE layer of M3ViT (Liang et al., NeurIPS 2022): one gate per task over a shared bank of two-layer
-experts, softmax over the experts, top-k without renormalisation, and the balance loss CV²(importance) + CV²(load)
-of Shazeer et al. (ICLR 2017). Parameter names and shapes follow M3ViT's checkpoints. What is new: the experts
-outside a task's declared path are masked before the softmax, so that a model holding only the path is exact.
-
-One routing rule everywhere: ties go to the lower expert index.
+Implements the MoE layer of M3ViT (Liang et al., NeurIPS 2022): gates (edgemtl/model/gates.py) over a shared bank of
+two-layer experts. Parameter names and shapes follow M3ViT's checkpoints.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemtl.config import ExpertIds
+from edgemtl.model.gates import DSelectGate, Gate, Routing, gate_logits, route
 
-
-class Routing(NamedTuple):
-    """Which experts each token chose.
-
-    expert: int64 [n, k], positions in the bank; score: [n, k], weight of each chosen expert; prob: [n, E] softmax.
-    """
-
-    expert: Tensor
-    score: Tensor
-    prob: Tensor
-
-
-def gate_logits(tokens: Tensor, w_gate: Tensor, *, exact: bool) -> Tensor:
-    """Logits [n, E] of tokens [n, C] under w_gate [C, E].
-
-    `exact` sums each expert's column on its own: then a logit does not depend on which other experts the matrix
-    holds, and equal columns give equal bits. A matrix product promises neither, because its blocking depends on E.
-    """
-    if exact:
-        return (tokens.unsqueeze(-2) * w_gate.t().contiguous()).sum(-1)
-    return tokens @ w_gate
-
-
-def route(logits: Tensor, top_k: int, *, mask: Tensor | None = None, renormalise: bool = False) -> Routing:
-    """Choose `top_k` experts per token from logits [n, E]; `mask` [E] is True where the task's path has the expert.
-
-    Experts are ranked by logit (equal logits: the lower index first), and weighted by the softmax over the path.
-    """
-    if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf"))
-    prob = logits.softmax(-1)
-    index = logits.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
-    score = prob.gather(-1, index)
-    if renormalise:
-        score = score / score.sum(-1, keepdim=True)
-    return Routing(index, score, prob)
-
-
-def balance_loss(routing: Routing, mask: Tensor | None = None) -> Tensor:
-    """CV²(importance) + CV²(load) over the experts of the path; CV² = var / (mean² + 1e-10)."""
-    importance = routing.prob.new_zeros(routing.prob.shape[-1]).index_add(
-        0, routing.expert.flatten(), routing.score.flatten()
-    )
-    load = torch.bincount(routing.expert.flatten(), minlength=routing.prob.shape[-1]).to(importance.dtype)
-    if mask is not None:
-        importance, load = importance[mask], load[mask]
-    return _cv_squared(importance) + _cv_squared(load)
-
-
-def _cv_squared(values: Tensor) -> Tensor:
-    if values.numel() < 2:
-        return values.new_zeros(())
-    return values.var() / (values.mean() ** 2 + 1e-10)
+AnyGate = Gate | DSelectGate
 
 
 class Expert(nn.Module):
@@ -138,6 +83,34 @@ def _route_fake(tokens: Tensor, w_gate: Tensor, top_k: int, renormalise: bool) -
     return tokens.new_empty(shape, dtype=torch.int64), tokens.new_empty(shape)
 
 
+@torch.library.custom_op("edgemtl::route_biased", mutates_args=())
+def route_biased_op(
+    tokens: Tensor, w_gate: Tensor, bias: Tensor, top_k: int, renormalise: bool
+) -> tuple[Tensor, Tensor]:
+    """`edgemtl::route` with bias [E] added to the logits."""
+    logits = gate_logits(tokens, w_gate, exact=True) + bias
+    routing = route(logits, top_k, renormalise=renormalise)
+    return routing.expert.contiguous(), routing.score.contiguous()
+
+
+@route_biased_op.register_fake
+def _route_biased_fake(
+    tokens: Tensor, w_gate: Tensor, bias: Tensor, top_k: int, renormalise: bool
+) -> tuple[Tensor, Tensor]:
+    return _route_fake(tokens, w_gate, top_k, renormalise)
+
+
+def routed(gate: AnyGate, tokens: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor]:
+    """Index and score of a slice's gate as one custom op, for export."""
+    assert isinstance(gate, Gate)
+    ops = torch.ops.edgemtl
+    if gate.bias is None:
+        index, score = ops.route(tokens, gate.w_gate, top_k, renormalise)
+    else:
+        index, score = ops.route_biased(tokens, gate.w_gate, gate.bias, top_k, renormalise)
+    return index, score
+
+
 def sparse_experts(
     tokens: Tensor, index: Tensor, score: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> Tensor:
@@ -159,19 +132,11 @@ def sparse_experts(
     return total.index_add(0, rows, torch.cat(parts).to(total.dtype)) if parts else total
 
 
-class Gate(nn.Module):
-    """One task's gate: `w_gate` [C, E], no bias."""
-
-    def __init__(self, dim: int, experts: int) -> None:
-        super().__init__()
-        self.w_gate = nn.Parameter(torch.zeros(dim, experts))
-        nn.init.normal_(self.w_gate, std=0.02)
-
-
 class MoE(nn.Module):
     """A block's expert bank and its gates, one per task (or a single one called "shared").
 
-    `paths` gives, per task with a declared path, positions *in this bank*.
+    `paths` gives, per task with a declared path, positions *in this bank*; `make_gate` makes one gate, a plain one of
+    `noisy_vmoe` by default.
     """
 
     def __init__(
@@ -184,11 +149,12 @@ class MoE(nn.Module):
         paths: dict[str, ExpertIds],
         *,
         renormalise: bool = False,
+        make_gate: Callable[[], AnyGate] | None = None,
     ) -> None:
         super().__init__()
         self.top_k, self.renormalise = top_k, renormalise
         self.experts = Experts(experts, dim, hidden)
-        self.gate = nn.ModuleDict({name: Gate(dim, experts) for name in gates})
+        self.gate = nn.ModuleDict({name: make_gate() if make_gate else Gate(dim, experts) for name in gates})
         for task, path in paths.items():
             mask = torch.zeros(experts, dtype=torch.bool)
             mask[list(path)] = True
@@ -198,16 +164,22 @@ class MoE(nn.Module):
         """Bool [E], True on the task's declared path; None when every expert is open to it."""
         return getattr(self, f"path_{task}", None)
 
-    def w_gate(self, task: str) -> Tensor:
+    def gate_of(self, task: str) -> AnyGate:
         gate = self.gate[task if task in self.gate else "shared"]
+        assert isinstance(gate, Gate | DSelectGate)
+        return gate
+
+    def w_gate(self, task: str) -> Tensor:
+        """[C, E], of a gate that is this matrix and at most a bias."""
+        gate = self.gate_of(task)
         assert isinstance(gate, Gate)
         return gate.w_gate
 
-    def route(self, tokens: Tensor, task: str) -> Routing:
-        """Route tokens [n, C] for `task`."""
+    def route(self, tokens: Tensor, task: str, vector: Tensor | None = None) -> Routing:
+        """Route tokens [n, C] for `task`; `vector` [V] is the task's, for a conditioned gate."""
         with torch.autocast(tokens.device.type, enabled=False):  # bfloat16 logits tie, and balance sums saturate
-            logits = gate_logits(tokens, self.w_gate(task), exact=not self.training)
-        return route(logits, self.top_k, mask=self.path_mask(task), renormalise=self.renormalise)
+            routing: Routing = self.gate_of(task)(tokens, self.top_k, self.path_mask(task), self.renormalise, vector)
+        return routing
 
     def apply_experts(self, tokens: Tensor, index: Tensor, score: Tensor) -> Tensor:
         """Σ_k score · expert(tokens) for tokens [n, C]."""
@@ -219,7 +191,7 @@ class MoE(nn.Module):
     def export_forward(self, tokens: Tensor, residual: Tensor, task: str) -> Tensor:
         """residual + experts(tokens) as two custom ops; only for a bank whose experts are all open to `task`."""
         bank = self.experts
-        index, score = torch.ops.edgemtl.route(tokens, self.w_gate(task), self.top_k, self.renormalise)
+        index, score = routed(self.gate_of(task), tokens, self.top_k, self.renormalise)
         out: Tensor = torch.ops.edgemtl.experts(
             tokens,
             index,

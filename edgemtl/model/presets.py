@@ -1,8 +1,10 @@
 """Named model shapes.
 
-`tiny` is the paper's tiny backbone with its routing (M3ViT, Liang et al., NeurIPS 2022: 16 experts of ratio 1,
-top-4); `edge-moe` is the shape that Edge-MoE put on an FPGA (Sarkar et al., ICCAD 2023: top-2 of ratio 2); `micro`
-is small enough for a test.
+`m3vit-t`, `m3vit-s` and `m3vit-b` are the paper's (M3ViT, Liang et al., NeurIPS 2022), decoder included, at the image
+sizes of Cityscapes and NYUD-v2; its small model has 12 heads, where DeiT's has 6. The others are for small devices and
+have the light head. `tiny` is the paper's tiny backbone with its routing (16 experts of ratio 1, top-4); `edge-moe` is
+the shape that Edge-MoE put on an FPGA (Sarkar et al., ICCAD 2023: top-2 of ratio 2); `micro` is small enough for a
+test.
 """
 
 from __future__ import annotations
@@ -28,6 +30,16 @@ def rooms_tasks() -> tuple[TaskConfig, ...]:
 
 ROOMS_TASKS = ("semseg", "depth", "normals", "edge")
 
+_M3VIT = {
+    "depth": 12,
+    "experts": 16,
+    "top_k": 4,
+    "expert_ratio": 1.0,
+    "head": "conv",
+    "head_dim": 256,
+    "head_stride": 2,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 4, "expert_ratio": 1.0},
     "edge-moe": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 2, "expert_ratio": 2.0},
@@ -41,6 +53,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_size": (32, 64),
         "head_dim": 16,
     },
+    "m3vit-t": {**_M3VIT, "dim": 192, "heads": 3, "image_size": (128, 256)},
+    "m3vit-s": {**_M3VIT, "dim": 384, "heads": 12, "image_size": (480, 640)},
+    "m3vit-b": {**_M3VIT, "dim": 768, "heads": 12, "image_size": (480, 640)},
 }
 
 

@@ -2,11 +2,12 @@
 
 M3ViT (Liang et al., NeurIPS 2022): patch embedding, class token, pre-norm blocks; even blocks have a dense MLP, odd
 blocks a mixture of experts. What does not depend on the task (everything before the first gate) runs once for all
-tasks asked for. Parameter names follow M3ViT's checkpoints, heads excepted.
+tasks asked for. Parameter names follow M3ViT's checkpoints, with `heads` for its `decoders`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import TaskError
-from edgemtl.model.head import LightHead
-from edgemtl.model.moe import MoE, Routing, balance_loss
+from edgemtl.model.gates import DSelectGate, Gate, Routing, TaskVector, balance_loss
+from edgemtl.model.head import make_head
+from edgemtl.model.moe import AnyGate, MoE
 
 
 class Attention(nn.Module):
@@ -67,10 +69,19 @@ class Block(nn.Module):
         paths = {t: tuple(held.index(e) for e in path[which]) for t, path in config.paths.items()}
         gates = config.task_names if config.gate == "multi" else ("shared",)
         hidden, k = config.expert_hidden, config.top_k
-        self.mlp = MoE(dim, hidden, len(held), k, gates, paths, renormalise=config.renormalise)
+        make_gate = functools.partial(_make_gate, config, len(held))
+        self.mlp = MoE(dim, hidden, len(held), k, gates, paths, renormalise=config.renormalise, make_gate=make_gate)
 
     def attend(self, x: Tensor) -> Tensor:
         return x + self.attn(self.norm1(x))
+
+
+def _make_gate(config: ModelConfig, experts: int) -> AnyGate:
+    if config.router == "dselect_k":
+        return DSelectGate(config.dim, experts, config.top_k)
+    inputs = config.dim + (config.condition_dim if config.gate == "conditioned" else 0)
+    noisy = config.router == "noisy"
+    return Gate(inputs, experts, learned_noise=noisy, noise_std=config.noise_std, bias=config.gate_bias)
 
 
 class PatchEmbed(nn.Module):
@@ -93,6 +104,8 @@ class Backbone(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+        if config.gate == "conditioned":
+            self.gate_task_represent = TaskVector(len(config.tasks), config.condition_dim, config.norm_eps)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
@@ -114,7 +127,7 @@ class MultiTaskViT(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config)
-        self.heads = nn.ModuleDict({t.name: LightHead(config, t.channels) for t in config.tasks})
+        self.heads = nn.ModuleDict({t.name: make_head(config, t.channels) for t in config.tasks})
         self.apply(_init_linear)
 
     def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -129,6 +142,7 @@ class MultiTaskViT(nn.Module):
         tasks = self._known(self.config.task_names if tasks is None else tasks)
         batch, routings = len(image), {}
         streams: Sequence[str] = tasks if self._task_dependent(tasks) else tasks[:1]
+        vectors = {task: self.vector(task) for task in tasks} if self.config.gate == "conditioned" else {}
         x = self.prefix(image)
         balance = x.new_zeros(())
         for i in range(min(1, len(self.backbone.blocks)), len(self.backbone.blocks)):
@@ -142,9 +156,9 @@ class MultiTaskViT(nn.Module):
                 x = x.repeat(len(streams), 1, 1)
             tokens = block.norm2(x).flatten(0, 1)
             rows = len(tokens) // len(streams)
-            parts = []
+            parts: list[Routing] = []
             for s, task in enumerate(streams):
-                routing = block.mlp.route(tokens[s * rows : (s + 1) * rows], task)
+                routing = block.mlp.route(tokens[s * rows : (s + 1) * rows], task, vectors.get(task))
                 routings[task, i] = routing
                 balance = balance + balance_loss(routing, block.mlp.path_mask(task))
                 parts.append(routing)
@@ -156,6 +170,12 @@ class MultiTaskViT(nn.Module):
             s = t if len(streams) > 1 else 0
             out[task] = self.heads[task](x[s * batch : (s + 1) * batch])
         return out, Trace(balance, routings)
+
+    def vector(self, task: str) -> Tensor:
+        """What the conditioned gates read of `task`: [condition_dim]."""
+        represent: TaskVector = self.backbone.gate_task_represent
+        out: Tensor = represent(self.config.task_names.index(task))
+        return out
 
     def prefix(self, image: Tensor) -> Tensor:
         """Tokens [B, N, C] after everything that no task changes: embedding, block 0, attention of block 1."""
@@ -192,8 +212,10 @@ class MultiTaskViT(nn.Module):
         config = self.config
         path = config.path(task)
         changes = {"tasks": (config.task(task),), "slots": path, "paths": {}}
-        if config.gate == "single":
+        if config.gate != "multi":
             raise TaskError("a model with one shared gate has no task paths to slice; convert it with to_multi_gate")
+        if config.router == "dselect_k":
+            raise TaskError("a model with router dselect_k cannot be sliced; train it with noisy_vmoe or noisy instead")
         kept = ModelConfig(**{**dict(config), **changes})
         reference = self.backbone.cls_token
         with torch.device("meta"):
@@ -206,7 +228,7 @@ class MultiTaskViT(nn.Module):
             if len(parts) > 4 and parts[3] == "mlp" and parts[4] in ("experts", "gate"):
                 which = config.moe_blocks.index(int(parts[2]))
                 local = [config.held[which].index(e) for e in path[which]]
-                state[key] = full[key][local] if parts[4] == "experts" else full[key][:, local]
+                state[key] = full[key][local] if parts[4] == "experts" else full[key][..., local]
         model.load_state_dict(state)
         return model.train(self.training)
 
@@ -217,7 +239,9 @@ class MultiTaskViT(nn.Module):
 
     def _task_dependent(self, tasks: Sequence[str]) -> bool:
         return (
-            len(tasks) > 1 and bool(self.config.moe_blocks) and (self.config.gate == "multi" or bool(self.config.paths))
+            len(tasks) > 1
+            and bool(self.config.moe_blocks)
+            and (self.config.gate != "single" or bool(self.config.paths))
         )
 
     def _known(self, tasks: Sequence[str]) -> tuple[str, ...]:

@@ -10,17 +10,22 @@ import numpy as np
 from edgemtl import view
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError, TaskError
+from edgemtl.fpga.counters import FrameCount
 from edgemtl.preprocess import Array, Colour, Image
 from edgemtl.runtime.postprocess import Map
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one frame; `run` has the shared "prefix" (where the backend has one) and each task."""
+    """Milliseconds of one frame; `run` has the shared "prefix" (where the backend has one) and each task.
+
+    counts: an accelerator's own counters by task (calls, cycles and DDR bytes of each unit); else empty.
+    """
 
     preprocess: float
     run: dict[str, float]
     postprocess: float
+    counts: dict[str, FrameCount] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -32,7 +37,7 @@ class TaskOutput:
     """One task's result for one frame.
 
     map: depth float32 [H, W] metres; semseg uint8 [H, W] class ids; normals float32 [H, W, 3] unit vectors; edge
-    float32 [H, W] probability; H, W are the frame's. raw: the network's own map, float32 [channels, h, w].
+    and saliency float32 [H, W] probability; H, W are the frame's. raw: the network's own map, float32 [channels, h, w].
     """
 
     task: TaskConfig

@@ -1,7 +1,7 @@
 """From a raw map at a quarter of the input's size to the map that the user gets, at the frame's size.
 
 depth: float32 [H, W], metres, 0 or more. semseg: uint8 [H, W], class ids; the logits are resized, then compared, so
-that borders are smooth. normals: float32 [H, W, 3], unit length. edge: float32 [H, W], probability.
+that borders are smooth. normals: float32 [H, W, 3], unit length. edge, saliency: float32 [H, W], probability.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def to_frame(task: TaskConfig, raw: Array, place: Geometry, stride: int, out: Ma
         return _unit(sized, np.empty((height, width, 3), np.float32) if out is None else out)
     one: Array = np.empty((height, width), np.float32) if out is None else out
     cv2.resize(next(planes), (width, height), dst=one, interpolation=cv2.INTER_LINEAR)
-    if task.kind == "edge":
+    if task.kind in ("edge", "saliency"):
         return _sigmoid(one)
     depth: Map = np.maximum(one, 0, out=one)
     return depth

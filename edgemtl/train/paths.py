@@ -6,6 +6,8 @@ becomes part of the model's configuration, and training and inference alike mask
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,22 +17,47 @@ from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.data import Samples, chunks, spread
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What one task's gates did over some images: float64 [MoE blocks, E], by global expert id.
+
+    weight: sum of the scores given to an expert; chosen: tokens that chose it; first: those whose best choice it was;
+    tokens: how many there were, per block.
+    """
+
+    weight: Tensor
+    chosen: Tensor
+    first: Tensor
+    tokens: int
+
+
 @torch.no_grad()
-def routed_weight(model: MultiTaskViT, data: Samples, *, images: int = 512, batch: int = 16) -> dict[str, Tensor]:
-    """{task: float64 [MoE blocks, E]}: sum of the scores that the task's tokens gave each expert of the bank."""
+def measure_usage(model: MultiTaskViT, data: Samples, *, images: int = 512, batch: int = 16) -> dict[str, Usage]:
+    """{task: its usage} over up to `images` evenly spaced images. With one shared gate all tasks have the same."""
     config, device, training = model.config, model.backbone.cls_token.device, model.training
-    blocks = config.moe_blocks
-    total = {t: torch.zeros(len(blocks), config.experts, dtype=torch.float64) for t in config.task_names}
+    blocks, shape = config.moe_blocks, (len(config.moe_blocks), config.experts)
+    held = [torch.tensor(ids) for ids in config.held]
+    sums = {t: [torch.zeros(shape, dtype=torch.float64) for _ in range(3)] for t in config.task_names}
+    indices = spread(data, images)
     model.eval()
     try:
-        for indices in chunks(spread(data, images), batch):
-            _, trace = model.trace(data.batch(indices)["image"].to(device))
+        for part in chunks(indices, batch):
+            _, trace = model.trace(data.batch(part)["image"].to(device))
             for (task, block), routing in trace.routings.items():
-                index, score = routing.expert.flatten().cpu(), routing.score.flatten().double().cpu()
-                total[task][blocks.index(block)].index_add_(0, index, score)
+                which = blocks.index(block)
+                ids, score = held[which][routing.expert.cpu()], routing.score.double().cpu()
+                for total, index, value in (
+                    (sums[task][0], ids, score),
+                    (sums[task][1], ids, torch.ones_like(score)),
+                    (sums[task][2], ids[:, :1], torch.ones_like(score[:, :1])),
+                ):
+                    total[which].index_add_(0, index.flatten(), value.flatten())
     finally:
         model.train(training)
-    return total
+    routed = config.task_names if config.gate != "single" or config.paths else config.task_names[:1]
+    tokens = len(indices) * config.tokens
+    found = {task: Usage(sums[task][0], sums[task][1], sums[task][2], tokens) for task in routed}
+    return {task: found.get(task, found[routed[0]]) for task in config.task_names}
 
 
 def rank_experts(weight: Tensor) -> list[tuple[int, ...]]:
@@ -39,23 +66,33 @@ def rank_experts(weight: Tensor) -> list[tuple[int, ...]]:
     return [tuple(int(e) for e in row) for row in order]
 
 
-def declare_paths(
-    model: MultiTaskViT, data: Samples, experts_per_path: int = 6, *, images: int = 512, batch: int = 16
-) -> ModelConfig:
-    """The model's configuration with, per task and MoE block, the `experts_per_path` experts of most routed weight.
-
-    The weights stay as they are; build a model with the new configuration, load them, and fine-tune.
-    """
-    config = model.config
+def check_path_size(config: ModelConfig, experts_per_path: int) -> None:
+    """Raises ConfigError for a model that can have no paths, and for paths of a size that cannot be."""
     if config.gate == "single":
         raise ConfigError("a model with one shared gate has no task paths to declare; convert it with to_multi_gate")
     if not config.top_k <= experts_per_path <= config.experts:
         raise ConfigError(
             f"{experts_per_path} experts per path do not fit; give {config.top_k} (top_k) to {config.experts}"
         )
-    weight = routed_weight(model, data, images=images, batch=batch)
+
+
+def best_paths(config: ModelConfig, usage: dict[str, Usage], experts_per_path: int) -> ModelConfig:
+    """The configuration with, per task and MoE block, the `experts_per_path` experts of most routed weight.
+
+    The weights stay as they are; build a model with the new configuration, load them, and fine-tune. Raises as
+    `check_path_size`.
+    """
+    check_path_size(config, experts_per_path)
     paths = {
-        task: tuple(tuple(sorted(ranked[:experts_per_path])) for ranked in rank_experts(weight[task]))
+        task: tuple(tuple(sorted(ranked[:experts_per_path])) for ranked in rank_experts(usage[task].weight))
         for task in config.task_names
     }
     return ModelConfig(**{**dict(config), "paths": paths})
+
+
+def declare_paths(
+    model: MultiTaskViT, data: Samples, experts_per_path: int = 6, *, images: int = 512, batch: int = 16
+) -> ModelConfig:
+    """`best_paths` by the usage measured on `data`."""
+    check_path_size(model.config, experts_per_path)
+    return best_paths(model.config, measure_usage(model, data, images=images, batch=batch), experts_per_path)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgemtl.bundle import layout
 from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.model.gates import route
 from edgemtl.model.head import LightHead
-from edgemtl.model.moe import route
 from edgemtl_compiler import targets
 
 Array = NDArray[Any]
@@ -289,6 +289,8 @@ def calls(n: int, dim: int) -> dict[str, tuple[list[Any], list[Array]]]:
         ("experts", [x, index, values(10, n, 2), residual, 2 * dim, *packed], [empty(n, dim)]),
         ("separable_step", [map_, layout.pack_rows(*values(11, 10, dim // 4)), quarter, shape], [empty(n, dim)]),
         ("to_map", [map_, quarter, shape], [empty(1, dim // 4, 2 * n, 2)]),
+        ("conv_relu", [x, layout.pack_linear(values(4, dim, 9 * dim), values(5, dim)), (2 * n, 2), 1],
+         [empty(4 * n, dim)]),
     ):  # fmt: skip
         listed[name] = ([*args, *outs], outs)
     image, cls, pos = values(12, 1, 3, 16 * n, 16), values(13, dim), values(14, (n + 1) * dim)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgemtl.model.moe import MoE, Routing, balance_loss, gate_logits, route, sparse_experts
+from edgemtl.model.gates import Routing, balance_loss, gate_logits, route
+from edgemtl.model.moe import MoE, sparse_experts
 
 
 def naive_top_k(row: list[float], k: int) -> list[int]:

@@ -16,6 +16,7 @@ SEMSEG = TaskConfig(name="semseg", kind="semseg", channels=13)
 DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
 NORMALS = TaskConfig(name="normals", kind="normals", channels=3)
 EDGE = TaskConfig(name="edge", kind="edge", channels=1)
+SALIENCY = TaskConfig(name="sal", kind="saliency", channels=1)
 RNG = np.random.default_rng(0)
 
 
@@ -50,10 +51,11 @@ def test_each_kind_against_a_plain_reference(size: tuple[int, int]) -> None:
     assert (got.dtype, got.shape) == (np.float32, (*size, 3))
     want = resized(r, *size)
     np.testing.assert_allclose(got, (want / np.linalg.norm(want, axis=0)).transpose(1, 2, 0), atol=1e-5)
-    r = raw(EDGE)
-    got = to_frame(EDGE, r, whole(*size), 4)
-    assert (got.dtype, got.shape) == (np.float32, size)
-    np.testing.assert_allclose(got, 1 / (1 + np.exp(-resized(r, *size)[0])), atol=1e-6)
+    for task in (EDGE, SALIENCY):
+        r = raw(task)
+        got = to_frame(task, r, whole(*size), 4)
+        assert (got.dtype, got.shape) == (np.float32, size)
+        np.testing.assert_allclose(got, 1 / (1 + np.exp(-resized(r, *size)[0])), atol=1e-6)
 
 
 def test_ties_go_to_the_lower_class() -> None:

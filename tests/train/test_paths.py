@@ -8,7 +8,7 @@ from fake_rooms import FakeRooms
 
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl.train.paths import declare_paths, rank_experts, routed_weight
+from edgemtl.train.paths import declare_paths, measure_usage, rank_experts
 from edgemtl.train.report import collapsed, expert_usage
 
 
@@ -17,22 +17,27 @@ def test_rank_experts() -> None:
     assert rank_experts(weight) == [(1, 3, 2, 0), (2, 0, 1, 3)]  # ties: the lower index first
 
 
-def test_routed_weight_is_the_sum_of_scores() -> None:
+def test_usage_is_the_sum_of_scores_and_choices() -> None:
     torch.manual_seed(0)
     model, data = MultiTaskViT(preset("micro")).train(), FakeRooms(6, augment=False)
-    weight = routed_weight(model, data, images=6, batch=4)
+    usage = measure_usage(model, data, images=6, batch=4)["depth"]
     assert model.training
     _, trace = model.eval().trace(data.batch(range(6))["image"])
     for which, block in enumerate(model.config.moe_blocks):
         routing = trace.routings["depth", block]
         want = [float(routing.score[routing.expert == e].detach().sum()) for e in range(model.config.experts)]
-        assert weight["depth"][which].tolist() == pytest.approx(want, rel=1e-4)
+        assert usage.weight[which].tolist() == pytest.approx(want, rel=1e-4)
+        for counts, chosen in ((usage.chosen, routing.expert), (usage.first, routing.expert[:, :1])):
+            assert counts[which].tolist() == torch.bincount(chosen.flatten(), minlength=6).tolist()
+    assert usage.tokens == 6 * model.config.tokens
+    shared = measure_usage(MultiTaskViT(preset("micro", gate="single")), data, images=6)
+    assert all(torch.equal(u.weight, shared["depth"].weight) for u in shared.values())
 
 
 def test_a_declared_path_holds_the_favourites_and_nothing_else_is_chosen() -> None:
     torch.manual_seed(1)
     model, data = MultiTaskViT(preset("micro")).eval(), FakeRooms(6, augment=False)
-    weight = routed_weight(model, data)
+    weight = {task: usage.weight for task, usage in measure_usage(model, data).items()}
     config = declare_paths(model, data, 3)
     assert set(config.paths) == set(model.config.task_names)
     for task, path in config.paths.items():

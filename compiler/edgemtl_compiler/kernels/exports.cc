@@ -6,6 +6,7 @@
 #include <tvm/ffi/tvm_ffi.h>
 
 #include "attention.h"
+#include "conv_head.h"
 #include "experts.h"
 #include "head.h"
 #include "linear.h"
@@ -185,6 +186,20 @@ void run_to_map(TensorView x, TensorView w, Shape shape, TensorView out) {
          f32(out, "out", pixels * channels), channels, map);
 }
 
+// shape: height and width of out, whose rows are its pixels; twice: x is half as high and wide, and doubled.
+void run_conv_relu(TensorView x, TensorView w, Shape shape, int64_t twice, TensorView out) {
+  want(shape.size() == 2, "conv_relu: a map is given as height, width");
+  const int height = static_cast<int>(shape[0]), width = static_cast<int>(shape[1]), channels = last(out);
+  const int64_t pixels = static_cast<int64_t>(height) * width, given = twice ? pixels / 4 : pixels;
+  want(!twice || (height % 2 == 0 && width % 2 == 0), "conv_relu: a doubled map has even sides");
+  want(out.numel() == pixels * channels && x.numel() % given == 0, "conv_relu: shapes do not fit");
+  const int dim = static_cast<int>(x.numel() / given);
+  want(dim % kPanel == 0, "conv_relu: channels must be a multiple of 16");
+  const Timed timed("conv_relu", pixels * 9 * dim * channels, bytes(w));
+  conv_relu(f32(x, "x"), packed(w, "convolution's weight", linear_size(channels, 9 * dim)), f32(out, "out"),
+            height, width, dim, channels, twice != 0);
+}
+
 // Forgets the calls that were recorded; records from now on, or does not.
 void run_profile(int64_t on) {
   g_profile.on.store(on != 0);
@@ -216,6 +231,7 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_layernorm, edgemtl::run_layernorm);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_patch_embed, edgemtl::run_patch_embed);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention, edgemtl::run_attention);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_route, edgemtl::run_route);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_conv_relu, edgemtl::run_conv_relu);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_step, edgemtl::run_separable_step);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_to_map, edgemtl::run_to_map);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_profile, edgemtl::run_profile);

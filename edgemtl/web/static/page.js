@@ -176,6 +176,8 @@ function key(name, task, limits) {
     row.append("red: right, green: up, blue: towards the camera");
   } else if (task.kind === "edge") {
     row.append("white: an edge");
+  } else if (task.kind === "saliency") {
+    row.append("white: what stands out");
   }
   return row;
 }

@@ -109,7 +109,7 @@ def routing(config: ModelConfig, task: str, queues: Sequence[int] | None) -> tup
 
 def workload(config: ModelConfig, task: str, *, scope: Scope = "task", queues: Sequence[int] | None = None) -> Workload:
     """The steps of one frame of `task`; with the scope "backbone" it ends with the last block's tokens."""
-    limits.check(config)
+    limits.check(config, host_heads=scope == "backbone")
     routed = routing(config, task, queues)
     n, d, grid = config.tokens, config.dim, config.tokens - 1
     norm, attend = 1 + d // 8, 1 + d // 16
