@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -62,12 +62,20 @@ class StageConfig(Strict):
 
 
 class LossConfig(Strict):
-    """Weights of M3ViT's recipe; `stride` 2 takes the losses on every second label pixel in each direction."""
+    """Weights by task or kind of task, M3ViT's by default; `stride` 2 takes every second label pixel each way."""
 
-    weights: dict[TaskKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     balance: float = Field(0.01, ge=0)
     stride: Literal[1, 2, 4] = 1
     class_weights: Literal["none", "log"] = "none"  # log: 1 / ln(1.1 + share of the class's pixels), mean 1
+
+
+class BalancerConfig(Strict):
+    """How the tasks' gradients become one; see `edgemtl.train.balancers`."""
+
+    kind: Literal["fixed", "uncertainty", "gradnorm", "config", "pcgrad", "imtl-g", "aligned-mtl"] = "fixed"
+    lr: float = Field(0.02, gt=0, le=1)  # of what uncertainty and gradnorm learn
+    alpha: float = Field(1.5, ge=0, le=10)  # gradnorm: how strongly a slow task is favoured
 
 
 class TrainConfig(Strict):
@@ -75,13 +83,20 @@ class TrainConfig(Strict):
 
     preset: str = "tiny"
     model: dict[str, Any] = Field(default_factory=dict)  # changes to the preset
+    tasks: tuple[str, ...] | None = Field(None, min_length=1)  # of the preset's; None: all of them
+    conditioned: bool = False  # stage open: one gate that reads its task's number, instead of a gate per task
+    network: Literal["vit", "bisenet"] = "vit"  # bisenet: the comparator, of the preset's tasks and image size alone
     data: Path = Path("data/rooms")
     out: Path = Path("runs/rooms")
+    preload: bool = True  # the whole training split into memory, in small types; else files are read as needed
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     batch: int = Field(32, ge=1, le=4096)
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    balancer: BalancerConfig = BalancerConfig()
+    sharpness: float = Field(0.0, ge=0, le=10)  # radius of per-task sharpness-aware minimisation; 0: none
+    accumulate: int = Field(1, ge=1, le=4096)  # parts that a process's share of a batch is computed in
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
@@ -90,6 +105,7 @@ class TrainConfig(Strict):
     usage_every: int = Field(200, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     val_images: int = Field(200, ge=0)  # evaluated after each stage; 0: none
+    tensorboard: bool = False  # write event files to OUT/tensorboard as well
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -107,6 +123,14 @@ class TrainConfig(Strict):
                 )
             if stage.tasks_per_step is not None and stage.tasks_per_step > len(model.tasks):
                 raise ValueError(f"tasks_per_step {stage.tasks_per_step} is more than the {len(model.tasks)} tasks")
+        usable = {*model.task_names, *get_args(TaskKind)}
+        for key in self.loss.weights:
+            if key not in usable:
+                raise ValueError(f"loss.weights: there is no task {key!r}; choose from {', '.join(sorted(usable))}")
+        if self.network != "vit" and [s.name for s in self.stages] != ["shared"]:
+            raise ValueError(f"network {self.network!r} has no gates; give it the one stage shared")
+        if self.conditioned and self.stages[0].name == "shared":
+            raise ValueError("a conditioned gate is trained from the start: leave out stage shared")
         if {"gate", "paths", "slots"} & set(self.model):
             raise ValueError(f"gate, paths and slots are set by the stages; model may change {names}")
         return self
@@ -114,7 +138,14 @@ class TrainConfig(Strict):
     def model_config_for(self, gate: Literal["multi", "single"]) -> ModelConfig:
         """The model's configuration with this kind of gate, before any path is declared."""
         try:
-            return preset(self.preset, **{**self.model, "gate": gate})
+            kind = "conditioned" if self.conditioned and gate == "multi" else gate
+            config = preset(self.preset, **{**self.model, "gate": kind})
+            if self.tasks is None:
+                return config
+            for name in self.tasks:
+                if name not in config.task_names:
+                    raise ValueError(f"tasks: there is no task {name!r}; choose from {', '.join(config.task_names)}")
+            return ModelConfig(**{**dict(config), "tasks": tuple(config.task(name) for name in self.tasks)})
         except ValidationError as e:
             raise ValueError(first_error(e, "model")) from None
 
@@ -131,14 +162,14 @@ def first_error(error: ValidationError, what: str) -> str:
 
 
 def _known_keys() -> set[str]:
-    classes = (TrainConfig, StageConfig, OptimiserConfig, ScheduleConfig, LossConfig, ModelConfig)
+    classes = (TrainConfig, StageConfig, OptimiserConfig, ScheduleConfig, LossConfig, BalancerConfig, ModelConfig)
     return {key for cls in classes for key in cls.model_fields}
 
 
-def shipped() -> dict[str, Path]:
-    """Recipes that come with edgemtl: {name: file}."""
+def shipped(*, studies: bool = False) -> dict[str, Path]:
+    """Recipes, or studies, that come with edgemtl: {name: file}."""
     folder = Path(str(importlib.resources.files("edgemtl.train") / "configs"))
-    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {p.stem: p for p in sorted(folder.glob("*.yaml")) if p.stem.startswith("study_") == studies}
 
 
 def load_train_config(path: str | Path) -> TrainConfig:

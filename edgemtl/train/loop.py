@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,16 +22,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import edgemtl
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError, ConfigError
-from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, to_multi_gate
+from edgemtl.model.checkpoint import load_checkpoint, to_multi_gate, write_atomic
+from edgemtl.model.positions import at_size
 from edgemtl.model.vit import MultiTaskViT
+from edgemtl.train.balancers import Balancer, make_balancer
+from edgemtl.train.comparators import Network, load_network, make_network, save_network
 from edgemtl.train.config import StageConfig, TrainConfig
 from edgemtl.train.data import Samples, batches, chunks, spread
 from edgemtl.train.evaluate import evaluate, summary, torch_predictor
-from edgemtl.train.losses import DEFAULT_WEIGHTS, class_weights, task_losses
+from edgemtl.train.losses import DEFAULT_WEIGHTS, class_weights
 from edgemtl.train.optim import Average, build_optimiser, lr_factor, optimiser_tensors, restore_optimiser
-from edgemtl.train.paths import declare_paths
+from edgemtl.train.parallel import Group
+from edgemtl.train.path_report import PathReport, report_on
+from edgemtl.train.path_report import summary as path_summary
 from edgemtl.train.report import Log, Reporter, collapsed, expert_usage
 from edgemtl.train.state import FILE, Position, RunState, load_state, save_state
+from edgemtl.train.step import Stepper
+from edgemtl.train.stopping import stop_on_signal
+from edgemtl.train.tensorboard import Board
+
+REPORT_IMAGES = 128  # that the report on fine-tuned paths is measured on
 
 
 class Stopped(Exception):  # noqa: N818
@@ -49,19 +58,27 @@ class Sets:
 
 
 class Trainer:
-    """One run in folder `out`: state.safetensors, log.jsonl, STAGE.safetensors per stage, and model.safetensors."""
+    """One run in folder `out`: state.safetensors, log.jsonl, STAGE.safetensors per stage, and model.safetensors.
 
-    def __init__(self, recipe: TrainConfig, out: Path, sets: Sets, reporter: Reporter) -> None:
+    Declared paths are reported in paths-declared.json, by the open gates, and in paths.json, after fine-tuning.
+    """
+
+    def __init__(
+        self, recipe: TrainConfig, out: Path, sets: Sets, reporter: Reporter, group: Group | None = None
+    ) -> None:
         self.recipe, self.out, self.sets, self.reporter = recipe, out, sets, reporter
+        self.group = group or Group()
         self.device = _device(recipe.device)
         self.at = Position()
         self.class_weight: dict[str, Tensor] = {}
         self._stop = threading.Event()
         self._stop_at: int | None = None
         self.log: Log
-        self.model: MultiTaskViT
+        self.model: Network
         self.optimiser: torch.optim.Optimizer
         self.average: Average | None = None
+        self.balancer: Balancer
+        self.stepper: Stepper
 
     def run(self, *, resume: bool = False, init: Path | None = None, stop_after: int | None = None) -> Path:
         """Train to the end and return the path of model.safetensors; `stop_after` steps, stop as if interrupted.
@@ -78,18 +95,22 @@ class Trainer:
             self.at = stored.position
         elif (self.out / FILE).exists():
             raise ConfigError(f"{self.out} already holds a run; add --resume to go on, or give another --out")
+        elif init is not None and self.recipe.network != "vit":
+            raise ConfigError(f"network {self.recipe.network} is trained from scratch; leave out --init")
         elif init is not None:
             config, state = _initial(init, config)
         self._stop_at = None if stop_after is None else self.at.total + stop_after
-        self.log = Log(self.out / "log.jsonl", self.at.log_bytes)
+        self.log = self._open_log()
         try:
-            with self.reporter, self._signals():
+            with self.reporter, stop_on_signal(self._stop):
                 if stored is not None:
                     self.class_weight = {k: v.to(self.device) for k, v in stored.part("class_weight").items()}
                     self._build(ModelConfig(**stored.model_config), self._stage, stored.part("model"))
                     restore_optimiser(self.model, self.optimiser, stored.part("optimiser"))
                     if self.average:
                         self.average.load(stored.part("average"), self.at.averaged)
+                    if stored.part("balancer"):
+                        self.balancer.load(stored.part("balancer"))
                 else:
                     self.log.write("run", edgemtl=edgemtl.__version__, recipe=self.recipe.model_dump(mode="json"))
                     self._weigh_classes(config)
@@ -97,6 +118,13 @@ class Trainer:
                 return self._stages()
         finally:
             self.log.close()
+
+    def _open_log(self) -> Log:
+        """In the first process; the others write nothing."""
+        if not self.group.first:
+            return Log(None)
+        board = Board(self.out / "tensorboard", self.at.total) if self.recipe.tensorboard else None
+        return Log(self.out / "log.jsonl", self.at.log_bytes, board)
 
     @property
     def _stage(self) -> StageConfig:
@@ -115,7 +143,9 @@ class Trainer:
             self._finish_stage()
             if self.at.stage + 1 == len(self.recipe.stages):
                 path = self.out / "model.safetensors"
-                self._export(path)
+                if self.group.first:
+                    self._export(path)
+                self.group.wait()
                 return path
             config, state = self.model.config, {k: v.clone() for k, v in self._result().items()}
             self.at = Position(self.at.stage + 1, 0, self.at.total, self.at.seen)
@@ -128,21 +158,32 @@ class Trainer:
             config, state = to_multi_gate(config, state)
         if stage.name == "paths":
             self._build(config.model_copy(update={"paths": {}}), stage, state)
+            assert isinstance(self.model, MultiTaskViT)  # the recipe allows stages with gates for no other
             self.reporter.line(f"ranking experts over {min(stage.rank_images, len(self.sets.plain))} images")
+            images, experts = stage.rank_images, stage.experts_per_path
             with self._quick():
-                config = declare_paths(self.model, self.sets.plain, stage.experts_per_path, images=stage.rank_images)
+                report = report_on(self.model, self.sets.plain, images=images, experts_per_path=experts)
+            config = ModelConfig(**{**dict(self.model.config), "paths": report.paths})
+            # ranked alike everywhere, but for rounding on another machine
+            config = ModelConfig.model_validate_json(self.group.from_first(config.model_dump_json()))
+            self._tell_paths(report, "paths-declared.json")
             state = {k: v.clone() for k, v in self.model.state_dict().items()}
             self.log.write("paths", step=self.at.total, paths={k: list(v) for k, v in config.paths.items()})
         self._build(config, stage, state)
 
     def _build(self, config: ModelConfig, stage: StageConfig, state: Mapping[str, Tensor] | None) -> None:
         torch.manual_seed(self.recipe.seed)
-        model = MultiTaskViT(config)
+        model = make_network(self.recipe.network, config)
         if state is not None:
             model.load_state_dict(state)
         # the heads' convolutions are several times faster with channels last
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.group.copy_from_first(self.model)
         self.optimiser = build_optimiser(self.model, self.recipe.optimiser)
+        given: dict[str, float] = {**{str(k): v for k, v in DEFAULT_WEIGHTS.items()}, **self.recipe.loss.weights}
+        weights = {t.name: given.get(t.name, given[t.kind]) for t in config.tasks}
+        self.balancer = make_balancer(self.recipe.balancer, config.task_names, weights)
+        self.stepper = Stepper(self.model, self.recipe, self.group, self.balancer, self._quick)
         self.average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
 
     def _weigh_classes(self, config: ModelConfig) -> None:
@@ -162,19 +203,21 @@ class Trainer:
 
     def _train_stage(self) -> None:
         stage, steps = self._stage, self._steps(self._stage)
-        batch = stage.batch or self.recipe.batch
+        batch = min(stage.batch or self.recipe.batch, len(self.sets.train))
+        self.group.check_batch(batch, self.recipe.accumulate)
         self.reporter.stage(stage.name, self.at.step, steps)
         if self.at.step == 0:
             self.log.write("stage", name=stage.name, step=self.at.total, steps=steps)
-        source = batches(self.sets.train, self.at.seen, batch, steps - self.at.step, self.recipe.seed)
+        left, seed = steps - self.at.step, self.recipe.seed
+        source = batches(self.sets.train, self.at.seen, batch, left, seed, self.group.share)
         with contextlib.closing(source):
             for seen, samples in source:
                 self._step(stage, steps, {k: v.to(self.device) for k, v in samples.items() if _is_tensor(v)})
                 self.at.seen = seen
-                self.reporter.step(len(samples["image"]))
+                self.reporter.step(batch)
                 if self.at.total % self.recipe.log_every == 0 or self.at.step == steps:
                     self._write_losses()
-                stop = self._stop.is_set() or self.at.total == self._stop_at
+                stop = self.group.any(self._stop.is_set() or self.at.total == self._stop_at)
                 if stop or self.at.step == steps or self.at.total % self.recipe.checkpoint_every == 0:
                     self.save()
                 if stop:
@@ -182,41 +225,34 @@ class Trainer:
 
     def _step(self, stage: StageConfig, steps: int, batch: dict[str, Tensor]) -> None:
         recipe, config = self.recipe, self.model.config
-        torch.manual_seed(recipe.seed + self.at.total)
+        torch.manual_seed(recipe.seed + self.at.total + 1_000_003 * self.group.rank)  # each process its own noise
         lr = (stage.lr or recipe.optimiser.lr) * lr_factor(stage.schedule or recipe.schedule, self.at.step, steps)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        tasks = self._tasks(stage, config)
-        self.optimiser.zero_grad(set_to_none=True)
-        with self._quick():
-            maps, trace = self.model.trace(batch["image"].contiguous(), tasks)
-        kinds = {t.name: t for t in config.tasks}
-        losses = task_losses(
-            maps, batch, kinds, stride=recipe.loss.stride, step=self.at.total, class_weight=self.class_weight
-        )
-        weights = {**DEFAULT_WEIGHTS, **recipe.loss.weights}
-        total = recipe.loss.balance * trace.balance.float()
-        for name, loss in losses.items():
-            total = total + weights[kinds[name].kind] * loss
-        total.backward()
-        limit = recipe.optimiser.clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        values = {"loss": total, **losses, "balance": trace.balance, "norm": norm}
+        weights = self.balancer.weights()
+        done = self.stepper(batch, self._tasks(stage, config), self.at.total, self.class_weight)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimiser.clip or math.inf)
+        values = {**done.losses, "balance": done.balance, "norm": norm}
         numbers = dict(zip(values, torch.stack([v.detach().float() for v in values.values()]).tolist(), strict=True))
+        losses = {task: numbers[task] for task in done.losses}
+        numbers["loss"] = recipe.loss.balance * numbers["balance"] + sum(weights[t] * n for t, n in losses.items())
         if not all(map(math.isfinite, numbers.values())):
             raise ConfigError(
                 f"the loss is no longer finite in step {self.at.total} ({numbers}); lower optimiser.lr and start again"
             )
+        self.balancer.update(losses)
         self.optimiser.step()
         if self.average:
             self.average.update()
             self.at.averaged += 1
         for name, number in numbers.items():
+            if name in losses and not number:
+                continue  # no image of the batch has this task's label
             entry = self.at.window.setdefault(name, [0.0, 0])
             entry[0], entry[1] = entry[0] + number, entry[1] + 1
         self.at.step, self.at.total = self.at.step + 1, self.at.total + 1
         if self.at.total % recipe.usage_every == 0:
-            usage = expert_usage(trace.routings, config)
+            usage = expert_usage(done.routings, config)
             warnings = collapsed(usage, config)
             self.log.write("usage", step=self.at.total, stage=stage.name, share=usage, warnings=warnings)
             for warning in warnings:
@@ -252,14 +288,28 @@ class Trainer:
         self.reporter.losses(self.at.step, means)
 
     def _result(self) -> dict[str, Tensor]:
-        """What the stage made: the averaged weights, or the weights."""
-        return self.average.state() if self.average else dict(self.model.state_dict())
+        """What the stage made: the weights, averaged ones where there are; buffers are never averaged."""
+        return {**self.model.state_dict(), **(self.average.state() if self.average else {})}
+
+    def _tell_paths(self, report: PathReport, file: str) -> None:
+        if not self.group.first:
+            return
+        write_atomic(self.out / file, report.model_dump_json(indent=1).encode() + b"\n")
+        for line in path_summary(report):
+            self.reporter.line(line)
 
     def _finish_stage(self) -> None:
+        """Write and evaluate what the stage made, in the first process; the others wait at their next message."""
+        if not self.group.first:
+            return
         self._export(self.out / f"{self._stage.name}.safetensors")
+        if self._stage.name == "paths":
+            masked, _ = load_checkpoint(self.out / "paths.safetensors")
+            images = min(self._stage.rank_images, REPORT_IMAGES)
+            self._tell_paths(report_on(masked.to(self.device), self.sets.plain, images=images), "paths.json")
         if self.sets.val is None or not self.recipe.val_images:
             return
-        model, _ = load_checkpoint(self.out / f"{self._stage.name}.safetensors")
+        model = load_network(self.out / f"{self._stage.name}.safetensors")
         results = evaluate(
             torch_predictor(model.to(self.device)), self.sets.val, model.config, limit=self.recipe.val_images, batch=8
         )
@@ -269,37 +319,20 @@ class Trainer:
     def _export(self, path: Path) -> None:
         stage = self._stage.name
         origin = f"edgemtl {edgemtl.__version__} train, stage {stage}, {self.at.total} steps, seed {self.recipe.seed}"
-        save_checkpoint(path, self._result(), self.model.config, origin=origin)
+        save_network(self.recipe.network, path, self._result(), self.model.config, origin)
 
     def save(self) -> None:
-        """Write the run's state."""
+        """Write the run's state, in the first process."""
+        if not self.group.first:
+            return
         self.at.log_bytes = self.log.size
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(self.model, self.optimiser).items()}
         tensors |= {f"average/{k}": v for k, v in (self.average.state() if self.average else {}).items()}
+        tensors |= {f"balancer/{k}": v for k, v in self.balancer.state().items()}
         tensors |= {f"class_weight/{k}": v for k, v in self.class_weight.items()}
         config = self.model.config.model_dump(mode="json")
         save_state(self.out, RunState(self.at, config, tensors), self.recipe)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks for a stop after the step; the second acts as usual."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: object) -> None:
-            self._stop.set()
-            signal.signal(number, old[signal.Signals(number)])
-
-        for s in old:
-            signal.signal(s, ask)
-        try:
-            yield
-        finally:
-            for s, handler in old.items():
-                signal.signal(s, handler)
 
 
 def _is_tensor(value: object) -> bool:
@@ -315,11 +348,16 @@ def _device(wanted: str) -> torch.device:
 
 
 def _initial(path: Path, want: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again."""
+    """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again.
+
+    Positions of another image size are resized, as M3ViT does with ImageNet's.
+    """
     model, info = load_checkpoint(path)
     found, state = info.config, dict(model.state_dict())
     if want.gate == "multi":
         found, state = to_multi_gate(found, state)
+    if found.patch == want.patch and found.image_size != want.image_size:
+        found, state = at_size(found, state, want.image_size)
     same = {"name", "paths"}
     differ = [k for k in ModelConfig.model_fields if k not in same and getattr(found, k) != getattr(want, k)]
     if differ:

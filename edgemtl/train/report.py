@@ -16,29 +16,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from edgemtl.config import ModelConfig
-from edgemtl.model.moe import Routing
+from edgemtl.model.gates import Routing
+from edgemtl.train.tensorboard import Board
 
 COLLAPSED = 0.005  # share of tokens below which an expert of a path counts as unused
 
 
 class Log:
-    """Append-only `log.jsonl`; one object per line, with a `type`."""
+    """Append-only `log.jsonl`; one object per line, with a `type`. Without a path nothing is written.
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115
-        self._file.truncate(min(keep, self._file.tell()))
+    `board` is told everything too.
+    """
+
+    def __init__(self, path: Path | None, keep: int = 0, board: Board | None = None) -> None:
+        self._file, self._board = None, board
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab")  # noqa: SIM115
+            self._file.truncate(min(keep, self._file.tell()))
 
     def write(self, type: str, **entry: Any) -> None:
-        self._file.write(json.dumps({"type": type, **entry}).encode() + b"\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps({"type": type, **entry}).encode() + b"\n")
+            self._file.flush()
+        if self._board:
+            self._board.write(type, entry)
 
     @property
     def size(self) -> int:
-        return self._file.seek(0, 2)
+        return self._file.seek(0, 2) if self._file else 0
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
 
 
 class Reporter:

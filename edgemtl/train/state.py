@@ -21,7 +21,7 @@ FORMAT = "edgemtl-run"
 VERSION = 1
 FILE = "state.safetensors"
 # settings that may change between the parts of a run, because no loss depends on them
-FREE = {"data", "out", "device", "log_every", "usage_every", "checkpoint_every", "val_images"}
+FREE = {"data", "out", "device", "log_every", "usage_every", "checkpoint_every", "val_images", "tensorboard", "preload"}
 
 
 @dataclass
@@ -82,10 +82,10 @@ def load_state(folder: Path, recipe: TrainConfig) -> RunState:
                 raise CheckpointError(f"{path} is no run state that this edgemtl reads; start again without --resume")
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         position, model = Position(**json.loads(metadata["position"])), json.loads(metadata["model"])
-        before = json.loads(metadata["recipe"])
+        before = _comparable(TrainConfig(**json.loads(metadata["recipe"])))  # with today's defaults for new settings
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{path} is damaged ({e}); start again without --resume in another --out") from None
-    now = json.loads(json.dumps(_comparable(recipe)))
+    now = _comparable(recipe)
     changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
     if changed:
         raise ConfigError(f"{', '.join(changed)} changed since this run began; undo that, or give another --out")

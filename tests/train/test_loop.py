@@ -22,6 +22,7 @@ from edgemtl.train.config import TrainConfig, load_train_config
 from edgemtl.train.data import advance, place
 from edgemtl.train.loop import Sets, Stopped, Trainer
 from edgemtl.train.report import Reporter
+from edgemtl.train.state import FREE, load_state, save_state
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +72,10 @@ def _log(out: Path, type: str) -> list[Any]:
         {"log_every": 4, "loss": {"stride": 2, "class_weights": "log"}},
         {"precision": "bf16", "ema": 0.0},
         {"optimiser": {"kind": "sgd", "lr": 0.002}, "schedule": {"kind": "poly", "warmup": 0}},
+        {"balancer": {"kind": "uncertainty"}, "accumulate": 2},
+        {"balancer": {"kind": "gradnorm"}, "sharpness": 0.05},
     ],
-    ids=["adamw", "windows", "bf16", "sgd"],
+    ids=["adamw", "windows", "bf16", "sgd", "uncertainty", "gradnorm"],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Cuts inside each stage and exactly at a stage's end; losses equal to the bit, and so is the model."""
@@ -132,7 +135,9 @@ def test_init_carries_weights_over(tmp_path: Path) -> None:
         _trainer(wrong, tmp_path / "c").run(init=tmp_path / "a" / "model.safetensors")
 
 
-def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = _recipe()
     with pytest.raises(CheckpointError, match="holds no run to resume"):
         _trainer(recipe, tmp_path).run(resume=True)
@@ -143,6 +148,12 @@ def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(tmp_path: Pa
     with pytest.raises(ConfigError, match="batch, ema changed since this run began"):
         _trainer(_recipe(batch=3, ema=0.5), tmp_path).run(resume=True)
     state = tmp_path / "state.safetensors"
+    stored = load_state(tmp_path, recipe)
+    with monkeypatch.context() as m:  # a state from before there were balancers
+        old = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in FREE | {"balancer", "accumulate"}}
+        m.setattr("edgemtl.train.state._comparable", lambda _: old)
+        save_state(tmp_path, stored, recipe)
+    assert load_state(tmp_path, recipe).position == stored.position
     state.write_bytes(state.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="damaged"):
         _trainer(recipe, tmp_path).run(resume=True)

@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 
-from edgemtl.config import TaskConfig
+from edgemtl.config import TaskConfig, TaskKind
 from edgemtl.train.losses import (
     class_weights,
+    count_labels,
     depth_loss,
     edge_loss,
     normals_loss,
     resize,
+    saliency_loss,
     semseg_loss,
     subsample,
     task_losses,
@@ -54,11 +56,24 @@ def test_edge_by_hand() -> None:
     assert float(edge_loss(logits, label)) == pytest.approx(want, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge"])
+def test_saliency_balances_the_two_kinds_of_pixels() -> None:
+    logits = torch.tensor([[[[0.0, 1.0, -3.0, 0.5, 9.0]]]])
+    label = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 255.0]]]])
+    others = sum(0.25 * math.log(1 + math.exp(x)) for x in (1.0, -3.0, 0.5))
+    assert float(saliency_loss(logits, label)) == pytest.approx((0.75 * math.log(2) + others) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge", "saliency"])
 def test_invalid_pixels_count_nothing(kind: str) -> None:
     """Neither their value nor their gradient; and a label without one valid pixel gives exactly 0, not NaN."""
     channels = {"semseg": 5, "normals": 3}.get(kind, 1)
-    loss = {"semseg": semseg_loss, "depth": depth_loss, "normals": normals_loss, "edge": edge_loss}[kind]
+    loss = {
+        "semseg": semseg_loss,
+        "depth": depth_loss,
+        "normals": normals_loss,
+        "edge": edge_loss,
+        "saliency": saliency_loss,
+    }[kind]
     pred = torch.randn(2, channels, 4, 6, requires_grad=True)
     label = torch.randn(2, channels, 4, 6).clamp(0, 1)
     if kind == "semseg":
@@ -105,3 +120,33 @@ def test_task_losses_go_by_kind() -> None:
     maps = {"far": torch.ones(1, 1, 2, 2)}
     losses = task_losses(maps, {"far": torch.full((1, 1, 8, 8), 3.0)}, tasks, stride=2, step=3)
     assert {k: float(v) for k, v in losses.items()} == {"far": 2.0}
+
+
+@pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge", "saliency"])
+def test_parts_of_a_batch_add_up_to_its_loss(kind: TaskKind) -> None:
+    """Also where one part has hardly a valid pixel, and another none: a mean of the parts' means would differ."""
+    rng = torch.Generator().manual_seed(3)
+    channels = {"semseg": 5, "normals": 3}.get(kind, 1)
+    task = TaskConfig(name="it", kind=kind, channels=channels)
+    raw = torch.randn(3, channels, 4, 6, generator=rng)
+    label = torch.rand(3, channels, 4, 6, generator=rng)
+    if kind == "semseg":
+        label = torch.randint(0, 5, (3, 4, 6), generator=rng)
+    if kind in ("edge", "saliency"):
+        label = (label > 0.7).float()
+    label[1, ..., 1:] = 255
+    label[2] = 255
+    weight = {"it": torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0])} if kind == "semseg" else {}
+    whole = task_losses({"it": raw}, {"it": label}, {"it": task}, class_weight=weight)["it"]
+    counted = count_labels({"it": label}, [task], class_weight=weight)
+    parts = [
+        task_losses(
+            {"it": raw[i : i + 1]}, {"it": label[i : i + 1]}, {"it": task}, class_weight=weight, counted=counted
+        )
+        for i in range(3)
+    ]
+    assert float(sum(p["it"] for p in parts)) == pytest.approx(float(whole), rel=1e-6)
+    assert float(parts[2]["it"]) == 0
+    single = [count_labels({"it": label[i : i + 1]}, [task], class_weight=weight)["it"] for i in range(3)]
+    assert float(sum(c.valid for c in single)) == pytest.approx(float(counted["it"].valid))
+    assert int(sum(c.positive for c in single)) == int(counted["it"].positive)

@@ -6,15 +6,35 @@ from pathlib import Path
 
 import pytest
 
+from edgemtl.data.layout import layouts
 from edgemtl.errors import ConfigError
 from edgemtl.train.config import load_train_config, shipped
 
 
 def test_shipped_recipes_load() -> None:
-    assert set(shipped()) == {"rooms_micro", "rooms_tiny", "rooms_tiny_depth"}
+    assert set(shipped()) == {"cityscapes", "nyud", "pascal", "rooms_micro", "rooms_tiny", "rooms_tiny_depth"}
     for name in shipped():
         recipe = load_train_config(name)
         assert recipe.stages[-1].name == "paths"  # what ships can be sliced
+
+
+@pytest.mark.parametrize("name", ["nyud", "pascal", "cityscapes"])
+def test_recipes_of_data_sets_train_what_these_label(name: str) -> None:
+    """Kinds and classes as the loader's; M3ViT's optimiser, schedule and loss weights (reference code and paper)."""
+    layout, recipe = layouts()[name], load_train_config(name)
+    for task in recipe.model_config_for("multi").tasks:
+        label = layout.labels[task.name]
+        assert task.kind == label.kind
+        if task.kind == "semseg":
+            assert task.channels == label.classes
+    assert set(recipe.model_config_for("multi").task_names) == set(layout.labels)
+    optimiser = recipe.optimiser
+    assert (optimiser.kind, optimiser.lr, optimiser.momentum, optimiser.weight_decay) == ("sgd", 0.002, 0.9, 1e-4)
+    assert (recipe.schedule.kind, recipe.schedule.power, recipe.batch) == ("poly", 0.9, 16)
+    published = {"semseg": 1, "depth": 1, "human_parts": 2, "saliency": 5, "edge": 50, "normals": 10}
+    assert recipe.loss.weights == {task: published[task] for task in recipe.loss.weights}
+    assert recipe.loss.weights.keys() == set(layout.labels)
+    assert (recipe.stages[0].name, recipe.stages[0].epochs) == ("open", 100)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +55,10 @@ def test_shipped_recipes_load() -> None:
         ("model: {paths: {}}\nstages: [{name: open, steps: 1}]", "set by the stages"),
         ("model: {tok_k: 2}\nstages: [{name: open, steps: 1}]", "unknown key 'tok_k'; did you mean 'top_k'"),
         ("optimiser: {lr: fast}\nstages: [{name: open, steps: 1}]", r"optimiser\.lr"),
+        ("tasks: [sleep]\nstages: [{name: open, steps: 1}]", "there is no task 'sleep'; choose from semseg, depth"),
+        ("loss: {weights: {dpeth: 2}}\nstages: [{name: open, steps: 1}]", "no task 'dpeth'; choose from depth, edge"),
+        ("network: bisenet\nstages: [{name: open, steps: 1}]", "give it the one stage shared"),
+        ("balancer: {kind: fair}\nstages: [{name: open, steps: 1}]", r"balancer\.kind"),
         ("stages: [", "not YAML"),
         ("- 3", "must hold a mapping"),
         ("3: 4", "keywords must be strings"),
@@ -49,5 +73,5 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_no_such_recipe() -> None:
-    with pytest.raises(ConfigError, match="give a YAML file or one of rooms_micro, rooms_tiny"):
+    with pytest.raises(ConfigError, match="give a YAML file or one of cityscapes, .*rooms_micro, rooms_tiny"):
         load_train_config("rooms_huge")

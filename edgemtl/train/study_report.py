@@ -1,0 +1,193 @@
+"""What a study is, and its outcome as `study.json` and as a table; `edgemtl.train.study` runs one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+
+from edgemtl.config import Strict
+from edgemtl.model.checkpoint import write_atomic
+from edgemtl.train.comparators import load_network
+from edgemtl.train.config import TrainConfig, first_error
+from edgemtl.train.delta import delta_m
+from edgemtl.train.evaluate import MAIN
+
+
+class Member(Strict):
+    """One model of the study: its recipe is `base` changed by `recipe`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    what: str = ""  # one line for the table
+    init: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*/(shared|open|paths)$")  # MODEL/STAGE to start from
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class Study(Strict):
+    """The whole comparison. `baseline` names single-task models, one per task, that Δm is against."""
+
+    data: Path
+    test: Path  # its `val` split is the test set
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    baseline: tuple[str, ...] = ()
+    base: dict[str, Any] = Field(default_factory=dict)
+    models: tuple[Member, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        names = [m.name for m in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"model names repeat: {', '.join(names)}")
+        for name in self.baseline:
+            if name not in names:
+                raise ValueError(f"baseline: there is no model {name!r}; choose from {', '.join(names)}")
+        for i, member in enumerate(self.models):
+            if member.init and member.init.partition("/")[0] not in names[:i]:
+                raise ValueError(f"model {member.name!r} starts from {member.init!r}, which no earlier model makes")
+            self.recipe(member, self.seeds[0])
+        return self
+
+    def recipe(self, member: Member, seed: int) -> TrainConfig:
+        """The recipe of one model."""
+        try:
+            return TrainConfig(**{**self.base, **member.recipe, "data": self.data, "seed": seed})
+        except ValidationError as e:
+            raise ValueError(first_error(e, f"model {member.name!r}")) from None
+
+
+def write_report(study: Study, out: Path) -> Path:
+    """study.json of all models that have been scored, as the module's text describes it."""
+    models = []
+    for seed in study.seeds:
+        done = {m.name: m for m in study.models if (out / f"{m.name}-s{seed}" / "scores.json").exists()}
+        for member in done.values():
+            models.append(_entry(study, out, member, seed, set(done)))
+    report = {
+        "format": "edgemtl-study",
+        "version": 1,
+        "origin": "measured",
+        "data": "synthetic rooms",
+        "commit": _commit(),
+        "machine": _processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "train_images": len((study.data / "gt_sets" / "train.txt").read_text().split()),
+        "test_images": len((study.test / "gt_sets" / "val.txt").read_text().split()),
+        "baseline": list(study.baseline),
+        "models": models,
+    }
+    path = out / "study.json"
+    write_atomic(path, (json.dumps(report, indent=1) + "\n").encode())
+    return path
+
+
+def _entry(study: Study, out: Path, member: Member, seed: int, done: set[str]) -> dict[str, Any]:
+    folder, recipe = out / f"{member.name}-s{seed}", study.recipe(member, seed)
+    scores, model = _scores(folder), load_network(folder / "model.safetensors")
+    images, steps, wall, cpu = _spent(study, out, member, seed)
+    baseline = {t: s for n in study.baseline if n in done for t, s in _scores(out / f"{n}-s{seed}").items()}
+    paths = [len(bank) for path in model.config.paths.values() for bank in path]
+    return {
+        "name": member.name,
+        "seed": seed,
+        "what": member.what,
+        "tasks": list(model.config.task_names),
+        "network": recipe.network,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "images_seen": images,
+        "steps": steps,
+        "batch": recipe.batch,
+        "wall_hours": round(wall / 3600, 3),
+        "cpu_hours": round(cpu / 3600, 3),
+        "checkpoint": f"{folder.name}/model.safetensors",
+        "experts_per_path": max(paths, default=None),
+        "metrics": {task: _main(score) for task, score in scores.items()},
+        "delta_m": _delta(scores, baseline),
+    }
+
+
+def _scores(folder: Path) -> dict[str, Any]:
+    scores: dict[str, Any] = json.loads((folder / "scores.json").read_text())
+    return {task: score for task, score in scores.items() if task != "images"}
+
+
+def _main(score: dict[str, Any]) -> dict[str, Any]:
+    key = next(k for k in MAIN if k in score)
+    return {"metric": key, "value": score[key], "trivial": score[key + "_baseline"]}
+
+
+def _delta(scores: dict[str, Any], baseline: dict[str, Any]) -> float | None:
+    """Δm over the tasks of `scores`; None while the baseline lacks one."""
+    if not scores or not set(scores) <= set(baseline):
+        return None
+    ours, theirs = ({t: _main(side[t]) for t in scores} for side in (scores, baseline))
+    falling = {t for t, m in ours.items() if MAIN[m["metric"]][1] == "↓"}
+    values = [{t: float(m["value"]) for t, m in side.items()} for side in (ours, theirs)]
+    return delta_m(values[0], values[1], falling)
+
+
+def _spent(study: Study, out: Path, member: Member, seed: int) -> tuple[int, int, float, float]:
+    """Images seen, steps, wall and CPU seconds of a model, with those of the stages it started from."""
+    recipe = study.recipe(member, seed)
+    stages = recipe.stages
+    steps = sum(s.steps or 0 for s in stages)
+    images = sum((s.steps or 0) * (s.batch or recipe.batch) for s in stages)
+    times = [json.loads(line) for line in (out / f"{member.name}-s{seed}" / "times.jsonl").read_text().splitlines()]
+    wall, cpu = (sum(t[k] for t in times) for k in ("wall", "cpu"))
+    if member.init:
+        source, _, stage = member.init.partition("/")
+        before = next(m for m in study.models if m.name == source)
+        parent = study.recipe(before, seed)
+        all_images, all_steps, all_wall, all_cpu = _spent(study, out, before, seed)
+        last = [s.name for s in parent.stages].index(stage) + 1  # type: ignore[arg-type]
+        skipped = parent.stages[last:]
+        steps += all_steps - sum(s.steps or 0 for s in skipped)
+        images += all_images - sum((s.steps or 0) * (s.batch or parent.batch) for s in skipped)
+        share = 1 - sum(s.steps or 0 for s in skipped) / max(1, all_steps)
+        wall, cpu = wall + share * all_wall, cpu + share * all_cpu  # by share of steps: an estimate
+    return images, steps, wall, cpu
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as a Markdown table."""
+    tasks = list(dict.fromkeys(t for m in report["models"] for t in m["tasks"]))
+    shown = {t: MAIN[m["metrics"][t]["metric"]] for m in report["models"] for t in m["tasks"]}
+    lines = ["| model | " + " | ".join(f"{t} {' '.join(shown[t])}" for t in tasks) + " | Δm % | images | CPU h |"]
+    lines.append("|---" * (len(tasks) + 4) + "|")
+    for m in report["models"]:
+        cells = [f"{m['metrics'][t]['value']:.4f}" if t in m["metrics"] else "" for t in tasks]
+        delta = "" if m["delta_m"] is None else f"{m['delta_m']:+.2f}"
+        name = m["name"] + (f" (seed {m['seed']})" if m["seed"] else "")
+        lines.append(f"| {name} | {' | '.join(cells)} | {delta} | {m['images_seen']} | {m['cpu_hours']:.2f} |")
+    return "\n".join(lines)
+
+
+def line(report: dict[str, Any], name: str, seed: int) -> str:
+    entry = next(m for m in report["models"] if m["name"] == name and m["seed"] == seed)
+    text = ", ".join(f"{t} {m['metric']} {m['value']:.4f} ({m['trivial']:.4f})" for t, m in entry["metrics"].items())
+    return text + ("" if entry["delta_m"] is None else f"; delta-m {entry['delta_m']:+.2f} %")
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, if edgemtl runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
