@@ -9,8 +9,9 @@
 #   jobs N         processors for synthesis
 #
 # The processing system (PS) with the board's preset; its ports HP0 .. HP3, 128 bit each, serve the kernel's four AXI
-# masters through a SmartConnect of their own; HPM0 reaches the kernel's registers. Everything runs on pl_clk0.
-# Written by hand and free of versions: cells take the newest IP of their name that this Vivado has.
+# masters through a SmartConnect of their own; HPM0 reaches the kernel's registers; a counter that runs free tells the
+# kernel the cycle. Everything runs on pl_clk0. Written by hand and free of versions: cells take the newest IP of their
+# name that this Vivado has.
 
 set required {ip kernel work clock part board base span jobs}
 array set given $argv
@@ -42,6 +43,8 @@ foreach port {2 3 4 5} {
 set_property -dict $settings $ps
 create_bd_cell -type ip -vlnv $given(kernel) kernel
 create_bd_cell -type ip -vlnv [newest proc_sys_reset] reset
+set counter [create_bd_cell -type ip -vlnv [newest c_counter_binary] counter]
+set_property -dict {CONFIG.Output_Width 32} $counter
 foreach name {control hp0 hp1 hp2 hp3} {
   set cell [create_bd_cell -type ip -vlnv [newest smartconnect] to_$name]
   set_property -dict {CONFIG.NUM_SI 1 CONFIG.NUM_MI 1} $cell
@@ -56,12 +59,13 @@ path ps/M_AXI_HPM0_FPD to_control kernel/s_axi_control
 foreach port {0 1 2 3} { path kernel/m_axi_hp$port to_hp$port ps/S_AXI_HP${port}_FPD }
 
 # One clock, one reset.
-set clocked {reset/slowest_sync_clk kernel/ap_clk ps/maxihpm0_fpd_aclk to_control/aclk}
+set clocked {reset/slowest_sync_clk kernel/ap_clk counter/CLK ps/maxihpm0_fpd_aclk to_control/aclk}
 set released {kernel/ap_rst_n to_control/aresetn}
 foreach port {0 1 2 3} {
   lappend clocked ps/saxihp${port}_fpd_aclk to_hp$port/aclk
   lappend released to_hp$port/aresetn
 }
+connect_bd_net [get_bd_pins counter/Q] [get_bd_pins kernel/cycle]
 foreach pin $clocked { connect_bd_net [get_bd_pins ps/pl_clk0] [get_bd_pins $pin] }
 connect_bd_net [get_bd_pins ps/pl_resetn0] [get_bd_pins reset/ext_reset_in]
 foreach pin $released { connect_bd_net [get_bd_pins reset/peripheral_aresetn] [get_bd_pins $pin] }

@@ -14,6 +14,7 @@ from rich.table import Table
 from edgemtl.bench.stats import percentile
 from edgemtl.errors import EdgeMTLError
 from edgemtl.feed import Feed
+from edgemtl.fpga import counters
 from edgemtl.stage import Stage
 from edgemtl.view import contact_sheet
 
@@ -54,6 +55,7 @@ def report(stage: Stage, album: Album, feed: Feed, seconds: float) -> dict[str, 
         "total_weight_bytes": stage.engine.residency().model,
         "resident_bytes": album.resident,
         "switches": [s.as_dict() for s in stage.engine.switches],
+        "counters": {t: c.as_dict() for t, c in stage.output.timing.counts.items()} if stage.output else {},
     }
 
 
@@ -79,13 +81,23 @@ def save(folder: Path, found: dict, album: Album) -> None:
 def print_report(found: dict, console: Console) -> None:
     """The table after the last frame."""
     console.print("frames/s: decoding, engine, drawing and writing; ms: the engine's call and the map's colours alone")
-    table = Table(title=f"measured on this machine, {found['backend']}")
+    simulated = found["backend"] == "fpga-sim"
+    where = "simulated, and no measure of a board" if simulated else "measured on this machine"
+    table = Table(title=f"{where}, {found['backend']}")
     for head in ("frames", "dropped", "frames/s overall", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(head, justify="right")
     cells = [f"{found[k]:.1f}" for k in ("frames_per_second", "p50_ms", "p95_ms", "p99_ms")]
     table.add_row(str(found["frames"]), str(found["dropped"]), *cells)
     console.print(table)
 
+    if found["counters"]:
+        _print_board(found, console)
+    else:
+        _print_weights(found, console)
+
+
+def _print_weights(found: dict, console: Console) -> None:
+    """Resident weights, and what switches mapped and let go."""
     whole = found["total_weight_bytes"]
     table = Table(title=f"resident weights with one task active, of {whole / 1e6:.2f} MB (measured: smaps)")
     table.add_column("task")
@@ -113,4 +125,18 @@ def print_report(found: dict, console: Console) -> None:
             f"{s['activate_ms']:.2f} ms",
             "-" if penalty is None else f"{penalty:.2f} ms",
         )
+    console.print(table)
+
+
+def _print_board(found: dict, console: Console) -> None:
+    """What an accelerator counted, and what switches wrote to it."""
+    for task, counted in found["counters"].items():
+        console.print(f"the accelerator's counters of the last frame, {task}:")
+        for line in counters.lines(counted):
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+    table = Table(title="task switches; written: by the first frame, beside its pixels (counted)")
+    for head in ("from", "to", "written"):
+        table.add_column(head, justify="right" if head == "written" else "left")
+    for s in found["switches"]:
+        table.add_row(" ".join(s["from"]) or "-", " ".join(s["to"]), f"{s['bytes_written']} bytes")
     console.print(table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import emulated_gpu
 import given
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ import pytest
 from edgemtl.bundle.layout import pack_state
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
+from edgemtl.runtime.cuda import driver
 
 if TYPE_CHECKING:
     from edgemtl.model import MultiTaskViT
+    from edgemtl_compiler.hls.image_bundle import FpgaPart
 
 PATHS = {  # overlap in part, so that a switch keeps some experts and drops others
     "semseg": ((0, 1, 2), (1, 2, 3)),
@@ -127,6 +130,8 @@ def bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factory: pytes
     targets = ["onnx"] if importlib.util.find_spec("onnxscript") else []
     if importlib.util.find_spec("tvm") and any(map(shutil.which, ("g++", "clang++"))):
         targets.insert(0, "cpu")
+        if not emulated_gpu.no_gpu():
+            targets.append("cuda")
     if not targets:
         return Path(request.getfixturevalue("_plain"))
     from edgemtl_compiler import compile_bundle
@@ -135,6 +140,72 @@ def bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factory: pytes
     images = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))
     compile_bundle(micro.model, path, targets=targets, golden_images=images)
     return path
+
+
+@pytest.fixture(scope="session")
+def simulation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For EDGEMTL_CACHE: where the accelerator's C simulation is built, once for all tests."""
+    return tmp_path_factory.mktemp("simulation")
+
+
+@pytest.fixture(scope="session")
+def part(micro: Micro) -> FpgaPart:
+    """The micro model in INT8 for the accelerator, quantised on its inputs, as bytes, and on blocks of colour.
+
+    The inputs are the golden frames, in the order of their names; the integer reference gave their maps.
+    """
+    from edgemtl.bundle.manifest import Preprocess
+    from edgemtl_compiler.hls.image_bundle import fpga_part
+
+    used, (height, width) = Preprocess(), micro.config.image_size
+    values = np.concatenate([micro.inputs[name] for name in sorted(micro.inputs)])
+    for channel, (mean, std) in enumerate(zip(used.mean, used.std, strict=True)):
+        values[:, channel] = 255 * (values[:, channel] * std + mean)
+    frames = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    coarse = np.random.default_rng(1).integers(0, 256, (33, 3, height // 8, width // 8), np.uint8)
+    blocks = coarse.repeat(8, 2).repeat(8, 3)
+    return fpga_part(micro.model, np.concatenate([frames, blocks]), source="blocks", frames=len(frames))
+
+
+@pytest.fixture(scope="session")
+def integer_bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A micro bundle with the accelerator's part alone; not to be changed."""
+    if folder := given.folder():
+        return folder / "micro.edgemtl"
+    part: FpgaPart = request.getfixturevalue("part")
+    path = tmp_path_factory.mktemp("integers") / "micro.edgemtl"
+    fields = {"name": "micro", "model": micro.config, "fpga": [part.fpga]}
+    golden = (micro.inputs, micro.outputs)
+    write_bundle(path, manifest_fields=fields, weights=micro.weights, files=part.files, golden=golden)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=emulated_gpu.WANTED)
+def gpu() -> Iterator[None]:
+    """The emulation in place of NVIDIA's driver, in float32 and for the micro model, until the session ends."""
+    with emulated_gpu.installed(half=False, head=16):
+        yield
+
+
+@pytest.fixture(scope="session")
+def cuda_bundle(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """What compiling gave, and a micro bundle in half precision for two GPU architectures, without code for them, which
+    the emulation does not look at.
+    """
+    pytest.importorskip("tvm")
+    from edgemtl_compiler import compile_bundle
+    from edgemtl_compiler.cuda import toolchain
+
+    folder = tmp_path_factory.mktemp("cuda")
+    (folder / "none").write_bytes(b"no code")
+    images = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))
+    options: dict[str, Any] = {"targets": ["cuda"], "arches": ["sm_87", "sm_90"], "precision": "f16"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "find_nvcc", lambda: "true")
+        patch.setattr(toolchain, "cubin", lambda *_: folder / "none")
+        patch.setattr(driver, "LIBRARY", "no GPU, please")
+        built = compile_bundle(micro.model, folder / "m.edgemtl", golden_images=images, **options)
+    return built, folder / "m.edgemtl"
 
 
 Rezip = Callable[[Mapping[str, bytes]], Path]

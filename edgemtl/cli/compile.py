@@ -23,8 +23,12 @@ def compile_(
         list[str] | None,
         typer.Option(
             help="cpu (the best for this machine), x86_64 or aarch64 (all of a machine), one such as x86_64-avx2 or"
-            " aarch64-a53, onnx, zcu104 (FPGA); may be repeated."
+            " aarch64-a53, onnx, cuda (GPU), zcu104 (FPGA); may be repeated."
         ),
+    ] = None,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(help="For cuda: the GPU's architecture, such as sm_87 (Orin), sm_89, sm_90; may be repeated."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the file's by default.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Keep only these tasks, such as depth,semseg.")] = None,
@@ -36,7 +40,7 @@ def compile_(
     ] = "f32",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="For int8 and zcu104: a data set in the NYUD_MT layout, or any folder of images."),
+        typer.Option(help="For int8 and zcu104: a data set in the NYUD_MT layout, any folder of images, or a video."),
     ] = None,
     images: Annotated[int, typer.Option(help="Calibrate on so many images, evenly spaced; 32 or more.")] = 64,
     evaluate: Annotated[
@@ -60,6 +64,7 @@ def compile_(
             checkpoint,
             out,
             targets=tuple(target or ["cpu"]),
+            arches=tuple(arch or ()),
             name=name,
             tasks=[t.strip() for t in tasks.split(",") if t.strip()] if tasks is not None else None,
             preprocess=Preprocess(mode="letterbox" if letterbox else "resize"),
@@ -82,6 +87,7 @@ def _facts(built: Built) -> dict[str, Any]:
         "targets": list(built.targets),
         "seconds": round(built.seconds, 2),
         "max_relative_error": built.errors,
+        "emulated": list(built.emulated),
         "fpga_bytes": built.boards,
         "precision": built.precision,
         "rounding_error": built.rounding or None,
@@ -95,7 +101,8 @@ def _print(built: Built) -> None:
     checks, what = [], "largest relative error" if built.quantisation is None else "maps differ from float by at most"
     for target, errors in built.errors.items():
         worst = ", ".join(f"{task} {error:.1e}" for task, error in errors.items())
-        checks.append(f"{target} ({what}: {worst})" if errors else f"{target} (not checked: it runs elsewhere)")
+        how = "emulated on a CPU, not run on a GPU; " if target in built.emulated else ""
+        checks.append(f"{target} ({how}{what}: {worst})" if errors else f"{target} (not checked: it runs elsewhere)")
     checks += [f"{board} (INT8, {show_size(size)}, integer goldens)" for board, size in built.boards.items()]
     _text.console().print(
         _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, programs {'; '.join(checks)}"),

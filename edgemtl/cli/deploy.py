@@ -36,8 +36,8 @@ def deploy(
         _text.console().print(_text.clean(line), soft_wrap=True)
 
 
-def _estimated(bundle: Path, board: str) -> dict[str, int]:
-    """Modelled cycles of a frame by task; nothing where the compiler, which models them, is not installed."""
+def _estimated(bundle: Path, board: str) -> dict[str, dict[str, int]]:
+    """Modelled cycles of a frame by task and unit; nothing where the compiler, which models them, is not installed."""
     if importlib.util.find_spec("edgemtl_compiler") is None:
         return {}
     from edgemtl.bundle.reader import Bundle
@@ -46,5 +46,4 @@ def _estimated(bundle: Path, board: str) -> dict[str, int]:
     with Bundle.open(bundle) as opened:
         config = opened.manifest.model
     found = est.board(board)
-    timings = {t: est.estimate(config, t, found).timing for t in config.task_names}
-    return {task: timing.cycles for task, timing in timings.items() if timing}
+    return {t: est.by_unit(est.estimate(config, t, found).layers) for t in config.task_names}

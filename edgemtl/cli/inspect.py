@@ -10,6 +10,7 @@ import typer
 from edgemtl.cli import _quantisation, _text
 
 if TYPE_CHECKING:
+    from edgemtl.bundle.manifest import Program
     from edgemtl.bundle.reader import Bundle
 
 
@@ -26,6 +27,19 @@ def inspect(
             _text.as_json({**facts, "manifest": opened.manifest.model_dump(mode="json")})
         else:
             _print(facts, opened)
+
+
+def _no_gpu(program: Program) -> str | None:
+    """Why a program for GPUs cannot run here; None when it can, or is for something else."""
+    from edgemtl.runtime.backends.tvm_cuda import TvmCuda, runs_on
+    from edgemtl.runtime.cuda import driver
+
+    if program.backend != TvmCuda.name:
+        return None
+    if driver.unusable():
+        return "no GPU here"
+    here = driver.architecture()
+    return None if runs_on(program.target, here) else f"this GPU is {here}"
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -51,7 +65,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         }
     programs = []
     for program in manifest.programs:
-        members = sorted(set(program.members.values()))
+        folder = f"programs/{program.backend}/{program.target}/"  # with what functions share
+        members = {*program.members.values(), *(m for m in bundle.entries if m.startswith(folder))}
         programs.append(
             {
                 "backend": program.backend,
@@ -60,7 +75,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "functions": sorted(program.functions),
                 "bytes": sum(bundle.entries[m].size for m in members),
                 "built_with": program.built_with,
-                "cannot_run_here": obstacle(program),
+                "cannot_run_here": obstacle(program) or _no_gpu(program),
             }
         )
     return {

@@ -22,7 +22,7 @@ COMPARED = 8  # images for the errors per layer, which settle quickly
 
 def quantise(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.safetensors), as `edgemtl train` writes it.")],
-    calibrate: Annotated[Path, typer.Option(help="A data set in the NYUD_MT layout, or any folder of images.")],
+    calibrate: Annotated[Path, typer.Option(help="A data set in the NYUD_MT layout, a folder of images, or a video.")],
     images: Annotated[int, typer.Option(help="Calibrate on so many images, evenly spaced; 32 or more.")] = 64,
     evaluate: Annotated[int, typer.Option(min=0, help="Score so many labelled images; 0 for none.")] = 200,
     percentile: Annotated[float, typer.Option(help="Clip q, k, v and attention's output at this percentile.")] = 100.0,

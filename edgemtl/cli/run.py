@@ -85,6 +85,7 @@ def _loop(
     from edgemtl.sinks import picture
 
     stages: dict[str, list[float]] = {}
+    counts: dict[str, Any] = {}
     count, stopped, begin = 0, False, time.perf_counter()
     console = _text.console(stderr=True)
     try:
@@ -101,6 +102,7 @@ def _loop(
                     ("total", timing.total),
                 ]:
                     stages.setdefault(name, []).append(ms)
+                counts = {task: counted.as_dict() for task, counted in timing.counts.items()}
                 count += 1
                 of = f"/{source.count}" if source.count else ""
                 status.update(f"frame {count}{of}, {timing.total:.1f} ms, {source.dropped} dropped")
@@ -124,6 +126,7 @@ def _loop(
         "stopped": stopped,
         "seconds": time.perf_counter() - begin,
         "latency_ms": {name: _summary(values) for name, values in stages.items()},
+        "counters": counts,
     }
 
 
@@ -150,12 +153,18 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 
 def _print(report: dict[str, Any], residency: str) -> None:
+    from edgemtl.fpga import counters
+
     console = _text.console()
     rows = [
         (name, *(f"{v[k]:.2f}" for k in ("first", "p50", "p95", "p99"))) for name, v in report["latency_ms"].items()
     ]
     console.print(f"backend: {report['why']}; {report['threads']} thread(s)")
     console.print(_text.table(("ms per frame", "first", "p50", "p95", "p99"), rows, 4))
+    for task, counted in report["counters"].items():
+        console.print(f"the accelerator's counters of the last frame, {task}:")
+        for line in counters.lines(counted):
+            console.print(f"  {line}", soft_wrap=True)
     of = report["frames_in_source"]
     short = f" of {of}" if of and report["frames"] != of else ""
     dropped = f", {report['frames_dropped']} dropped" if report["frames_dropped"] else ""

@@ -19,6 +19,7 @@ from edgemtl.fpga import handoff, program, registers
 from edgemtl.fpga.handoff import Handoff
 
 NAME, VARIABLE = "edgemtl.bit", "EDGEMTL_BITSTREAM"
+VIRTUAL = "virtual board"  # the tool that a virtual board's files name
 
 
 class Record(Strict):

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 import edgemtl
-from edgemtl.errors import EdgeMTLError
-from edgemtl.fpga import bitstream, model_folder
+from edgemtl.errors import BoardError, EdgeMTLError
+from edgemtl.fpga import bitstream, counters, model_folder
+from edgemtl.fpga.counters import NOT_MEASURED
 from edgemtl.fpga.driver import Board, Driver
 from edgemtl.fpga.model_folder import Facts
 from edgemtl.fpga.program import Golden
 
 RAILS = ("12V", "INT")
-NO_COUNTERS = "not available: the kernel has no counters yet"
-NO_POWER = "not measured"
+NO_POWER, NOT_ESTIMATED = NOT_MEASURED, "not estimated: deployed without the compiler"
 SAMPLE_S = 0.05
 
 
@@ -50,6 +50,8 @@ def main(script: str) -> int:
         exact, ms = ("exact" if task["exact"] else "WRONG"), task["frame_ms"]
         times = ", ".join(f"{p} {ms[p]:.3f} ms" for p in ("p50", "p95", "p99"))
         print(f"{name}: {exact}; {times} (origin: {ms['origin']})")
+        for line in counters.lines(task["counters"], task["estimated_cycles"]["units"]):
+            print(f"  {line}")
     print(f"power: {found['power'] if isinstance(found['power'], str) else json.dumps(found['power'])}")
     print(f"wrote {given.out}")
     return 0 if found["passed"] else 1
@@ -76,7 +78,6 @@ def test(folder: Path, *, virtual: bool, frames: int) -> dict[str, Any]:
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         **about,
         "tasks": tasks,
-        "cycles_per_unit": NO_COUNTERS,
         "switch_register_bytes": switch,
         "power": power,
         "passed": all(t["exact"] for t in tasks.values()),
@@ -90,17 +91,20 @@ def _real(folder: Path) -> tuple[Board, dict[str, Any]]:
     board = pynq_driver.board(bit)
     return board, {
         "board": board.bitstream.record.board,
-        "origin": "measured",
+        "origin": board.origin,
         "bitstream": bitstream.describe(board.bitstream),
         "clock_hz": board.clock_hz(),
     }
 
 
 def _virtual() -> tuple[Board, dict[str, Any]]:
-    from edgemtl.fpga.simulation import CSimKernel
+    from edgemtl.fpga import simulation
     from edgemtl.fpga.virtual import VirtualBoard
 
-    return VirtualBoard(CSimKernel()), {"board": "virtual board", "origin": "csim", "bitstream": None, "clock_hz": None}
+    if reason := simulation.obstacle(simulation.chosen()):
+        raise BoardError(f"the virtual board cannot run: {reason}")
+    board = VirtualBoard(simulation.kernel())
+    return board, {"board": bitstream.VIRTUAL, "origin": board.origin, "bitstream": None, "clock_hz": None}
 
 
 def _task(driver: Driver, facts: Facts, golden: Golden, name: str, frames: int, origin: str) -> dict[str, Any]:
@@ -115,12 +119,17 @@ def _task(driver: Driver, facts: Facts, golden: Golden, name: str, frames: int, 
         whole.append(time.perf_counter() - begun)
         kernel.append(driver.counters.kernel_s - before)
     (estimated,) = (t.estimated_cycles for t in facts.tasks if t.name == name)
+    counted = driver.last_count
+    assert counted is not None
     return {
         "exact": exact,
         "golden_frames": len(golden.pixels),
         "frame_ms": _percentiles(whole, origin),
         "start_to_done_ms": _percentiles(kernel, origin),
-        "estimated_cycles": {"value": estimated, "origin": "model"},
+        "cycles": {"value": counted.cycles or NOT_MEASURED, "origin": counted.cycles_origin},
+        "estimated_cycles": {"value": sum(estimated.values()) or NOT_ESTIMATED, "origin": "model", "units": estimated},
+        "ddr_bytes": {"read": counted.read_bytes, "written": counted.written_bytes, "origin": counted.origin},
+        "counters": counted.as_dict(),
     }
 
 

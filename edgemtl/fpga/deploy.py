@@ -45,10 +45,10 @@ def make(
     *,
     board: str = program.TARGET,
     bit: Path | None = None,
-    estimated: dict[str, int] | None = None,
+    estimated: dict[str, dict[str, int]] | None = None,
 ) -> Deployed:
     """Write the folder `out`, new or empty. With `bit`, the three files of a build go in too, checked first;
-    `estimated` gives the modelled cycles of a frame by task, for the test's report.
+    `estimated` gives the modelled cycles of a frame by task and unit, for the test's report.
 
     Raises BoardError, and BundleError where the bundle holds nothing for `board`.
     """
@@ -79,8 +79,8 @@ def driver_wheel(out: Path) -> Path:
         if path.suffix in SUFFIXES
         and not any(path.relative_to(PACKAGE).as_posix().startswith(left) for left in LEFT_OUT)
     }
-    for name in ("METADATA", "entry_points.txt"):
-        files[name] = (found.read_text(name) or "").encode()
+    about = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""  # the second in a checkout's own folder
+    files |= {"METADATA": about.encode(), "entry_points.txt": (found.read_text("entry_points.txt") or "").encode()}
     return write_wheel(out, "edgemtl", edgemtl.__version__, ("py3-none-any",), files)
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import BoardError, FrameError
-from edgemtl.fpga import registers
+from edgemtl.fpga import counters, registers
+from edgemtl.fpga.counters import FrameCount
 from edgemtl.fpga.program import STATUS, WORD, Program
 
 SLOTS = 2
@@ -33,8 +34,10 @@ class Board(ABC):
     """The kernel's registers and the memory that both sides reach.
 
     Several drivers may share one: `lock` is held while a frame is on the kernel, `owner` is the driver whose values the
-    registers hold.
+    registers hold. `origin` is that of what the kernel counts.
     """
+
+    origin: counters.Origin = "measured"
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -75,6 +78,7 @@ class Driver:
         """Allocate, and write the weight image and the program."""
         self.board, self.program, self.timeout_s = board, program, timeout_s
         self.counters = Counters()
+        self._counted: NDArray[np.uint8] | None = None
         self._registers: dict[str, int] = {}
         self._buffers: list[Buffer] = []
         self._addresses: dict[int, int] = {}  # by id: a remote board is asked once for each
@@ -86,6 +90,7 @@ class Driver:
             self._words = self._allocate(program.words.shape, np.uint32)
             self._pixels = [self._allocate((*program.image_size, 3), np.uint8) for _ in range(SLOTS)]
             self._outputs = [self._allocate((most, WORD // 2), np.int16) for _ in range(SLOTS)]
+            self._counts = self._allocate((counters.BYTES,), np.uint8)
             for buffer, content in ((self._weights, program.banks), (self._words, program.words)):
                 buffer[:] = content
                 buffer.flush()
@@ -93,6 +98,11 @@ class Driver:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def last_count(self) -> FrameCount | None:
+        """What the kernel counted of the last finished frame; None before the first."""
+        return None if self._counted is None else counters.read(self._counted, self.board.origin)
 
     def frame(self, pixels: NDArray[np.uint8], task: str) -> NDArray[np.int16]:
         """The raw map [height, width, channels] of one frame uint8 [H, W, 3]; see `start` and `finish`."""
@@ -167,7 +177,9 @@ class Driver:
         if status:
             raise BoardError(f"the accelerator refused the frame: {STATUS.get(status, f'status {status}')}")
         output = self._outputs[slot]
-        output.invalidate()
+        for buffer in (output, self._counts):
+            buffer.invalidate()
+        self._counted = np.array(self._counts)
         words = np.asarray(output)[: self.program.output_words(task)]
         return self.program.raw_map(np.ascontiguousarray(words), task)
 
@@ -205,6 +217,7 @@ class Driver:
         self._set("program", self._address(self._words))
         self._set("program_words", self._words.nbytes // WORD)
         self._set("pixel_words", self._pixels[0].nbytes // WORD)
+        self._set("counters", self._address(self._counts))
 
     def _set(self, name: str, value: int) -> None:
         """Write a register, an address in two halves, unless it has the value already."""

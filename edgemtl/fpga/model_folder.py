@@ -17,13 +17,14 @@ FACTS = "model.json"
 
 
 class TaskFacts(Strict):
-    """One task: a value of its raw map is its integer times `unit`; `estimated_cycles` of a frame, origin model."""
+    """One task: a value of its raw map is its integer times `unit`; `estimated_cycles` of a frame by unit,
+    origin model."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     channels: int = Field(ge=1, le=1 << 12)
     unit: float
     bytes: int = Field(ge=0)
-    estimated_cycles: int | None = None
+    estimated_cycles: dict[str, int] = Field(default_factory=dict)
 
 
 class Facts(Strict):
@@ -40,7 +41,7 @@ class Facts(Strict):
     tasks: tuple[TaskFacts, ...] = Field(min_length=1)
 
 
-def write(bundle: Bundle, folder: Path, estimated: dict[str, int] | None = None) -> Facts:
+def write(bundle: Bundle, folder: Path, estimated: dict[str, dict[str, int]] | None = None) -> Facts:
     """Write the files into the new folder `folder`; raises BundleError where the bundle holds none."""
     program.load(bundle)
     fpga, config = program.described(bundle), bundle.manifest.model
@@ -59,7 +60,7 @@ def write(bundle: Bundle, folder: Path, estimated: dict[str, int] | None = None)
                 channels=config.task(t.name).channels,
                 unit=t.unit,
                 bytes=t.bytes,
-                estimated_cycles=(estimated or {}).get(t.name),
+                estimated_cycles=(estimated or {}).get(t.name, {}),
             )
             for t in fpga.tasks
         ),

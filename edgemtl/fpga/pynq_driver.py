@@ -5,6 +5,7 @@ The only module that imports pynq, which takes seconds; the backend `fpga` impor
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import pynq
 
 from edgemtl.errors import BoardError
-from edgemtl.fpga import registers
-from edgemtl.fpga.bitstream import Bitstream, open_bitstream
+from edgemtl.fpga import lock, registers
+from edgemtl.fpga.bitstream import VIRTUAL, Bitstream, open_bitstream
 from edgemtl.fpga.driver import Board, Buffer
 
 _guard = threading.Lock()
@@ -33,6 +34,8 @@ class PynqBoard(Board):
     def __init__(self, bitstream: Bitstream) -> None:
         super().__init__()
         self.bitstream = bitstream
+        self.origin = "csim" if bitstream.record.tool == VIRTUAL else "measured"
+        lock.claim(os.environ.get(lock.REMOTE) or "here")
         try:
             self._overlay = pynq.Overlay(str(bitstream.bit.resolve()))
             self._ip = getattr(self._overlay, bitstream.handoff.instance)

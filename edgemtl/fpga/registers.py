@@ -2,7 +2,7 @@
 
 `ARGUMENTS` and `RETURN` are the signature of `edgemtl_top` (hls/src/top.cpp); a test compares the two. The layout:
 control at 0x00, interrupts at 0x04 .. 0x0c, the returned value at 0x10, then the arguments in order; a 32-bit scalar
-takes 8 bytes, a 64-bit address 12 (low half, high half, 4 spare). Checked on two published designs.
+takes 8 bytes, a 64-bit address 12 (low half, high half, 4 spare), a wire none. Checked on two published designs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 KERNEL = "edgemtl_top"
-VLNV = "edgemtl:hls:edgemtl_top:1.0"
-Kind = Literal["address", "scalar"]
+VLNV = f"edgemtl:hls:{KERNEL}:{VERSION}.0"
+Kind = Literal["address", "scalar", "wire"]
 
 ARGUMENTS: tuple[tuple[str, Kind], ...] = (
     ("w0", "address"),
@@ -29,6 +29,8 @@ ARGUMENTS: tuple[tuple[str, Kind], ...] = (
     ("output", "address"),
     ("output_words", "scalar"),
     ("task", "scalar"),
+    ("counters", "address"),
+    ("cycle", "wire"),
 )
 
 CONTROL, GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS, RETURN = 0x00, 0x04, 0x08, 0x0C, 0x10
@@ -57,6 +59,8 @@ def layout(arguments: tuple[tuple[str, Kind], ...] = ARGUMENTS) -> tuple[Registe
     ]
     at = FIRST
     for name, kind in arguments:
+        if kind == "wire":
+            continue
         out.append(Register(name, at, 64 if kind == "address" else 32, "RW"))
         at += 12 if kind == "address" else 8
     return tuple(out)

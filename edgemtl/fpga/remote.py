@@ -3,7 +3,8 @@
     python -m edgemtl.fpga.remote KERNEL.so     serves 127.0.0.1:7967: PYNQ_REMOTE_DEVICES=127.0.0.1
 
 Runs where pynq is installed, whose package holds the protocol's messages. KERNEL.so is what
-`edgemtl.fpga.simulation.library()` gives. Two files are the virtual board's own: writing "stuck" to /virtual/fault
+`edgemtl.fpga.simulation.library()` gives; with `--twins LINEAR.so ATTENTION.so`, of `twin_libraries()`, it is that of
+`library(twins=True)`. Two files are the virtual board's own: writing "stuck" to /virtual/fault
 injects a fault, and /virtual/written holds how many bytes the host has written.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import struct
+import sys
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from pynq.remote import (
 
 from edgemtl.errors import BoardError
 from edgemtl.fpga import registers, virtual_files
-from edgemtl.fpga.simulation import CSimKernel
+from edgemtl.fpga.simulation import CSimKernel, TwinKernel
 from edgemtl.fpga.virtual import CMA_BYTES, VirtualBoard
 
 ADDRESS, PORT = "127.0.0.1", 7967
@@ -191,14 +194,21 @@ def serve(board: VirtualBoard) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a virtual ZCU104 to pynq on this machine.")
     parser.add_argument("kernel", type=Path, help="the compiled C simulation")
+    parser.add_argument("--twins", type=Path, nargs=2, help="the Verilated linear and attention unit")
     parser.add_argument("--files", type=Path, help="write edgemtl.bit, .hwh and .json for pynq to this folder")
     parser.add_argument("--cma", type=int, default=CMA_BYTES, help="bytes of contiguous memory")
     given = parser.parse_args()
+    try:
+        kernel = TwinKernel(given.kernel, tuple(given.twins)) if given.twins else CSimKernel(given.kernel)
+        server = serve(VirtualBoard(kernel, cma_bytes=given.cma))
+    except BoardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if given.files:
         virtual_files.write(given.files)
-    server = serve(VirtualBoard(CSimKernel(given.kernel), cma_bytes=given.cma))
     print(f"a virtual ZCU104 on {ADDRESS}:{PORT}", flush=True)
-    server.wait_for_termination()
+    with suppress(KeyboardInterrupt):
+        server.wait_for_termination()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The kernels' C simulation as the virtual board's kernel: hls/ compiled once, kept by the hash of its sources."""
+"""What runs behind the virtual board's registers: hls/ in C simulation, alone or with the Verilated twins of hls/rtl.
+
+Both are compiled once and kept by the hash of their sources. The variable EDGEMTL_FPGA_SIM chooses: "csim" (the
+default), or "twin", where the linear and the attention unit are register-transfer level and count their cycles.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgemtl.errors import BoardError
+from edgemtl.fpga import registers
 from edgemtl.fpga.virtual import Memory
 from edgemtl.runtime import cpu
 
+VARIABLE, CSIM, TWIN = "EDGEMTL_FPGA_SIM", "csim", "twin"
 _ONE = threading.Lock()  # the simulated kernel has one set of memories per process, as the board has
+
+
+def chosen() -> str:
+    """ "csim" or "twin"; raises BoardError for another value of the variable."""
+    kind = os.environ.get(VARIABLE) or CSIM
+    if kind not in (CSIM, TWIN):
+        raise BoardError(f"{VARIABLE} is {CSIM} or {TWIN}, not {kind!r}")
+    return kind
 
 
 def sources() -> Path | None:
@@ -28,19 +42,24 @@ def sources() -> Path | None:
     return folder if (folder / "csim" / "exports.cpp").is_file() else None
 
 
-def obstacle() -> str | None:
-    """Why the C simulation cannot be built here, with what helps; None when it can."""
+def obstacle(kind: str = CSIM) -> str | None:
+    """Why the simulation of this kind cannot be built here, with what helps; None when it can."""
     if sources() is None:
         return "the kernels' sources are not installed: run it from a checkout of edgemtl (pip install -e .)"
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "the kernels' C simulation needs a C++ compiler: apt-get install g++"
+    if kind == TWIN:
+        for tool in ("verilator", "g++", "make"):
+            if shutil.which(tool) is None:
+                return f"{VARIABLE}={TWIN} needs {tool}: apt-get install {tool}, or unset {VARIABLE}"
     return None
 
 
-def library() -> Path:
+def library(*, twins: bool = False) -> Path:
     """The compiled C simulation, from the cache ($EDGEMTL_CACHE or ~/.cache/edgemtl) or built now (some 20 s).
 
-    Raises BoardError where it cannot be built, CompileError where it does not compile.
+    With `twins` the one whose linear and attention unit are left to `twin_libraries`. Raises BoardError where it cannot
+    be built, CompileError where it does not compile.
     """
     if reason := obstacle():
         raise BoardError(f"the virtual board cannot run: {reason}")
@@ -48,11 +67,11 @@ def library() -> Path:
 
     folder = sources()
     assert folder is not None
-    digest = hashlib.sha256(repr((FLAGS, platform.machine(), sorted(cpu.features()))).encode())
+    digest = hashlib.sha256(repr((FLAGS, platform.machine(), sorted(cpu.features()), twins)).encode())
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".h", ".cpp")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     cache = Path(os.environ.get("EDGEMTL_CACHE") or Path.home() / ".cache" / "edgemtl")
-    out = cache / f"csim-{digest.hexdigest()[:16]}.so"
+    out = cache / f"{'twin' if twins else 'csim'}-{digest.hexdigest()[:16]}.so"
     if not out.is_file():
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -60,23 +79,67 @@ def library() -> Path:
             raise BoardError(f"cannot write {cache}: {error.strerror}; set EDGEMTL_CACHE to another folder") from None
         temporary = out.with_suffix(f".{os.getpid()}.tmp")
         try:
-            os.replace(build(folder, temporary), out)
+            os.replace(build(folder, temporary, twins=twins), out)
         finally:
             temporary.unlink(missing_ok=True)
     return out
+
+
+def twin_libraries() -> tuple[Path, Path]:
+    """The Verilated linear and attention unit, from the cache or built now (minutes). Raises as `library` does."""
+    if reason := obstacle(TWIN):
+        raise BoardError(f"the virtual board cannot run: {reason}")
+    from edgemtl_compiler.hls import rtl
+
+    folder = sources()
+    assert folder is not None
+    return rtl.build(folder / "rtl", "linear", {"LANES_ROW": rtl.LANES_ROW}), rtl.build(folder / "rtl", "attention")
 
 
 class CSimKernel:
     """Calls the accelerator's top function; see `virtual.Kernel`."""
 
     def __init__(self, path: Path | None = None) -> None:
-        lib = ctypes.CDLL(str(path or library()))
-        self._frame = lib.edgemtl_csim_frame
+        path = path or library()
+        self._lib = _load(path)
+        version = getattr(self._lib, "edgemtl_csim_register_version", lambda: 1)()
+        if version != registers.VERSION:
+            raise BoardError(
+                f"{path}: is a kernel with register map version {version}, this edgemtl's is {registers.VERSION}: "
+                "build it again with edgemtl.fpga.simulation.library()"
+            )
+        self._frame = self._lib.edgemtl_csim_frame
         pointer, number = ctypes.c_void_p, ctypes.c_uint32
-        self._frame.argtypes = [pointer] * 4 + [number] + [pointer, number] * 3 + [number]
+        self._frame.argtypes = [pointer] * 4 + [number] + [pointer, number] * 3 + [number, pointer]
         self._frame.restype = ctypes.c_int
 
-    def __call__(self, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, task: int) -> int:
+    def __call__(
+        self, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, task: int, counts: Memory
+    ) -> int:
         tail = [v for m in (program, pixels, output) for v in (m.ctypes.data, m.nbytes // 16)]
+        first = [b.ctypes.data for b in banks]
         with _ONE:
-            return int(self._frame(*(b.ctypes.data for b in banks), banks[0].nbytes // 16, *tail, task))
+            return int(self._frame(*first, banks[0].nbytes // 16, *tail, task, counts.ctypes.data))
+
+
+class TwinKernel(CSimKernel):
+    """The same with the linear and the attention unit at register-transfer level, whose cycles it counts."""
+
+    def __init__(self, path: Path | None = None, twins: tuple[Path, Path] | None = None) -> None:
+        linear, attention = (_load(p) for p in twins or twin_libraries())
+        super().__init__(path or library(twins=True))
+        name = self._lib.edgemtl_csim_twins
+        name.argtypes, name.restype = [ctypes.c_void_p] * 2, None
+        name(*(ctypes.cast(f, ctypes.c_void_p) for f in (linear.linear_run, attention.attention_run)))
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        raise BoardError(f"cannot load the simulated kernel: {error}") from None
+
+
+def kernel(kind: str | None = None) -> CSimKernel:
+    """The kernel of that kind, or of the chosen one; built where it is not in the cache."""
+    return TwinKernel() if (kind or chosen()) == TWIN else CSimKernel()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import BoardError
-from edgemtl.fpga import registers
+from edgemtl.fpga import counters, registers
 from edgemtl.fpga.driver import Board
 from edgemtl.fpga.program import WORD
 
@@ -25,8 +25,8 @@ CMA_BYTES = 256 << 20
 BASE = 0x8_1000_0000  # above 4 GiB, so that a forgotten high half of an address shows
 ADDRESS_BITS = 36
 Memory = NDArray[np.uint8]
-# Banks, program, pixels and output as device memory, then the task: returns the kernel's status.
-Kernel = Callable[[Sequence[Memory], Memory, Memory, Memory, int], int]
+# Banks, program, pixels and output as device memory, the task, memory for the counters: returns the kernel's status.
+Kernel = Callable[[Sequence[Memory], Memory, Memory, Memory, int, Memory], int]
 Fault = Literal["stuck"]
 
 
@@ -65,6 +65,8 @@ class VirtualBoard(Board):
     """Memory, registers and a kernel. `faults` are injected once each, at the next frame; `written` counts the bytes
     that the host wrote, to memory and registers.
     """
+
+    origin: counters.Origin = "csim"
 
     def __init__(self, kernel: Kernel, *, cma_bytes: int = CMA_BYTES, base: int = BASE) -> None:
         if base % PAGE or base + cma_bytes > 1 << ADDRESS_BITS:
@@ -169,16 +171,17 @@ class VirtualBoard(Board):
             with self._lock:
                 self._values["CTRL"] = registers.AP_IDLE
             raise
-        self._thread = threading.Thread(target=self._run, args=(*inputs, values["task"]), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(values.get("task", 0), *inputs), daemon=True)
         self._thread.start()
 
-    def _inputs(self, values: dict[str, int]) -> tuple[list[Memory], Memory, Memory, Memory]:
+    def _inputs(self, values: dict[str, int]) -> tuple[list[Memory], Memory, Memory, Memory, Memory]:
         sizes = {"w0": "quads", "w1": "quads", "w2": "quads", "w3": "quads"}
         sizes |= {"program": "program_words", "pixels": "pixel_words", "output": "output_words"}
         seen = {
             name: self._memory(name, values.get(name, 0), values.get(size, 0) * WORD) for name, size in sizes.items()
         }
-        return [seen[f"w{i}"] for i in range(4)], seen["program"], seen["pixels"], seen["output"]
+        counts = self._memory("counters", values.get("counters", 0), counters.BYTES)
+        return [seen[f"w{i}"] for i in range(4)], seen["program"], seen["pixels"], seen["output"], counts
 
     def _memory(self, name: str, address: int, size: int) -> Memory:
         """Device memory [address, address + size); raises BoardError where no buffer holds it whole."""
@@ -191,10 +194,12 @@ class VirtualBoard(Board):
                 return buffer.device_memory[address - start : address - start + size]
         raise BoardError(f"register {name} names {size} bytes at {address:#x}, which lie in no buffer of the board")
 
-    def _run(self, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, task: int) -> None:
+    def _run(
+        self, task: int, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, counts: Memory
+    ) -> None:
         failure, status = None, 0
         try:
-            status = self._kernel(banks, program, pixels, output, task)
+            status = self._kernel(banks, program, pixels, output, task, counts)
         except Exception as error:  # in a thread of its own: told to whoever reads the registers next
             failure = BoardError(f"the simulated kernel failed: {error}")
         with self._lock:

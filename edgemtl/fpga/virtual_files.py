@@ -22,7 +22,7 @@ def write(folder: Path, *, fault: Fault | None = None) -> Path:
     bit = folder / bitstream.NAME
     bit.write_bytes(_bit())
     bit.with_suffix(".hwh").write_text(hwh())
-    bitstream.write_record(bit, clock_hz=CLOCK_MHZ * 1e6, tool="virtual board")
+    bitstream.write_record(bit, clock_hz=CLOCK_MHZ * 1e6, tool=bitstream.VIRTUAL)
     if fault == "stale-hwh":
         bit.with_suffix(".hwh").write_text(hwh(registers.ARGUMENTS[1:]))
     return bit

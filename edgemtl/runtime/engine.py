@@ -27,11 +27,11 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
 from edgemtl.preprocess import Array, Colour, Image, Preprocessor
 from edgemtl.runtime import backends
-from edgemtl.runtime.backends.base import Backend, Choice, Ran
+from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store
 from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
 from edgemtl.runtime.postprocess import Map, map_form, to_frame
-from edgemtl.runtime.residency import Residency, Share, measure
+from edgemtl.runtime.residency import Residency, Share
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
 
@@ -109,11 +109,14 @@ class Engine:
         self._lock = threading.RLock()
         self._bundle, self._budget = bundle, budget
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
-        self._weights = WeightMap(bundle)
         self._active: tuple[str, ...] = ()
         self._seen: set[str] = set()
         self._closed = False
         self._runner = kind(bundle, choice, threads)
+        self._weights: Store = self._runner.store or WeightMap(bundle)
+        self._follows = kind.maps or self._runner.store is not None  # whether weights come and go with the tasks
+        if self._runner.input is not None:
+            self._preprocess.input = self._runner.input
 
     @property
     def manifest(self) -> Manifest:
@@ -162,8 +165,9 @@ class Engine:
             self._weights.unmap(dropped)
             self._active = wanted
             switch = Switch(before, wanted, "warm" if self._seen.issuperset(new) else "cold")
-            if self._runner.maps:
+            if self._follows:
                 switch.mapped, switch.dropped = added, dropped_bytes
+                switch.upload = self._weights.upload if added else None
             self._seen.update(new)
             self.switches.append(switch)
             switch.seconds = time.perf_counter() - start
@@ -190,14 +194,14 @@ class Engine:
                 made = to_frame(task, raw, place, config.head_stride, given.get(name))
                 outputs[name] = TaskOutput(task, made, raw, order)
             end = time.perf_counter()
-            timing = Timing(
-                1e3 * (middle - start), {name: 1e3 * s for name, s in ran.seconds.items()}, 1e3 * (end - after)
-            )
-            self.switches[-1].frame(1e3 * (end - start))
+            run = {name: 1e3 * s for name, s in ran.seconds.items()}
+            timing = Timing(1e3 * (middle - start), run, 1e3 * (end - after), ran.counts)
+            self.switches[-1].frame(1e3 * (end - start), ran.written)
             return Output(outputs, timing)
 
     def raw(self, image: Array, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Raw maps {task: float32 [channels, h, w]} of the active tasks for a normalised input float32 [1, 3, H, W].
+        """Raw maps {task: float32 [channels, h, w]} of the active tasks for a normalised input float32 [1, 3, H, W],
+        which for tvm-cuda may also be a CUDA tensor (anything with `__dlpack__`), read where it lies.
 
         out: {task: contiguous float32 array of the map's shape} to write to; with one for every active task, tvm-cpu
         allocates no memory for a frame after the first. Raises FrameError when an array has another shape or type,
@@ -206,11 +210,13 @@ class Engine:
         with self._lock:
             self._ready()
             shape = (1, 3, *self.manifest.model.image_size)
+            config = self.manifest.model
+            places = self._places(out, lambda name: ((config.task(name).channels, *config.map_size), np.float32))
+            if self._runner.store is not None and hasattr(image, "__dlpack_device__") and not hasattr(image, "ctypes"):
+                return self._run(image, places).maps  # a tensor on the device; the backend looks at it
             if not isinstance(image, np.ndarray) or image.shape != shape or image.dtype != np.float32:
                 given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
                 raise FrameError(f"raw needs a float32 array of shape {shape}, not {given}")
-            config = self.manifest.model
-            places = self._places(out, lambda name: ((config.task(name).channels, *config.map_size), np.float32))
             self._preprocess.input[...] = image  # aligned and contiguous, whatever the caller's array is
             return self._run(self._preprocess.input, places).maps
 
@@ -219,8 +225,8 @@ class Engine:
         with self._lock:
             self._open()
             model = sum(p.size for part in self._bundle.parts.values() for p in part.values())
-            if self._runner.maps:
-                return measure(self._weights.ranges(), model)
+            if self._follows:
+                return self._weights.residency(model)
             needed = sizes(self._bundle, segments(self.manifest.model, self._active))
             note = f"backend {self.backend!r} keeps its own copies"
             return Residency("not measured", {g: Share(None, n) for g, n in needed.items()}, model, note=note)
@@ -250,12 +256,13 @@ class Engine:
 
     def _map(self, wanted: tuple[str, ...], new: list[str]) -> int:
         """Map and bind what `new` tasks need; returns the bytes newly mapped. Undoes all of it when it fails."""
-        added = segments(self.manifest.model, wanted) - self._weights.held if self._runner.maps else set()
-        self._weights.map(added)
+        added = segments(self.manifest.model, wanted) - self._weights.held if self._follows else set()
+        if added:
+            self._weights.map(added)
         bound: list[str] = []
         try:
             for task in new:
-                self._runner.bind(task, self._weights.get if self._runner.maps else self._bundle.tensor)
+                self._runner.bind(task, self._weights.get if self._follows else self._bundle.tensor)
                 bound.append(task)
         except BaseException:
             for task in bound:

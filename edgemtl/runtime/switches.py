@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from edgemtl.runtime.cuda.weights import Upload
 
 WINDOW = 64  # later frames kept for the median
 ENOUGH = 3  # of them before it means anything
@@ -18,6 +21,8 @@ class Switch:
     kind: "cold" when a task was made ready for the first time in this engine (its code was loaded), else "warm".
     mapped, dropped: bytes of weights newly mapped and unmapped; None where the backend keeps its own copies.
     seconds: duration of `activate`.
+    upload_ms: how long copies to a GPU took there, beside the host's work; known from the first frame on.
+    written: bytes that the first frame wrote to an accelerator beside its pixels: registers; None for other backends.
     """
 
     before: tuple[str, ...]
@@ -27,12 +32,16 @@ class Switch:
     dropped: int | None = None
     seconds: float = 0.0
     first_frame_ms: float | None = None
+    written: int | None = None
+    upload_ms: float | None = None
+    upload: Upload | None = field(default=None, repr=False)
     _later: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW), repr=False)
 
-    def frame(self, ms: float) -> None:
-        """Note a frame's duration under the set of tasks that this switch led to."""
+    def frame(self, ms: float, written: int | None = None) -> None:
+        """Note a frame's duration, and bytes written, under the set of tasks that this switch led to."""
         if self.first_frame_ms is None:
-            self.first_frame_ms = ms
+            self.first_frame_ms, self.written = ms, written
+            self.upload_ms = self.upload.milliseconds if self.upload else None
         else:
             self._later.append(ms)
 
@@ -51,6 +60,8 @@ class Switch:
             "kind": self.kind,
             "bytes_mapped": self.mapped,
             "bytes_dropped": self.dropped,
+            "bytes_written": self.written,
+            "upload_ms": self.upload_ms,
             "activate_ms": 1e3 * self.seconds,
             "first_frame_ms": self.first_frame_ms,
             "first_frame_penalty_ms": self.first_frame_penalty_ms,

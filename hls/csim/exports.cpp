@@ -7,6 +7,11 @@
 #include "../include/mul2.h"
 #include "../include/program.h"
 #include "../include/units.h"
+#include "simulated.h"
+
+namespace edgemtl {
+uint32_t simulated_cycle = 0;
+}
 
 namespace {
 
@@ -32,11 +37,14 @@ extern "C" {
 
 int edgemtl_top(const edgemtl::word_t*, const edgemtl::word_t*, const edgemtl::word_t*,
                 const edgemtl::word_t*, uint32_t, const edgemtl::word_t*, uint32_t, const edgemtl::word_t*,
-                uint32_t, edgemtl::word_t*, uint32_t, uint32_t);
+                uint32_t, edgemtl::word_t*, uint32_t, uint32_t, edgemtl::word_t*, const volatile uint32_t*);
 
 using edgemtl::word_t;
 
 const char* edgemtl_csim_message() { return message.c_str(); }
+
+// Of the top level's arguments: edgemtl/fpga/registers.py. Another version would take them for others.
+int edgemtl_csim_register_version() { return 2; }
 
 void* edgemtl_csim_memory(int which) {
   switch (which) {
@@ -59,10 +67,10 @@ void* edgemtl_csim_memory(int which) {
 
 int edgemtl_csim_frame(EDGEMTL_WEIGHTS, uint32_t quads, const word_t* program, uint32_t program_words,
                        const word_t* pixels, uint32_t pixel_words, word_t* output, uint32_t output_words,
-                       uint32_t task) {
+                       uint32_t task, word_t* counters) {
   return guarded([&] {
     return edgemtl_top(EDGEMTL_BANKS, quads, program, program_words, pixels, pixel_words, output,
-                       output_words, task);
+                       output_words, task, counters, &edgemtl::simulated_cycle);
   });
 }
 

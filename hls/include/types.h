@@ -13,6 +13,13 @@ namespace edgemtl {
 
 typedef ap_uint<128> word_t;
 
+// What the unit that runs has used so far; top.cpp books it (counters.h). Steps are the trip counts, times
+// the interval, of the loops that follow one another, those apart that load weights: no run takes fewer
+// cycles. Words are of 128 bits, over all ports.
+struct Used {
+  uint32_t steps, read, written;
+};
+
 // Everything that a frame leaves behind between two units. Rows and pool hold INT8 rows in diagonal banks:
 // word c of row r lies in bank (r + c + skew) mod 8 at base + r / 8 * words + c. So the same word of eight
 // rows (what the linear unit reads) lies at one address of all banks, and eight neighbouring words of one row
@@ -27,6 +34,7 @@ struct Memory {
   uint16_t token[kMaxExperts][kMaxTokens];  // queues: who chose the expert, in ascending order
   uint16_t score[kMaxExperts][kMaxTokens];  // and with which score, UQ1.15
   uint16_t length[kMaxExperts];
+  Used used;
 };
 
 // Where the rows of a region lie.

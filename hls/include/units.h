@@ -35,6 +35,8 @@ struct Job {
 };
 
 constexpr int kMaxJobs = 2 * kMaxExperts;
+constexpr int kMaxSubs = 32;                  // times 16 channels of a weight tile
+constexpr int kRawSteps = 2 * kLanesRow + 1;  // half a row per cycle to the one output port, and a last word
 
 // The first tile of the product that comes next, when it was loaded ahead: in which of the two buffers.
 struct Ahead {
@@ -53,6 +55,40 @@ inline uint32_t mlp_quads(int dim, int hidden) {
 }
 inline uint32_t depthwise_quads(int width) { return width / 16 * 5; }
 inline uint32_t narrow_quads(int width) { return width / 16 * 2; }
+
+// Output channels of a weight tile from `first` on. An expert's tiles are as large as the buffer, since it
+// waits for weights and every tile waits once for the DDR's first answer; the others' are small, since they
+// compute.
+inline int tile_channels(const Job& job, int first) {
+#pragma HLS inline
+  const int room = kTileBlocks / (job.inputs / kLanesIn);
+  const int most = job.expert < 0 ? kTileOut : kLanesOut * (room < kMaxSubs ? room : kMaxSubs);
+  return job.outputs - first < most ? job.outputs - first : most;
+}
+
+// Steps of a group of rows and 16 channels: the inputs', or what the epilogue needs for the group before.
+inline int group_steps(const Job& job) {
+#pragma HLS inline
+  const int chunks = job.inputs / kLanesIn, least = job.epilogue == kRaw ? kRawSteps : kLanesRow;
+  return chunks > least ? chunks : least;
+}
+
+// Groups of rows and 16 channels of the tile from `first` on.
+inline int tile_groups(const Job& job, int first) {
+#pragma HLS inline
+  return (tile_channels(job, first) + kLanesOut - 1) / kLanesOut * row_groups(job.rows);
+}
+
+inline bool has_gelu(const Job& job) {
+#pragma HLS inline
+  return job.epilogue == kToHidden || job.epilogue == kToStream;
+}
+
+// Steps that copying the rows of an expert's queue takes.
+inline int pick_steps(const Job& job) {
+#pragma HLS inline
+  return job.pick ? job.rows * ((job.inputs / 16 + kRowBanks - 1) / kRowBanks) : 0;
+}
 
 int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next, Ahead& ahead,
            Memory& memory, word_t* output);

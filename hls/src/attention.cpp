@@ -207,6 +207,8 @@ int attention(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int dim, int heads, Memo
   // The last block is scored, then weighed; then its queries leave as the first p keys go by once more.
   const int blocks = (tokens + kLanesQuery - 1) / kLanesQuery + 1;
   const int rest = tokens < kLanesQuery ? tokens : kLanesQuery;
+  memory.used.read += kPorts * attention_quads(dim);
+  memory.used.steps += static_cast<uint32_t>((blocks * tokens + rest) * heads);
   for (int b = 0; b <= blocks; ++b) {
 #pragma HLS dataflow
     pass(b, b < blocks ? tokens : rest, tokens, dim, heads, tables, slot, memory, leaving);

@@ -25,6 +25,8 @@ int gate(EDGEMTL_WEIGHTS, uint32_t at, int tokens, int experts, int top_k, bool 
       return kBadTable;
   }
   for (int e = 0; e < kMaxExperts; ++e) memory.length[e] = 0;
+  memory.used.read += 3 * kPorts;
+  memory.used.steps += static_cast<uint32_t>(tokens * kMaxExperts);
 
   // II = 16, an expert per cycle for the one unit of powers; the comparisons form a chain of 16 stages. A
   // queue's length is needed again 16 cycles later at the soonest.

@@ -7,11 +7,13 @@ namespace {
 
 int load_factors(EDGEMTL_WEIGHTS, uint32_t at, int32_t bias[16], Factor factors[16]) {
   int status = kOk;
-  for (int i = 0; i < 16; ++i) {
-    const Quad quad = read_quad(w0, w1, w2, w3, at + i / 8);
-    bias[i] = load_bias(field(quad, i % 8 * 2));
-    factors[i] = factor(field(quad, i % 8 * 2 + 1));
-    if (!valid(factors[i])) status = kBadTable;
+  for (int q = 0; q < 2; ++q) {
+    const Quad quad = read_quad(w0, w1, w2, w3, at + static_cast<uint32_t>(q));
+    for (int i = 0; i < 8; ++i) {
+      bias[8 * q + i] = load_bias(field(quad, 2 * i));
+      factors[8 * q + i] = factor(field(quad, 2 * i + 1));
+      if (!valid(factors[8 * q + i])) status = kBadTable;
+    }
   }
   return status;
 }
@@ -37,16 +39,19 @@ int depthwise(EDGEMTL_WEIGHTS, uint32_t at, uint32_t gelu_at, int rows, int cols
   int status = load_gelu(w0, w1, w2, w3, gelu_at, gelu);
   const int height = rows << shift, line = cols << shift, words = width / 16;
   const Region to = {0, words, 0};
+  memory.used.read += kPorts * (kGeluQuads + depthwise_quads(width));
+  memory.used.steps += static_cast<uint32_t>(words * (height * line + 1) * kTaps);
   for (int c = 0; c < words && status == kOk; ++c) {
     int32_t bias[16];
     Factor factors[16];
-    int8_t weight[9][16];
+    int8_t weight[kTaps][16];
     const uint32_t here = at + static_cast<uint32_t>(c) * 5;
     status = load_factors(w0, w1, w2, w3, here, bias, factors);
     if (status != kOk) break;
-    for (int t = 0; t < 9; ++t) {
-      const Quad quad = read_quad(w0, w1, w2, w3, here + 2 + static_cast<uint32_t>(t / 4));
-      for (int l = 0; l < 16; ++l) weight[t][l] = byte_field(quad.word[t % 4], l);
+    for (int q = 0; q < 3; ++q) {
+      const Quad quad = read_quad(w0, w1, w2, w3, here + 2 + static_cast<uint32_t>(q));
+      for (int i = 0; i < kPorts && kPorts * q + i < kTaps; ++i)
+        for (int l = 0; l < 16; ++l) weight[kPorts * q + i][l] = byte_field(quad.word[i], l);
     }
     int32_t sum[16] = {};
 #pragma HLS array_partition variable = sum complete
@@ -90,6 +95,8 @@ int narrow(EDGEMTL_WEIGHTS, uint32_t at, int rows, int cols, int shift, int widt
   int status = kOk;
   const int height = rows << shift, line = cols << shift, words = width / 16;
   const Region to = {0, words, 0};
+  memory.used.read += kPorts * narrow_quads(width);
+  memory.used.steps += static_cast<uint32_t>(words * height * line);
   for (int c = 0; c < words && status == kOk; ++c) {
     int32_t bias[16];
     Factor factors[16];

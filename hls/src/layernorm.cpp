@@ -67,6 +67,8 @@ int layer_norm(EDGEMTL_WEIGHTS, uint32_t at, int first, int rows, int dim, Memor
   // before.
   const int words = dim / 16;
   const Region to = {0, words, 0};
+  memory.used.read += kPorts * norm_quads(dim);
+  memory.used.steps += static_cast<uint32_t>((rows + 1) * words);
   int64_t total = 0, squares = 0, total_before = 0, squares_before = 0;
   for (int r = 0; r <= rows; ++r)
     for (int c = 0; c < words; ++c) {

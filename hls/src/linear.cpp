@@ -11,9 +11,6 @@
 namespace edgemtl {
 namespace {
 
-constexpr int kMaxSubs = 32;
-constexpr int kRawSteps = 2 * kLanesRow + 1;  // half a row per cycle to the one output port, and a last word
-
 // 16 x 16 weights of one step lie at one address of 16 memories of 128 bits: 32 BRAM36 per buffer. Block b is
 // step b % chunks of the tile's 16 channels number b / chunks.
 struct Tile {
@@ -28,15 +25,6 @@ struct Packer {
   int filled;
   uint32_t at;
 };
-
-// Output channels of a tile from `first` on. An expert's tiles are as large as the buffer, since it waits for
-// weights and every tile waits once for the DDR's first answer; the others' are small, since they compute.
-int tile_channels(const Job& job, int first) {
-#pragma HLS inline
-  const int chunks = job.inputs / kLanesIn, room = kTileBlocks / chunks;
-  const int most = job.expert < 0 ? kTileOut : kLanesOut * (room < kMaxSubs ? room : kMaxSubs);
-  return job.outputs - first < most ? job.outputs - first : most;
-}
 
 // The tile at quad `at`: one sequential read over all four ports, a quad per cycle. II = 1: each quad writes
 // either half of a table of factors (registers) or four of the 16 weight memories once.
@@ -179,10 +167,8 @@ void compute_tile(const Job& job, int first, const Tile& tile, const Gelu& gelu,
   int32_t sum[kLanesRow][kLanesOut], held[kLanesRow][kLanesOut];
 #pragma HLS array_partition variable = sum complete dim = 0
 #pragma HLS array_partition variable = held complete dim = 0
-  const int chunks = job.inputs / kLanesIn, least = job.epilogue == kRaw ? kRawSteps : kLanesRow;
-  const int steps = chunks > least ? chunks : least;
-  const int groups = row_groups(job.rows);
-  const int units = (tile_channels(job, first) + kLanesOut - 1) / kLanesOut * groups;
+  const int chunks = job.inputs / kLanesIn, steps = group_steps(job), groups = row_groups(job.rows);
+  const int units = tile_groups(job, first);
   const Region from = {job.base, chunks, 0};
   int sub = 0, group = 0, held_sub = 0, held_group = -1;
   for (int u = 0; u <= units; ++u) {
@@ -248,8 +234,6 @@ void pick(const Job& job, Memory& memory) {
     }
 }
 
-bool has_gelu(const Job& job) { return job.epilogue == kToHidden || job.epilogue == kToStream; }
-
 }  // namespace
 
 // Runs `count` products; `next`, if any, is the first product of the call after this one, whose first tile is
@@ -275,16 +259,22 @@ int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next
   packer.filled = 0;
   packer.at = 0;
   int status = kOk, turn = ahead.ready ? ahead.turn : 0;
-  if (!ahead.ready)
+  if (!ahead.ready) {
     status = load_tile(w0, w1, w2, w3, jobs[0].at, jobs[0].inputs, tile_channels(jobs[0], 0), ping);
+    memory.used.read += kPorts * linear_quads(jobs[0].inputs, tile_channels(jobs[0], 0));
+  }
   ahead.ready = false;
   int job = 0, first = 0;
   while (status == kOk && job < count) {
     const Job& now = jobs[job];
     if (first == 0) {
-      if (has_gelu(now)) status = load_gelu(w0, w1, w2, w3, now.gelu_at, gelu);
+      if (has_gelu(now)) {
+        status = load_gelu(w0, w1, w2, w3, now.gelu_at, gelu);
+        memory.used.read += kPorts * kGeluQuads;
+      }
       if (status != kOk) break;
       if (now.pick) pick(now, memory);
+      memory.used.steps += static_cast<uint32_t>(pick_steps(now));
     }
     const int behind = first + tile_channels(now, first);
     const bool last = behind >= now.outputs;
@@ -293,6 +283,8 @@ int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next
     const Job& coming = then < count ? jobs[then] : next != nullptr ? *next : now;
     const uint32_t at = coming.at + then_first / kLanesOut * tile_quads(coming.inputs);
     const int channels = tile_channels(coming, then_first);
+    if (more) memory.used.read += kPorts * linear_quads(coming.inputs, channels);
+    memory.used.steps += static_cast<uint32_t>(tile_groups(now, first) * group_steps(now));
     // In each branch two calls that share no data, so that they run side by side.
     if (turn) {
       if (more) status = load_tile(w0, w1, w2, w3, at, coming.inputs, channels, ping);
@@ -309,6 +301,7 @@ int linear(EDGEMTL_WEIGHTS, const Job jobs[kMaxJobs], int count, const Job* next
       ahead.turn = turn;
     }
   }
+  memory.used.written += packer.at;
   return status;
 }
 

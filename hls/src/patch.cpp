@@ -9,6 +9,8 @@ namespace edgemtl {
 void patches(const word_t* pixels, int height, int width, Memory& memory) {
   const int cols = width / kPatch;
   const Region to = {0, kPatchValues / 16, 0};
+  memory.used.read += static_cast<uint32_t>(height * cols * 3);
+  memory.used.steps += static_cast<uint32_t>(height * cols * 3);
   int at = 0;
   for (int y = 0; y < height; ++y)
     for (int col = 0; col < cols; ++col)
@@ -24,6 +26,8 @@ void patches(const word_t* pixels, int height, int width, Memory& memory) {
 
 // II = 1 per word of the stream, which has one port to write; every other iteration reads a quad.
 void load_position(EDGEMTL_WEIGHTS, uint32_t at, int values, Memory& memory) {
+  memory.used.read += static_cast<uint32_t>((values + 31) / 32 * kPorts);
+  memory.used.steps += static_cast<uint32_t>(values / 16);
   Quad quad = {};
   for (int i = 0; i < values / 16; ++i) {
 #pragma HLS pipeline II = 1

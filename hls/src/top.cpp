@@ -1,6 +1,7 @@
 // The top level: checks a descriptor program completely, then runs it over one frame. The host switches tasks
 // by the argument `task`, an index into the program's table of gates and heads; trunk and experts stay as
 // they are.
+#include "counters.h"
 #include "program.h"
 #include "units.h"
 
@@ -159,8 +160,10 @@ int products(const Shape& s, const Op& op, Job jobs[kMaxJobs]) {
 
 // The residual stream to DDR in the layout of a raw map of one line: all tokens' first 16 channels, and so
 // on.
-void write_tokens(const Shape& s, const Memory& memory, word_t* output) {
+void write_tokens(const Shape& s, Memory& memory, word_t* output) {
   const int groups = s.dim / 16;
+  memory.used.steps += static_cast<uint32_t>(groups * s.tokens * 2);
+  memory.used.written += static_cast<uint32_t>(groups * s.tokens * 2);
   int g = 0, t = 0;
   for (int w = 0; w < groups * s.tokens * 2; ++w) {
 #pragma HLS pipeline II = 1
@@ -178,7 +181,7 @@ void write_tokens(const Shape& s, const Memory& memory, word_t* output) {
 // Runs descriptor i; the linear unit is told the first product of those that follow, so that its first tile
 // is there when they begin, whatever runs in between.
 int run(EDGEMTL_WEIGHTS, const Shape& s, const Op* list, int i, int ops, const word_t* pixels, word_t* output,
-        Ahead& ahead, Memory& memory) {
+        const volatile uint32_t* cycle, Counters& counters, Ahead& ahead, Memory& memory) {
   static Job jobs[kMaxJobs], later[kMaxJobs];
   const Op& op = list[i];
   int status = kOk;
@@ -186,22 +189,32 @@ int run(EDGEMTL_WEIGHTS, const Shape& s, const Op* list, int i, int ops, const w
     case kEmbed:
       load_position(w0, w1, w2, w3, op.at, s.tokens * s.dim, memory);
       patches(pixels, s.height, s.width, memory);
+      book(kEmbedUnit, cycle, counters, memory);
       break;
     case kNorm:
-      return layer_norm(w0, w1, w2, w3, op.at, 0, s.tokens, s.dim, memory);
-    case kHeadNorm:
-      return layer_norm(w0, w1, w2, w3, op.at, 1, s.rows * s.cols, s.dim, memory);
+    case kHeadNorm: {
+      const bool head = op.code == kHeadNorm;
+      status =
+          layer_norm(w0, w1, w2, w3, op.at, head ? 1 : 0, head ? s.rows * s.cols : s.tokens, s.dim, memory);
+      book(kNormUnit, cycle, counters, memory);
+      return status;
+    }
     case kAttend:
-      return attention(w0, w1, w2, w3, op.at, s.tokens, s.dim, s.heads, memory);
+      status = attention(w0, w1, w2, w3, op.at, s.tokens, s.dim, s.heads, memory);
+      book(kAttentionUnit, cycle, counters, memory);
+      return status;
     case kTokens:
       write_tokens(s, memory, output);
+      book(kTokensUnit, cycle, counters, memory);
       return kOk;
     case kStep:
       status =
           depthwise(w0, w1, w2, w3, op.at + kGeluQuads, op.at, s.rows, s.cols, s.shift, s.head_dim, memory);
+      book(kDepthwiseUnit, cycle, counters, memory);
       break;
     case kOutput:
       status = narrow(w0, w1, w2, w3, op.at, s.rows, s.cols, s.shift, s.head_dim, memory);
+      book(kNarrowUnit, cycle, counters, memory);
       break;
     default:
       break;
@@ -214,8 +227,11 @@ int run(EDGEMTL_WEIGHTS, const Shape& s, const Op* list, int i, int ops, const w
   for (int j = i + 1; j < ops && !found && list[j].code != kExperts; ++j)
     found = products(s, list[j], later) > 0;
   status = linear(w0, w1, w2, w3, jobs, count, found ? &later[0] : nullptr, ahead, memory, output);
+  book(kLinearUnit, cycle, counters, memory);
   if (status != kOk || op.code != kGate) return status;
-  return gate(w0, w1, w2, w3, op.at, s.tokens, s.experts, s.top_k, s.renormalise, memory);
+  status = gate(w0, w1, w2, w3, op.at, s.tokens, s.experts, s.top_k, s.renormalise, memory);
+  book(kGateUnit, cycle, counters, memory);
+  return status;
 }
 
 // Words of the output: 16 channels at a time, each group from a fresh word.
@@ -229,11 +245,14 @@ uint32_t output_words(const Shape& s) {
 }  // namespace edgemtl
 
 // One frame. The weight image lies in four banks of `quads` words; pixels [height][width][3] bytes; the raw
-// map is INT16. Returns a Status; nothing is written unless the whole program is sound.
+// map is INT16; kCounterWords words of counters follow it into their own buffer. `cycle` is a wire from a
+// counter that runs free beside the kernel. Returns a Status; nothing is written unless the whole program is
+// sound.
 extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1, const edgemtl::word_t* w2,
                            const edgemtl::word_t* w3, uint32_t quads, const edgemtl::word_t* program,
                            uint32_t program_words, const edgemtl::word_t* pixels, uint32_t pixel_words,
-                           edgemtl::word_t* output, uint32_t output_words, uint32_t task) {
+                           edgemtl::word_t* output, uint32_t output_words, uint32_t task,
+                           edgemtl::word_t* counters, const volatile uint32_t* cycle) {
 // depth is for C/RTL co-simulation alone: words that hls/vitis/testbench.cpp puts behind each port.
 #pragma HLS interface m_axi port = w0 bundle = hp0 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
@@ -246,6 +265,8 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
 #pragma HLS interface m_axi port = program bundle = hp0 offset = slave depth = 1024
 #pragma HLS interface m_axi port = pixels bundle = hp1 offset = slave depth = 4096
 #pragma HLS interface m_axi port = output bundle = hp2 offset = slave depth = 4096
+#pragma HLS interface m_axi port = counters bundle = hp3 offset = slave depth = 18
+#pragma HLS interface ap_none port = cycle
 #pragma HLS interface s_axilite port = quads
 #pragma HLS interface s_axilite port = program_words
 #pragma HLS interface s_axilite port = pixel_words
@@ -265,6 +286,10 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
 #pragma HLS array_reshape variable = memory.stream dim = 2 complete
 #pragma HLS array_reshape variable = memory.logit dim = 2 complete
 
+  static Counters counted;
+#pragma HLS disaggregate variable = counted
+#pragma HLS bind_storage variable = counted.value type = ram_2p impl = lutram
+  begin_counters(cycle, counted, memory);
   if (program_words < 4 || program_words > 4 * kMaxRecords || program_words % 4 != 0) return kBadProgram;
   static Record records[kMaxRecords];
 #pragma HLS array_reshape variable = records cyclic factor = 4 dim = 2
@@ -313,8 +338,12 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
   }
 
   for (int e = 0; e < kMaxExperts; ++e) memory.length[e] = 0;
+  memory.used = {4 * program_words, program_words, 0};
+  book(kProgramUnit, cycle, counted, memory);
   Ahead ahead = {false, 0};
   for (int i = 0; i < static_cast<int>(ops) && status == kOk; ++i)
-    status = run(w0, w1, w2, w3, shape, list, i, static_cast<int>(ops), pixels, output, ahead, memory);
+    status = run(w0, w1, w2, w3, shape, list, i, static_cast<int>(ops), pixels, output, cycle, counted, ahead,
+                 memory);
+  write_counters(counted, counters);
   return status;
 }

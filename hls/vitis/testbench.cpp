@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "counters.h"
 #include "types.h"
 
 using edgemtl::word_t;
@@ -17,7 +18,7 @@ using edgemtl::word_t;
 extern "C" int edgemtl_top(const word_t* w0, const word_t* w1, const word_t* w2, const word_t* w3,
                            uint32_t quads, const word_t* program, uint32_t program_words,
                            const word_t* pixels, uint32_t pixel_words, word_t* output, uint32_t output_words,
-                           uint32_t task);
+                           uint32_t task, word_t* counters, const volatile uint32_t* cycle);
 #else
 extern "C" int EDGEMTL_UNIT(const word_t* w0, const word_t* w1, const word_t* w2, const word_t* w3,
                             const word_t* before, word_t* after);
@@ -74,8 +75,10 @@ int replay(const char* name) {
     std::printf("note: %s is too large for co-simulation, whose ports are shorter\n", name);
   Words got(want.size(), word_t(0));
 #ifdef EDGEMTL_FRAME
+  Words counters(edgemtl::kCounterWords, word_t(0));
+  const volatile uint32_t cycle = 0;
   const int given = edgemtl_top(w[0].data(), w[1].data(), w[2].data(), w[3].data(), banks, in.data(), before,
-                                frame.data(), pixels, got.data(), after, task);
+                                frame.data(), pixels, got.data(), after, task, counters.data(), &cycle);
 #else
   const int given = EDGEMTL_UNIT(w[0].data(), w[1].data(), w[2].data(), w[3].data(), in.data(), got.data());
   (void)task;

@@ -1,4 +1,4 @@
-"""A micro bundle with the accelerator's part, the simulated kernel, and a stand-in for pynq."""
+"""The simulated kernel, and a stand-in for pynq."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import edgemtl.fpga
-from edgemtl.bundle.writer import write_bundle
-from edgemtl.fpga import registers, simulation, virtual_files
+from edgemtl.fpga import lock, registers, simulation, virtual_files
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl.fpga.virtual import VirtualBoard
-from edgemtl_compiler.hls.image_bundle import FpgaPart, fpga_part
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,28 +23,11 @@ def _one_thread(one_thread: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def part(micro: Any) -> FpgaPart:
-    """Quantised on blocks of colour; two golden frames."""
-    height, width = micro.config.image_size
-    coarse = np.random.default_rng(1).integers(0, 256, (33, 3, height // 8, width // 8), np.uint8)
-    return fpga_part(micro.model, coarse.repeat(8, 2).repeat(8, 3), source="blocks", frames=2)
-
-
-@pytest.fixture(scope="session")
-def bundle_file(micro: Any, part: FpgaPart, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("fpga") / "m.edgemtl"
-    golden = (micro.inputs, micro.outputs)
-    fields = {"name": "m", "model": micro.config, "fpga": [part.fpga]}
-    write_bundle(path, manifest_fields=fields, weights=micro.weights, files=part.files, golden=golden)
-    return path
-
-
-@pytest.fixture(scope="session")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CSimKernel]:
+def kernel(simulation_cache: Path) -> Iterator[CSimKernel]:
     if reason := simulation.obstacle():
         pytest.skip(reason)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEMTL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGEMTL_CACHE", str(simulation_cache))
         path = simulation.library()
         before = path.stat().st_mtime_ns
         assert simulation.library() == path
@@ -101,6 +81,7 @@ def stand_in(kernel: CSimKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     _forget()
     monkeypatch.setenv("EDGEMTL_BITSTREAM", str(virtual_files.write(tmp_path / "bit")))
     monkeypatch.setenv("PYNQ_REMOTE_DEVICES", "127.0.0.1")
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
     fake.__spec__ = importlib.machinery.ModuleSpec("pynq", None)  # what tells that it is installed
     yield fake
     _forget()

@@ -126,9 +126,21 @@ def a_stream(load: Load, want: Want) -> None:
     assert list(driver.stream([], "depth")) == []
 
 
+def counters_of_each_frame(load: Load, want: Want) -> None:
+    """Bytes are exact, cycles are not measured, and no simulation passes for a board."""
+    out = load("depth", "edge")(want.golden.pixels[0])
+    for task, count in out.timing.counts.items():
+        rows, columns = want.golden.maps[task].shape[1:3]
+        assert count.units["linear"].written_bytes == count.written_bytes == 2 * rows * columns
+        assert count.units["program"].read_bytes == want.program.words.nbytes
+        assert count.read_bytes > want.program.task_bytes[want.program.task(task)]
+        assert (count.origin, count.cycles_origin, count.cycles) == ("csim", "not measured", None)
+    assert set(out.timing.counts) == {"depth", "edge"}
+
+
 CASES: tuple[Callable[[Load, Want], None], ...] = (
     goldens, several_tasks, switches, same_bits, frames_of_any_size, errors_leave_it_working, engines_side_by_side,
-    a_stream,
+    a_stream, counters_of_each_frame,
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_a_file_of_another_build(bit: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"register_version": 9}, r"has register map version 9, this edgemtl 1: build the bitstream again"),
+        ({"register_version": 9}, r"has register map version 9, this edgemtl 2: build the bitstream again"),
         ({"format_version": 1}, r"has weight layout version 1, this edgemtl 2: build the bitstream again"),
         ({"board": "kv260"}, r"is for the board kv260, this edgemtl drives zcu104"),
         ({"clock_hz": -1}, "is no record of a build"),
@@ -73,14 +73,14 @@ def test_a_stale_handoff(tmp_path: Path) -> None:
         bitstream.open_bitstream(bit)
 
 
-KERNEL, ELSEWHERE = 'VLNV="edgemtl:hls:edgemtl_top:1.0"', 'VALUE="140"'
+KERNEL, ELSEWHERE = 'VLNV="edgemtl:hls:edgemtl_top:2.0"', 'VALUE="140"'
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (KERNEL, 'VLNV="edgemtl:hls:edgemtl_top:2.0"', "edgemtl_top version 1.0, the design holds version 2.0 of it"),
-        (KERNEL, 'VLNV="other:hls:other:1.0"', "edgemtl_top version 1.0, the design holds none of it"),
+        (KERNEL, 'VLNV="edgemtl:hls:edgemtl_top:1.0"', "edgemtl_top version 2.0, the design holds version 1.0 of it"),
+        (KERNEL, 'VLNV="other:hls:other:1.0"', "edgemtl_top version 2.0, the design holds none of it"),
         (ELSEWHERE, 'VALUE="144"', r"is stale: it has register task at 0x90, .*at 0x8c"),
         (ELSEWHERE, 'VALUE="far"', "has 'far' in place of an address"),
         ('MEMTYPE="REGISTER"', 'MEMTYPE="MEMORY"', "gives edgemtl_top_0 no address"),

@@ -35,8 +35,8 @@ def bad(points: list[check.Point]) -> dict[str, check.Point]:
     return {p.name: p for p in points if p.good is False}
 
 
-def test_a_board_as_it_should_be(board: Machine, bundle_file: Path) -> None:
-    points = check.check(bundle_file, board)
+def test_a_board_as_it_should_be(board: Machine, integer_bundle: Path) -> None:
+    points = check.check(integer_bundle, board)
     assert all(p.good for p in points)
     assert len({p.name for p in points}) == 9
     assert {p.name for p in check.check(None, board) if p.good is None} == {"bundle"}
@@ -52,10 +52,10 @@ def test_a_board_as_it_should_be(board: Machine, bundle_file: Path) -> None:
         ("proc/meminfo", "CmaTotal: 9999 kB\nCmaFree: 9 kB", "contiguous memory", "needed, 9216 of 10238976 free"),
     ],
 )
-def test_files(board: Machine, bundle_file: Path, name: str, text: str | None, point: str, message: str) -> None:
+def test_files(board: Machine, integer_bundle: Path, name: str, text: str | None, point: str, message: str) -> None:
     path = board.root / name
     path.write_text(text) if text is not None else path.unlink()
-    found = bad(check.check(bundle_file, board))
+    found = bad(check.check(integer_bundle, board))
     assert list(found) == [point]
     assert message in found[point].found
 
@@ -70,38 +70,40 @@ def test_files(board: Machine, bundle_file: Path, name: str, text: str | None, p
         ({"clock_hz": lambda: 1 / 0}, "clock", "pynq cannot read it: division by zero"),
     ],
 )
-def test_surroundings(board: Machine, bundle_file: Path, changes: dict[str, Any], point: str, message: str) -> None:
-    found = bad(check.check(bundle_file, replace(board, **changes)))
+def test_surroundings(board: Machine, integer_bundle: Path, changes: dict[str, Any], point: str, message: str) -> None:
+    found = bad(check.check(integer_bundle, replace(board, **changes)))
     assert list(found) == [point]
     assert message in found[point].found
 
 
-def test_environment_and_files_of_a_build(board: Machine, bundle_file: Path, plain: Path, tmp_path: Path) -> None:
+def test_environment_and_files_of_a_build(board: Machine, integer_bundle: Path, plain: Path, tmp_path: Path) -> None:
     bit = Path(board.environ[bitstream.VARIABLE])
-    assert list(bad(check.check(bundle_file, replace(board, environ={bitstream.VARIABLE: str(bit)})))) == ["XILINX_XRT"]
-    found = bad(check.check(bundle_file, replace(board, environ={"XILINX_XRT": "/usr"})))
-    assert found["bitstream"].found == f"there is no {bundle_file.parent}/edgemtl.bit"
+    assert list(bad(check.check(integer_bundle, replace(board, environ={bitstream.VARIABLE: str(bit)})))) == [
+        "XILINX_XRT"
+    ]
+    found = bad(check.check(integer_bundle, replace(board, environ={"XILINX_XRT": "/usr"})))
+    assert found["bitstream"].found == f"there is no {integer_bundle.parent}/edgemtl.bit"
     bit.with_suffix(".hwh").write_text(virtual_files.hwh() + "\n")
-    found = bad(check.check(bundle_file, board))
+    found = bad(check.check(integer_bundle, board))
     assert "is stale" in found["bitstream"].found
-    assert check.check(bundle_file, board)[-1].good is None
+    assert check.check(integer_bundle, board)[-1].good is None
     assert "holds nothing for the FPGA board" in bad(check.check(plain, board))["bundle"].found
 
 
 def test_the_command(
-    cli: Callable[..., Any], board: Machine, bundle_file: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Any], board: Machine, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "Machine", lambda: board)
-    said = cli("doctor", "--board", bundle_file, "--json")
+    said = cli("doctor", "--board", integer_bundle, "--json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["good"] is True
     monkeypatch.setattr(check, "Machine", lambda: replace(board, uid=lambda: 7))
-    said = cli("doctor", "--board", bundle_file)
+    said = cli("doctor", "--board", integer_bundle)
     assert said.code == 2
     assert "WRONG" in said.out
     assert "sudo -i" in said.out
-    said = cli("doctor", bundle_file)
+    said = cli("doctor", integer_bundle)
     assert (said.code, said.err) == (
         2,
-        f"error: doctor looks at a bundle with --board only: edgemtl doctor --board {bundle_file}\n",
+        f"error: doctor looks at a bundle with --board only: edgemtl doctor --board {integer_bundle}\n",
     )

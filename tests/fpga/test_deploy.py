@@ -19,16 +19,16 @@ import pytest
 
 import edgemtl
 from edgemtl.errors import BoardError, BundleError
-from edgemtl.fpga import board_test, deploy, model_folder, simulation, virtual_files
+from edgemtl.fpga import bitstream, board_test, counters, deploy, model_folder, simulation, virtual_files
 from edgemtl.fpga import program as fpga_program
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl_compiler.hls.image_bundle import FpgaPart
 
 
 @pytest.fixture
-def folder(cli: Callable[..., Any], bundle_file: Path, tmp_path: Path) -> Path:
+def folder(cli: Callable[..., Any], integer_bundle: Path, tmp_path: Path) -> Path:
     out = tmp_path / "out"
-    said = cli("deploy", bundle_file, "--board", "zcu104", "-o", out)
+    said = cli("deploy", integer_bundle, "--board", "zcu104", "-o", out)
     assert said.code == 0, said.err
     assert "no bitstream: give --bitstream" in said.out
     return out
@@ -41,7 +41,9 @@ def test_what_is_deployed_is_read(folder: Path, part: FpgaPart) -> None:
     for name in ("tasks", "image_size", "map_size", "channels", "units", "task_bytes"):
         assert getattr(program, name) == getattr(part.program, name)
     assert golden.maps["depth"].tobytes() == part.files["fpga/zcu104/golden_depth.bin"]
-    assert all(t.estimated_cycles and t.estimated_cycles > 1000 for t in facts.tasks)
+    for task in facts.tasks:
+        assert set(task.estimated_cycles) == {*counters.UNITS} - {"tokens"}
+        assert sum(task.estimated_cycles.values()) > 1000
 
 
 def test_the_wheel(folder: Path, tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_the_wheel(folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout.startswith(str(site)), done.stderr
     assert "fpga = edgemtl.runtime.backends.fpga:Fpga" in (info / "entry_points.txt").read_text()
+    assert f"\nVersion: {edgemtl.__version__}\n" in (info / "METADATA").read_text()
     assert "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
     assert deploy.driver_wheel(tmp_path).read_bytes() == wheel.read_bytes()
 
@@ -84,11 +87,17 @@ def test_board_test_on_the_virtual_board(
     assert "power: not measured" in said
     found = json.loads((folder / "board_test.json").read_text())
     assert (found["passed"], found["power"], found["origin"]) == (True, "not measured", "csim")
-    assert found["cycles_per_unit"].startswith("not available")
     assert found["switch_register_bytes"] <= 64 << 10
     depth = found["tasks"]["depth"]
     assert 0 < depth["start_to_done_ms"]["p50"] <= depth["frame_ms"]["p99"]
     assert depth["estimated_cycles"]["origin"] == "model"
+    assert depth["cycles"] == {"value": "not measured", "origin": "not measured"}
+    linear = depth["counters"]["units"]["linear"]
+    assert (linear["cycles"], depth["counters"]["origin"]) == ("not measured", "csim")
+    assert depth["ddr_bytes"]["read"] > linear["read_bytes"] > 0
+    assert "  calls, steps, bytes: csim; cycles, stalls: not measured; estimate: model\n" in said
+    (line,) = {line.split()[4] for line in said.splitlines() if line.startswith("  linear ")}
+    assert line == "-"
     golden = folder / "model" / "golden_edge.bin"
     data = bytearray(golden.read_bytes())
     data[0] ^= 1
@@ -100,12 +109,13 @@ def test_board_test_on_the_virtual_board(
 
 
 def test_board_test_through_pynq(
-    stand_in: Any, bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand_in: Any, integer_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a bitstream in the folder and rails that say 12 W and 3 W."""
+    """With a bitstream in the folder and rails that say 12 W and 3 W. Only a tool's bitstream measures."""
     bit = virtual_files.write(tmp_path / "build")
+    bitstream.write_record(bit, clock_hz=300e6, tool="Vivado 2025.2")
     out = tmp_path / "out"
-    assert deploy.make(bundle_file, out, bit=bit).bitstream
+    assert deploy.make(integer_bundle, out, bit=bit).bitstream
     monkeypatch.delenv("EDGEMTL_BITSTREAM")
     monkeypatch.setattr(board_test, "SAMPLE_S", 0.001)
     rail = lambda watts: types.SimpleNamespace(power=types.SimpleNamespace(value=watts))  # noqa: E731
@@ -114,22 +124,25 @@ def test_board_test_through_pynq(
     assert found["passed"]
     assert (found["origin"], found["board"]) == ("measured", "zcu104")
     assert found["clock_hz"] == pytest.approx(299.997e6)
-    assert found["bitstream"]["tool"] == "virtual board"
+    assert found["bitstream"]["tool"] == "Vivado 2025.2"
+    assert found["tasks"]["depth"]["counters"]["origin"] == "measured"
     assert set(found["power"]) == {"12V", "INT"}
     assert found["power"]["12V"]["mean_w"] == 12
     assert found["tasks"]["semseg"]["frame_ms"]["frames"] == 3
     stand_in.get_rails = dict
-    assert board_test.test(out, virtual=False, frames=1)["power"] == "not measured"
+    bitstream.write_record(out / "edgemtl.bit", clock_hz=300e6, tool=bitstream.VIRTUAL)
+    found = board_test.test(out, virtual=False, frames=1)
+    assert (found["power"], found["origin"]) == ("not measured", "csim")
 
 
 def test_what_cannot_be_deployed(
-    cli: Callable[..., Any], bundle_file: Path, plain: Path, tmp_path: Path, folder: Path
+    cli: Callable[..., Any], integer_bundle: Path, plain: Path, tmp_path: Path, folder: Path
 ) -> None:
     for words, message in (
         ((plain, "-o", tmp_path / "a"), "holds nothing for the FPGA board zcu104"),
-        ((bundle_file, "-o", tmp_path / "b", "--board", "kv260"), "kv260"),
-        ((bundle_file, "-o", folder), "is not empty: give a new folder"),
-        ((bundle_file, "-o", tmp_path / "c", "--bitstream", tmp_path / "no.bit"), "cannot read .*no.json"),
+        ((integer_bundle, "-o", tmp_path / "b", "--board", "kv260"), "kv260"),
+        ((integer_bundle, "-o", folder), "is not empty: give a new folder"),
+        ((integer_bundle, "-o", tmp_path / "c", "--bitstream", tmp_path / "no.bit"), "cannot read .*no.json"),
     ):
         said = cli("deploy", *words)
         assert (said.code, said.err.count("\n")) == (2, 1), said.err
@@ -152,7 +165,7 @@ def test_board_test_without_a_bitstream(folder: Path, monkeypatch: pytest.Monkey
         ("program.bin", lambda d: bytes(4) + d[4:], BundleError, "no descriptor program"),
         ("program.bin", lambda d: b"", BundleError, "a file of a wrong size"),
         ("golden_depth.bin", lambda d: d + d, BundleError, "a file of a wrong size"),
-        ("registers.json", lambda d: d.replace(b"140", b"144"), BundleError, "register map version 1, this edgemtl"),
+        ("registers.json", lambda d: d.replace(b"140", b"144"), BundleError, "register map version 2, this edgemtl"),
         (
             "model.json",
             lambda d: d.replace(b'"format_version": 2', b'"format_version": 1'),

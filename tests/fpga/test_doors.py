@@ -17,32 +17,30 @@ import pytest
 
 import edgemtl
 from edgemtl.errors import BackendError, BoardError
-from edgemtl.fpga import registers
+from edgemtl.fpga import registers, simulation
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl.fpga.virtual import VirtualBoard
 
 
 @pytest.mark.parametrize("case", door_cases.CASES, ids=lambda c: c.__name__)
-def test_in_process(case: Any, kernel: CSimKernel, bundle_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgemtl.runtime.backends import fpga_sim
-
-    monkeypatch.setattr(fpga_sim, "CSimKernel", lambda: kernel)
-    door_cases.run(case, bundle_file, "fpga-sim")
+def test_in_process(case: Any, kernel: CSimKernel, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "CSimKernel", lambda: kernel)
+    door_cases.run(case, integer_bundle, "fpga-sim")
 
 
 @pytest.mark.parametrize("case", door_cases.CASES, ids=lambda c: c.__name__)
-def test_through_a_stand_in_for_pynq(case: Any, stand_in: Any, bundle_file: Path) -> None:
+def test_through_a_stand_in_for_pynq(case: Any, stand_in: Any, integer_bundle: Path) -> None:
     """Engines share the one board; loaded once."""
-    door_cases.run(case, bundle_file, "fpga")
+    door_cases.run(case, integer_bundle, "fpga")
     assert stand_in.loads == 1
     assert stand_in.board.free_bytes == VirtualBoard(lambda *_: 0).free_bytes
 
 
-def test_a_stuck_kernel_is_loaded_again(stand_in: Any, bundle_file: Path) -> None:
+def test_a_stuck_kernel_is_loaded_again(stand_in: Any, integer_bundle: Path) -> None:
     from edgemtl.runtime.backends.fpga import Fpga
 
-    want = door_cases.Want(bundle_file)
-    with edgemtl.load(bundle_file, "fpga", tasks="depth") as engine, pytest.MonkeyPatch.context() as patch:
+    want = door_cases.Want(integer_bundle)
+    with edgemtl.load(integer_bundle, "fpga", tasks="depth") as engine, pytest.MonkeyPatch.context() as patch:
         assert Fpga.timeout_s == 1
         patch.setattr(engine._runner.driver, "timeout_s", 0.2)
         stand_in.board.faults.add("stuck")
@@ -53,10 +51,13 @@ def test_a_stuck_kernel_is_loaded_again(stand_in: Any, bundle_file: Path) -> Non
     assert stand_in.loads == 2
 
 
-def test_a_driver_that_keeps_the_board(stand_in: Any, bundle_file: Path) -> None:
+def test_a_driver_that_keeps_the_board(stand_in: Any, integer_bundle: Path) -> None:
     """A frame that nobody fetches holds up others for a while, with an error; `close` lets go."""
-    want = door_cases.Want(bundle_file)
-    with edgemtl.load(bundle_file, "fpga", tasks="depth") as a, edgemtl.load(bundle_file, "fpga", tasks="edge") as b:
+    want = door_cases.Want(integer_bundle)
+    with (
+        edgemtl.load(integer_bundle, "fpga", tasks="depth") as a,
+        edgemtl.load(integer_bundle, "fpga", tasks="edge") as b,
+    ):
         b._runner.driver.timeout_s = 0.1
         a._runner.driver.start(want.golden.pixels[0], "depth")
         with pytest.raises(BoardError, match=r"another engine has kept the board for 0.1 s"):
@@ -76,18 +77,18 @@ def test_a_driver_that_keeps_the_board(stand_in: Any, bundle_file: Path) -> None
         (OSError(13, "Permission denied"), "could not load .*Permission denied; type edgemtl doctor --board"),
     ],
 )
-def test_pynq_that_fails(stand_in: Any, bundle_file: Path, failure: Exception, message: str) -> None:
+def test_pynq_that_fails(stand_in: Any, integer_bundle: Path, failure: Exception, message: str) -> None:
     stand_in.failure = failure
     with pytest.raises(BoardError, match=message):
-        edgemtl.load(bundle_file, "fpga")
+        edgemtl.load(integer_bundle, "fpga")
     stand_in.failure = None
-    edgemtl.load(bundle_file, "fpga").close()
+    edgemtl.load(integer_bundle, "fpga").close()
 
 
-def test_pynq_that_binds_another_driver(stand_in: Any, bundle_file: Path) -> None:
+def test_pynq_that_binds_another_driver(stand_in: Any, integer_bundle: Path) -> None:
     stand_in.bind = stand_in.DefaultIP
     with pytest.raises(BoardError, match="pynq binds DefaultIP to edgemtl_top_0"):
-        edgemtl.load(bundle_file, "fpga")
+        edgemtl.load(integer_bundle, "fpga")
 
 
 def test_errors_of_memory_and_registers(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,22 +110,22 @@ def test_errors_of_memory_and_registers(stand_in: Any, monkeypatch: pytest.Monke
         board.clock_hz()
 
 
-def test_without_pynq(cli: Callable[..., Any], bundle_file: Path) -> None:
+def test_without_pynq(cli: Callable[..., Any], integer_bundle: Path) -> None:
     if importlib.util.find_spec("pynq"):
         pytest.skip("pynq is installed here")
     with pytest.raises(BackendError, match=r"'fpga' cannot be used here: pynq is not installed: pip install"):
-        edgemtl.load(bundle_file, "fpga")
-    said = cli("verify", bundle_file, "--backend", "fpga")
+        edgemtl.load(integer_bundle, "fpga")
+    said = cli("verify", integer_bundle, "--backend", "fpga")
     assert (said.code, said.err.count("\n")) == (2, 1)
 
 
-def test_no_board_and_no_bitstream(stand_in: Any, bundle_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_board_and_no_bitstream(stand_in: Any, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEMTL_BITSTREAM", "/nowhere/edgemtl.bit")
     with pytest.raises(BoardError, match=r"no bitstream /nowhere/edgemtl.bit: .*make -C bitstreams zcu104 builds"):
-        edgemtl.load(bundle_file, "fpga")
+        edgemtl.load(integer_bundle, "fpga")
     monkeypatch.delenv("EDGEMTL_BITSTREAM")
-    with pytest.raises(BoardError, match=rf"no bitstream {bundle_file.parent}/edgemtl.bit"):
-        edgemtl.load(bundle_file, "fpga")
+    with pytest.raises(BoardError, match=rf"no bitstream {integer_bundle.parent}/edgemtl.bit"):
+        edgemtl.load(integer_bundle, "fpga")
     monkeypatch.delenv("PYNQ_REMOTE_DEVICES")
     with pytest.raises(BackendError, match="this machine is no PYNQ board, and PYNQ_REMOTE_DEVICES names none"):
-        edgemtl.load(bundle_file, "fpga")
+        edgemtl.load(integer_bundle, "fpga")

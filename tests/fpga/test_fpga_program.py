@@ -32,8 +32,8 @@ def write(path: Path, micro: Any, part: FpgaPart, files: dict[str, bytes], **cha
     return path
 
 
-def test_what_is_packed_is_loaded(part: FpgaPart, bundle_file: Path) -> None:
-    with Bundle.open(bundle_file, check=True) as bundle:
+def test_what_is_packed_is_loaded(part: FpgaPart, integer_bundle: Path) -> None:
+    with Bundle.open(integer_bundle, check=True) as bundle:
         loaded, golden = fpga_program.load(bundle), fpga_program.golden(bundle)
     np.testing.assert_array_equal(loaded.words, part.program.words)
     np.testing.assert_array_equal(loaded.banks, part.program.banks)
@@ -125,15 +125,15 @@ def test_members_of_a_wrong_size_never_open(micro: Any, part: FpgaPart, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_versions_refuse_each_other(micro: Any, part: FpgaPart, bundle_file: Path, tmp_path: Path) -> None:
+def test_versions_refuse_each_other(micro: Any, part: FpgaPart, integer_bundle: Path, tmp_path: Path) -> None:
     cases = [({"format_version": 1}, {}, "has format version 1, this edgemtl reads 2")]
-    other = {"fpga/zcu104/registers.json": registers.as_json().replace(b'"version": 1', b'"version": 2')}
-    cases.append(({"register_version": 2}, other, r"register map \(version 2\) is not this edgemtl's \(version 1\)"))
+    other = {"fpga/zcu104/registers.json": registers.as_json().replace(b'"version": 2', b'"version": 1')}
+    cases.append(({"register_version": 1}, other, r"register map \(version 1\) is not this edgemtl's \(version 2\)"))
     for number, (changes, files, message) in enumerate(cases):
         path = write(tmp_path / f"{number}.edgemtl", micro, part, files, **changes)
         with Bundle.open(path) as bundle, pytest.raises(BundleError, match=message):
             fpga_program.load(bundle)
-    with Bundle.open(bundle_file) as bundle, pytest.raises(BundleError, match="nothing for the FPGA board kv260"):
+    with Bundle.open(integer_bundle) as bundle, pytest.raises(BundleError, match="nothing for the FPGA board kv260"):
         fpga_program.load(bundle, "kv260")
 
 
@@ -142,11 +142,11 @@ def test_a_bundle_without_it_says_how_to_make_one(plain: Path) -> None:
         fpga_program.load(bundle)
 
 
-def test_inspect_shows_it(cli: Any, part: FpgaPart, bundle_file: Path) -> None:
-    said = cli("inspect", bundle_file)
+def test_inspect_shows_it(cli: Any, part: FpgaPart, integer_bundle: Path) -> None:
+    said = cli("inspect", integer_bundle)
     assert said.code == 0, said.err
     assert "FPGA zcu104: INT8" in said.out
     assert "calibrated on 33 images (blocks); 2 golden frame(s)" in said.out
-    (facts,) = json.loads(cli("inspect", bundle_file, "--json").out)["fpga"]
+    (facts,) = json.loads(cli("inspect", integer_bundle, "--json").out)["fpga"]
     assert facts["bytes"] == part.size
     assert facts["weight_image_bytes"] == part.program.banks.nbytes

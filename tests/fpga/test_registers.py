@@ -21,7 +21,7 @@ def signature() -> list[tuple[str, str]]:
     for argument in found[1].split(","):
         kind, name = argument.rsplit(maxsplit=1)
         assert ("word_t*" in kind) != ("uint32_t" in kind), argument
-        out.append((name, "address" if "word_t*" in kind else "scalar"))
+        out.append((name, "address" if "word_t*" in kind else "wire" if "uint32_t*" in kind else "scalar"))
     return out
 
 
@@ -38,8 +38,16 @@ def test_every_argument_has_its_interface(name: str, kind: str) -> None:
     if kind == "address":
         (master,) = [line for line in lines if line.startswith("m_axi")]
         assert "offset = slave" in master
+    elif kind == "wire":
+        assert lines == [f"ap_none port = {name}"]
     else:
         assert [line for line in lines if line.startswith("s_axilite")] == [f"s_axilite port = {name}"]
+
+
+def test_the_simulated_kernel_has_the_version() -> None:
+    exports = (Path(__file__).parents[2] / "hls" / "csim" / "exports.cpp").read_text()
+    (version,) = re.findall(r"int edgemtl_csim_register_version\(\) \{ return (\d+); \}", exports)
+    assert int(version) == registers.VERSION
 
 
 def test_layout() -> None:
@@ -52,11 +60,13 @@ def test_layout() -> None:
     assert got["quads"] == (0x48, 32)
     assert got["program"] == (0x50, 64)
     assert got["task"] == (0x8C, 32)
-    assert len(registers.REGISTERS) == 5 + len(registers.ARGUMENTS)
+    assert got["counters"] == (0x94, 64)
+    assert "cycle" not in got
+    assert len(registers.REGISTERS) == 5 + len(registers.ARGUMENTS) - 1
     assert max(r.offset for r in registers.layout()) + 8 <= registers.SPAN
 
 
 def test_json() -> None:
     read = json.loads(registers.as_json())
-    assert read["vlnv"] == "edgemtl:hls:edgemtl_top:1.0"
-    assert read["registers"][-1] == {"name": "task", "offset": 0x8C, "bits": 32, "access": "RW"}
+    assert read["vlnv"] == "edgemtl:hls:edgemtl_top:2.0"
+    assert read["registers"][-1] == {"name": "counters", "offset": 0x94, "bits": 64, "access": "RW"}

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BoardError, FrameError, TaskError
 from edgemtl.fpga import program as fpga_program
 from edgemtl.fpga import registers, simulation
+from edgemtl.fpga.counters import UnitCount
 from edgemtl.fpga.driver import Driver
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl.fpga.virtual import BASE, Memory, VirtualBoard
@@ -32,15 +34,18 @@ class Echo:
         self.gate.set()
         self.status = 0
 
-    def __call__(self, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, task: int) -> int:
+    def __call__(
+        self, banks: Sequence[Memory], program: Memory, pixels: Memory, output: Memory, task: int, counts: Memory
+    ) -> int:
         assert self.gate.wait(20)
+        counts.view(np.uint32)[:2] = 1, task
         output.view(np.int16)[:] = (int(pixels.sum(dtype=np.int64)) + task) % 30000
         return self.status
 
 
 @pytest.fixture(scope="module")
-def files(bundle_file: Path) -> Iterator[tuple[fpga_program.Program, fpga_program.Golden]]:
-    with Bundle.open(bundle_file) as bundle:
+def files(integer_bundle: Path) -> Iterator[tuple[fpga_program.Program, fpga_program.Golden]]:
+    with Bundle.open(integer_bundle) as bundle:
         yield fpga_program.load(bundle), fpga_program.golden(bundle)
 
 
@@ -86,6 +91,25 @@ def test_a_switch_writes_registers_alone(kernel: CSimKernel, files: Any) -> None
     assert driver.counters.frames == 15
 
 
+def test_what_a_task_does_not_need_is_not_read(kernel: CSimKernel, files: Any, micro: Any) -> None:
+    """Other tasks' gates and heads, and experts off the path of depth, may be rubbish."""
+    program, golden = files
+    banks, words = program.banks.copy(), program.words
+    tables, ops = words[1 : 1 + len(TASKS)].tolist(), words[1 + len(TASKS) :].tolist()
+    for name, (base, size, *_) in zip(program.tasks, tables, strict=True):
+        if name != "depth":
+            banks[:, base : base + size] = 255
+    layers = [(at, stride) for code, _, at, _, _, stride, *_ in ops if code == 8]
+    for (at, stride), path in zip(layers, micro.config.path("depth"), strict=True):
+        for expert in {*range(micro.config.experts)} - {*path}:
+            banks[:, at + expert * stride : at + (expert + 1) * stride] = 255
+    driver = Driver(VirtualBoard(kernel), replace(program, banks=banks), timeout_s=60)
+    for pixels, want in zip(golden.pixels, golden.maps["depth"], strict=True):
+        np.testing.assert_array_equal(driver.frame(pixels, "depth"), want)
+    with pytest.raises(BoardError, match="a value in the weight image outside its range"):
+        driver.frame(golden.pixels[0], "edge")
+
+
 def test_double_buffers(echo: Any, files: Any) -> None:
     """While one frame is on the kernel, the host may keep the map of the one before; slots alternate."""
     _, _, driver = echo
@@ -113,6 +137,18 @@ def test_the_host_may_work_while_the_kernel_does(echo: Any, files: Any) -> None:
     made.gate.set()
     assert driver.finish().shape == (*files[0].map_size, 1)
     assert board.read(registers.CONTROL) == registers.AP_IDLE  # done was cleared by reading it
+
+
+def test_counters_of_the_frame_that_was_fetched(echo: Any, files: Any) -> None:
+    """Each map comes with its own counts; what counts no cycles is not measured."""
+    _, _, driver = echo
+    assert driver.last_count is None
+    for task, steps in (("depth", 1), ("edge", 3)):
+        driver.frame(picture(files[0], 0), task)
+        count = driver.last_count
+        assert count is not None
+        assert count.units == {"program": UnitCount(1, steps, None, 0, 0)}
+        assert (count.origin, count.cycles_origin, count.cycles) == ("csim", "not measured", None)
 
 
 def test_a_stuck_kernel(echo: Any, files: Any) -> None:
@@ -177,6 +213,7 @@ def test_a_forgotten_flush_shows(echo: Any, files: Any) -> None:
         ("pixels", BASE - 16, "lie in no buffer"),
         ("output", 0, "register output names .* bytes at 0x0, which lie in no buffer"),
         ("w3", 1 << 36, "more than 36 bits"),
+        ("counters", BASE - 16, "register counters names 288 bytes"),
         ("quads", 1 << 20, "register w0 names 16777216 bytes"),
         ("output_words", 1 << 31, "register output names 34359738368 bytes"),
     ],
@@ -239,38 +276,37 @@ def test_wrong_frames(echo: Any, files: Any) -> None:
 
 
 def test_the_engine_on_the_virtual_board(
-    kernel: CSimKernel, files: Any, bundle_file: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: CSimKernel, files: Any, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Camera frames through the public API equal the integer goldens, for one task, several, and after switches."""
-    from edgemtl.runtime.backends import fpga_sim
-
-    monkeypatch.setattr(fpga_sim, "CSimKernel", lambda: kernel)
+    monkeypatch.setattr(simulation, "CSimKernel", lambda: kernel)
     program, golden = files
-    with edgemtl.load(bundle_file, "fpga-sim") as engine:
+    with edgemtl.load(integer_bundle, "fpga-sim") as engine:
+        assert "in C simulation: exact" in engine.why
         for tasks in (("depth",), ("semseg", "edge"), TASKS, ("normals",)):
             engine.activate(*tasks)
             for i, pixels in enumerate(golden.pixels):
                 out = engine(pixels)
-                assert set(out) == set(tasks)
+                assert set(out) == set(out.timing.counts) == set(tasks)
                 for task in tasks:
                     unit = np.float32(program.units[program.task(task)])
                     want = golden.maps[task][i].transpose(2, 0, 1) * unit
                     np.testing.assert_array_equal(out[task].raw, want)
+        # 60 bytes of registers that no frame changes; then two addresses, a size, the task and the start for each.
+        assert [s.written for s in engine.switches] == [60 + 28, 2 * 28, 4 * 28, 28]
     with pytest.raises(edgemtl.errors.EdgeMTLError, match="closed"):
         engine(golden.pixels[0])
 
 
 def test_two_engines_share_nothing(
-    kernel: CSimKernel, files: Any, bundle_file: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: CSimKernel, files: Any, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The simulated kernel keeps its memories between frames; another engine's frame in between must not show."""
-    from edgemtl.runtime.backends import fpga_sim
-
-    monkeypatch.setattr(fpga_sim, "CSimKernel", lambda: kernel)
+    monkeypatch.setattr(simulation, "CSimKernel", lambda: kernel)
     _, golden = files
     with (
-        edgemtl.load(bundle_file, "fpga-sim", tasks="depth") as a,
-        edgemtl.load(bundle_file, "fpga-sim", tasks="semseg") as b,
+        edgemtl.load(integer_bundle, "fpga-sim", tasks="depth") as a,
+        edgemtl.load(integer_bundle, "fpga-sim", tasks="semseg") as b,
     ):
         want, other = a(golden.pixels[0])["depth"].raw.copy(), b(golden.pixels[1])["semseg"].raw.copy()
         seen: list[Any] = []
@@ -284,19 +320,34 @@ def test_two_engines_share_nothing(
             np.testing.assert_array_equal(raw, other)
 
 
-def test_backend_says_what_is_missing(plain: Path, bundle_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_says_what_is_missing(plain: Path, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if simulation.obstacle() is None:
         with pytest.raises(BackendError, match="holds nothing for the FPGA board zcu104; make it with edgemtl compile"):
             edgemtl.load(plain, "fpga-sim")
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(BackendError, match="C simulation needs a C\\+\\+ compiler: apt-get install g\\+\\+"):
-        edgemtl.load(bundle_file, "fpga-sim")
+        edgemtl.load(integer_bundle, "fpga-sim")
+    monkeypatch.setenv("EDGEMTL_FPGA_SIM", "rtl")
+    with pytest.raises(BackendError, match="EDGEMTL_FPGA_SIM is csim or twin, not 'rtl'"):
+        edgemtl.load(integer_bundle, "fpga-sim")
+    monkeypatch.setenv("EDGEMTL_FPGA_SIM", "twin")
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "verilator" else name)
+    with pytest.raises(BackendError, match="twin needs verilator: apt-get install verilator, or unset EDGEMTL_FPGA_"):
+        edgemtl.load(integer_bundle, "fpga-sim")
     monkeypatch.setattr(simulation, "sources", lambda: None)
     with pytest.raises(BackendError, match="run it from a checkout"):
-        edgemtl.load(bundle_file, "fpga-sim")
+        edgemtl.load(integer_bundle, "fpga-sim")
 
 
-def test_verify_compares_integers(cli: Callable[..., Any], kernel: CSimKernel, bundle_file: Path) -> None:
-    found = json.loads(cli("verify", bundle_file, "--backend", "fpga-sim", "--json").out)
+def test_another_kernel_is_refused(kernel: CSimKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BoardError, match="cannot load the simulated kernel: .*no.so"):
+        CSimKernel(tmp_path / "no.so")
+    monkeypatch.setattr(registers, "VERSION", 9)
+    with pytest.raises(BoardError, match=r"csim.* kernel with register map version \d, this edgemtl's is 9: build it"):
+        CSimKernel(Path(kernel._lib._name))
+
+
+def test_verify_compares_integers(cli: Callable[..., Any], kernel: CSimKernel, integer_bundle: Path) -> None:
+    found = json.loads(cli("verify", integer_bundle, "--backend", "fpga-sim", "--json").out)
     assert found["good"]
     assert found["backends"]["fpga-sim"] == dict.fromkeys(TASKS, 0.0)

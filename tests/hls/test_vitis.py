@@ -16,6 +16,8 @@ from hls_models import HLS
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
+from edgemtl.fpga import counters
+from edgemtl.fpga.program import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.hls import program, unit_vectors, vectors, vitis, vitis_cli
 from edgemtl_compiler.hls.csim import CSim
@@ -86,7 +88,7 @@ def test_configuration(job: vitis.Job) -> None:
     (job.vectors / "top-a.bin").unlink()
     assert "argv" not in vitis.config(job)
     identity = [found[f"package.ip.{k}"][0] for k in ("vendor", "library", "name", "version")]
-    assert ":".join(identity) == "edgemtl:hls:edgemtl_top:1.0"
+    assert ":".join(identity) == "edgemtl:hls:edgemtl_top:2.0"
 
 
 @pytest.mark.parametrize("unit", vitis.UNITS)
@@ -161,7 +163,7 @@ def test_scripts_run_under_tcl(job: vitis.Job, tmp_path: Path, action: str) -> N
     assert files[-1][1:3] == ["-tb", str(job.bench)]
     assert files[-1][4] == f"-std=c++14 -iquote {HLS}/include -DEDGEMTL_FRAME"
     if action == "export":
-        names = "-vendor edgemtl -library hls -version 1.0 -ipname edgemtl_top"
+        names = "-vendor edgemtl -library hls -version 2.0 -ipname edgemtl_top"
         assert calls[-1][1:] == ["-format", "ip_catalog", *names.split()]
 
 
@@ -369,7 +371,8 @@ def test_depths_of_bench_and_pragmas_agree(job: vitis.Job) -> None:
     ports = dict(re.findall(r"#pragma HLS interface m_axi port = (\w+) .*?depth = (\d+)", source))
     bank, before, pixels, after = (str(depths[k]) for k in ("Bank", "Before", "Pixel", "After"))
     banks = dict.fromkeys(("w0", "w1", "w2", "w3"), bank)
-    assert ports == {**banks, "program": before, "pixels": pixels, "output": after}
+    counts = str(counters.BYTES // WORD)
+    assert ports == {**banks, "program": before, "pixels": pixels, "output": after, "counters": counts}
     ports = dict(re.findall(r"HLS interface m_axi port = (\w+) .*?depth = (\d+)", units))
     assert ports == {**banks, "before": before, "after": after}
 

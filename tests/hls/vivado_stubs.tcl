@@ -26,24 +26,25 @@ proc in_list {what value list} {
 
 set catalogue {
   xilinx.com:ip:zynq_ultra_ps_e:3.4 xilinx.com:ip:zynq_ultra_ps_e:3.5 xilinx.com:ip:proc_sys_reset:5.0
-  xilinx.com:ip:smartconnect:1.0 edgemtl:hls:edgemtl_top:1.0
+  xilinx.com:ip:smartconnect:1.0 xilinx.com:ip:c_counter_binary:12.0 edgemtl:hls:edgemtl_top:2.0
 }
 # Buses, clocks, resets: the pins that must have exactly one driver or partner. "out" pins may drive any number.
 array set buses {
   zynq_ultra_ps_e {M_AXI_HPM0_FPD S_AXI_HP0_FPD S_AXI_HP1_FPD S_AXI_HP2_FPD S_AXI_HP3_FPD}
-  proc_sys_reset {} smartconnect {S00_AXI M00_AXI}
+  proc_sys_reset {} smartconnect {S00_AXI M00_AXI} c_counter_binary {}
   edgemtl_top {s_axi_control m_axi_hp0 m_axi_hp1 m_axi_hp2 m_axi_hp3}
 }
 array set inputs {
   zynq_ultra_ps_e {maxihpm0_fpd_aclk saxihp0_fpd_aclk saxihp1_fpd_aclk saxihp2_fpd_aclk saxihp3_fpd_aclk}
-  proc_sys_reset {slowest_sync_clk ext_reset_in} smartconnect {aclk aresetn} edgemtl_top {ap_clk ap_rst_n}
+  proc_sys_reset {slowest_sync_clk ext_reset_in} smartconnect {aclk aresetn} c_counter_binary {CLK}
+  edgemtl_top {ap_clk ap_rst_n cycle}
 }
 array set outputs {
   zynq_ultra_ps_e {pl_clk0 pl_resetn0} proc_sys_reset {peripheral_aresetn interconnect_aresetn}
-  smartconnect {} edgemtl_top {interrupt}
+  smartconnect {} c_counter_binary {Q} edgemtl_top {interrupt}
 }
 array set masters {
-  zynq_ultra_ps_e M_AXI_HPM0_FPD proc_sys_reset {} smartconnect M00_AXI
+  zynq_ultra_ps_e M_AXI_HPM0_FPD proc_sys_reset {} smartconnect M00_AXI c_counter_binary {}
   edgemtl_top {m_axi_hp0 m_axi_hp1 m_axi_hp2 m_axi_hp3}
 }
 array set kind {}
@@ -103,6 +104,7 @@ proc setting {cell name value} {
     CONFIG.PSU__FPGA_PL0_ENABLE CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ
   }
   if {$kind($cell) eq "smartconnect"} { set known {CONFIG.NUM_SI CONFIG.NUM_MI} }
+  if {$kind($cell) eq "c_counter_binary"} { set known CONFIG.Output_Width }
   foreach pattern $known { if {[string match $pattern $name]} { puts "setting|$cell|$name|$value"; return } }
   error "$kind($cell) has no setting $name"
 }

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError
+from edgemtl.fpga import counters
 from edgemtl.fpga.program import STATUS
 from edgemtl_compiler.hls import image, limits
 from edgemtl_compiler.hls.image import ImageBuilder
@@ -27,6 +28,7 @@ DEADLOCK = 9
 VALUE_SKEW = 4
 TO_QKV, TO_HIDDEN, ADD, SCORED, TO_STREAM, RAW = range(6)
 FLAGS = ("-std=c++14", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unknown-pragmas")
+TWINS = ("linear", "attention")  # the units that have one
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
 
@@ -38,11 +40,13 @@ def build(
     packed: bool = False,
     compiler: str = "",
     headers: Path | None = None,
+    twins: bool = False,
 ) -> Path:
     """Compile the `hls` folder `sources` into the shared library `out`, with warnings as errors.
 
     `packed` takes two products from one multiplier, as the synthesised unit does; `headers` is a folder whose ap_int.h
-    is used in place of the shim's. Raises CompileError.
+    is used in place of the shim's. With `twins` the linear and the attention unit are left to their Verilated twins,
+    which edgemtl_csim_twins must name before the first frame. Raises CompileError.
     """
     found = shutil.which(compiler) if compiler else shutil.which("g++") or shutil.which("clang++")
     if found is None:
@@ -57,7 +61,8 @@ def build(
         "-Wno-uninitialized",
     ]  # their constructors set no bits
     flags += other if headers else [f"-I{sources / 'csim' / 'ap'}"]
-    units = [*sorted(str(p) for p in (sources / "src").glob("*.cpp")), str(sources / "csim" / "exports.cpp")]
+    units = [str(p) for p in sorted((sources / "src").glob("*.cpp")) if not (twins and p.stem in TWINS)]
+    units += [str(sources / "csim" / f"{name}.cpp") for name in ("exports", *(("twin",) if twins else ()))]
     command = [found, *flags, f"-I{sources / 'include'}", f"-I{sources / 'csim'}", *units, "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -82,6 +87,7 @@ class CSim:
             ("score", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
             ("length", np.uint16, (limits.MAX_EXPERTS,)),
         ]
+        self.counters = np.zeros(counters.BYTES // 4, np.uint32)  # of the last frame
         self._memory: dict[str, NDArray[Any]] = {}
         for which, (name, dtype, shape) in enumerate(kinds):
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -111,7 +117,7 @@ class CSim:
         """The top level as the driver calls it; buffers are passed on as they are."""
         words, pixels = np.ascontiguousarray(words), np.ascontiguousarray(pixels)
         tail = [_p(words), words.nbytes // 16, _p(pixels), pixels.nbytes // 16, _p(output), len(output), task]
-        self._call("frame", banks, [len(banks[0]), *tail])
+        self._call("frame", banks, [len(banks[0]), *tail, _p(self.counters)])
 
     def linear(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int16]:
         """Rows [M, K] from the pool to the raw output [M, N]: the product and its INT16 rounding."""

@@ -69,13 +69,14 @@ def attention(u: Attention) -> bytes:
 def gate(u: Gate) -> bytes:
     """Count and factor, the path's slots, the biases, then the weights as two tiles of the linear unit.
 
-    A weight, saturated to 15 bits, is 128 times an INT8 upper half and a lower one of 0 to 127.
+    A weight, saturated to 15 bits, is 128 times an INT8 upper half and a lower one of 0 to 127. The kernel takes the
+    products' sums as they are; factors of 2 / 2 give the same from a unit that always scales, as the RTL's does.
     """
     head = np.array([len(u.experts), int(packed(u.multiplier, u.shift))], np.uint32)
     weight = np.clip(_padded(u.weight, LANES), -GATE_LIMIT, GATE_LIMIT)
     halves = np.concatenate([weight >> 7, weight & 127]).astype(np.int8)
     none = np.zeros(2 * LANES, np.int32)
-    product = linear(Linear(halves, none, none, np.ones(2 * LANES, np.uint8)))
+    product = linear(Linear(halves, none, np.full(2 * LANES, 2, np.int32), np.ones(2 * LANES, np.uint8)))
     return quads(head) + quads(np.array(u.experts, np.uint32)) + quads(_padded(u.bias, LANES)) + product
 
 

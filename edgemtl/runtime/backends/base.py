@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
+from edgemtl.fpga.counters import FrameCount
+from edgemtl.runtime.mapping import Segment
+from edgemtl.runtime.residency import Residency
+
+if TYPE_CHECKING:
+    from edgemtl.runtime.cuda.weights import Upload
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Get = Callable[[str, str], Array]  # (part, tensor) -> packed weight
@@ -40,10 +46,15 @@ class Choice(NamedTuple):
 
 @dataclass
 class Ran:
-    """What a run gave: raw maps [channels, h, w] by task, and seconds by function ("prefix" and each task)."""
+    """What a run gave: raw maps [channels, h, w] by task, and seconds by function ("prefix" and each task).
+
+    Of an accelerator also its counters by task, and the bytes that the host wrote to it beside the frame's pixels.
+    """
 
     maps: dict[str, Array]
     seconds: dict[str, float]
+    counts: dict[str, FrameCount] = field(default_factory=dict)
+    written: int | None = None
 
 
 def no_program(backend: str, bundle: Bundle) -> BackendError:
@@ -55,17 +66,40 @@ def no_program(backend: str, bundle: Bundle) -> BackendError:
     )
 
 
+class Store(Protocol):
+    """Where weights are kept that come and go with the active tasks: mappings, or a device's memory. `upload`: the last
+    copy to a device that `map` began, if there is one.
+    """
+
+    @property
+    def upload(self) -> Upload | None: ...
+
+    @property
+    def held(self) -> Set[Segment]: ...
+
+    def map(self, wanted: Iterable[Segment]) -> None: ...
+
+    def unmap(self, unwanted: Iterable[Segment]) -> None: ...
+
+    def get(self, part: str, tensor: str) -> Any: ...
+
+    def residency(self, model: int) -> Residency: ...
+
+
 class Backend(ABC):
     """Runs the programs of one bundle. The engine calls it from one thread at a time.
 
     `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
-    views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself.
+    views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
+    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     maps: ClassVar[bool] = False
+    store: Store | None = None
+    input: Array | None = None
     CAPABILITIES: ClassVar[dict[str, Cell]]
 
     @abstractmethod

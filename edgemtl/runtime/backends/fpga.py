@@ -15,17 +15,16 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BoardError, BundleError
 from edgemtl.fpga import bitstream, program
 from edgemtl.fpga.driver import Board, Driver
+from edgemtl.fpga.lock import REMOTE
 from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran
 
 BOARD_FILE = Path("/proc/device-tree/chosen/pynq_board")  # only PYNQ's images have it
-REMOTE = "PYNQ_REMOTE_DEVICES"
 
 
 class Fpga(Backend):
     name = "fpga"
     packages: ClassVar[tuple[str, ...]] = ("pynq",)
     extra = "fpga"
-    note = "its INT8 program for {}, on the board"
     timeout_s = 1.0
     CAPABILITIES = {  # noqa: RUF012
         "sparse experts": Cell("sparse-kept", "each expert runs over the queue of tokens that chose it"),
@@ -58,12 +57,17 @@ class Fpga(Backend):
         return None
 
     @classmethod
+    def where(cls) -> str:
+        """What the program runs on, for `engine.why`."""
+        return "on the board"
+
+    @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
         try:
             fpga = program.described(bundle)
         except BundleError as error:
             raise BackendError(str(error)) from None
-        return Choice(None, cls.note.format(fpga.target))
+        return Choice(None, f"its INT8 program for {fpga.target}, {cls.where()}")
 
     def bind(self, task: str, get: Get) -> None:
         """Nothing to do: every task is in the weight image."""
@@ -78,17 +82,19 @@ class Fpga(Backend):
         """
         values = np.clip(np.rint(image[0] * self._scale + self._shift), 0, 255).astype(np.uint8).transpose(1, 2, 0)
         pixels = np.ascontiguousarray(values)
-        maps, seconds = {}, {}
-        start = time.perf_counter()
+        maps, seconds, counts = {}, {}, {}
+        start, before = time.perf_counter(), self.driver.counters.register_bytes
         self.driver.start(pixels, tasks[0])
         for task, following in zip(tasks, (*tasks[1:], None), strict=True):
             raw = self.driver.finish()
+            if (count := self.driver.last_count) is not None:
+                counts[task] = count
             if following is not None:
                 self.driver.start(pixels, following)
             maps[task] = self._floats(raw, task)
             now = time.perf_counter()
             seconds[task], start = now - start, now
-        return Ran(maps, seconds)
+        return Ran(maps, seconds, counts, self.driver.counters.register_bytes - before)
 
     def close(self) -> None:
         self.driver.close()

@@ -1,27 +1,40 @@
-"""The accelerator on a virtual ZCU104: the driver of the board, with the kernels' C simulation behind its registers.
+"""The accelerator on a virtual ZCU104: the driver of the board, with a simulation of the kernels behind its registers.
 
-Exact, not fast: what it gives is bit for bit what the board must give; its times say nothing about the board's.
+Exact, not fast: what it gives is bit for bit what the board must give; its times say nothing about the board's. The
+variable EDGEMTL_FPGA_SIM chooses the simulation: "csim", or "twin", which counts cycles (edgemtl/fpga/simulation.py).
 """
 
 from __future__ import annotations
 
 from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BoardError
+from edgemtl.fpga import simulation
 from edgemtl.fpga.driver import Board
-from edgemtl.fpga.simulation import CSimKernel, obstacle
 from edgemtl.fpga.virtual import VirtualBoard
 from edgemtl.runtime.backends.fpga import Fpga
+
+NOTES = {
+    simulation.CSIM: "in C simulation: exact, and far slower than the board",
+    simulation.TWIN: "in C simulation with the linear and the attention unit in Verilator: exact, and slower still",
+}
 
 
 class FpgaSim(Fpga):
     name = "fpga-sim"
     packages = ()
     extra = ""
-    note = "its INT8 program for {}, in C simulation: exact, and far slower than the board"
     timeout_s = 120.0  # a frame of ViT-S takes seconds in simulation
 
     def _open(self, bundle: Bundle) -> Board:
-        return VirtualBoard(CSimKernel())
+        return VirtualBoard(simulation.kernel())
 
     @classmethod
     def unusable(cls) -> str | None:
-        return obstacle()
+        try:
+            return simulation.obstacle(simulation.chosen())
+        except BoardError as error:
+            return str(error)
+
+    @classmethod
+    def where(cls) -> str:
+        return NOTES[simulation.chosen()]

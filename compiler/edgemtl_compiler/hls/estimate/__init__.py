@@ -3,6 +3,7 @@
 from edgemtl_compiler.hls.estimate.board import BOARDS, Board, board, clock
 from edgemtl_compiler.hls.estimate.cycles import Lanes, attention_cycles, linear_cycles
 from edgemtl_compiler.hls.estimate.estimate import Point, estimate, lanes_of, sweep
+from edgemtl_compiler.hls.estimate.frame import by_unit
 from edgemtl_compiler.hls.estimate.schema import Report
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Report",
     "attention_cycles",
     "board",
+    "by_unit",
     "clock",
     "estimate",
     "lanes_of",

@@ -8,8 +8,10 @@ normalising of the row before; both passes of the attention; its means beside it
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemtl.fpga.counters import UNITS
 from edgemtl_compiler.hls import limits
 from edgemtl_compiler.hls.estimate import cycles
 from edgemtl_compiler.hls.estimate.board import Board
@@ -20,6 +22,18 @@ from edgemtl_compiler.hls.image import QUAD
 
 BURST = 256  # bytes: 16 beats of 128 bit, the longest AXI3 burst
 OUTSTANDING = 16  # bursts under way per port, as the pragma says
+
+
+COUNTED = {"top": "program", "head norm": "norm"}  # units that the kernel's counters call otherwise
+
+
+def by_unit(layers: Iterable[Layer]) -> dict[str, int]:
+    """Cycles by the names of edgemtl.fpga.counters, for comparison with what a kernel counted."""
+    out = dict.fromkeys(UNITS, 0)
+    for layer in layers:
+        out[COUNTED.get(layer.unit, layer.unit)] += layer.own_cycles
+        out["linear"] += layer.cycles - layer.own_cycles
+    return {name: cycles for name, cycles in out.items() if cycles}
 
 
 def bytes_per_cycle(board: Board, clock_hz: float, ports: int = 4) -> float:
@@ -63,8 +77,8 @@ class Clockwork:
         size = self.work.program_bytes
         spent = DDR_LATENCY + size // 16 * 4 + 30 * len(self.work.steps)
         return Layer(
-            name="program", unit="top", cycles=spent, compute_cycles=spent, ddr_cycles=math.ceil(size / 16),
-            ddr_bytes=size,
+            name="program", unit="top", cycles=spent, own_cycles=spent, compute_cycles=spent,
+            ddr_cycles=math.ceil(size / 16), ddr_bytes=size,
         )  # fmt: skip
 
     def _layer(self, step: Step, coming: Tile | None) -> Layer:
@@ -83,8 +97,8 @@ class Clockwork:
         ddr = math.ceil(size / self.rate)
         rows = sum(cycles.groups(p.rows, self.lanes) * self.lanes.row for p in step.products)
         return Layer(
-            name=step.name, unit=step.kind, cycles=spent, compute_cycles=compute, ddr_cycles=ddr, ddr_bytes=size,
-            macs=step.macs, rows=rows, bound="ddr" if ddr > compute else "compute",
+            name=step.name, unit=step.kind, cycles=spent, own_cycles=serial, compute_cycles=compute, ddr_cycles=ddr,
+            ddr_bytes=size, macs=step.macs, rows=rows, bound="ddr" if ddr > compute else "compute",
         )  # fmt: skip
 
     def _moved(self, step: Step) -> int:

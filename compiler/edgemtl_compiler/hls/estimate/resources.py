@@ -55,7 +55,7 @@ def units(lanes: Lanes) -> dict[str, Cost]:
     gate = Cost(4, (2500, 5000), (2500, 6000))
     depthwise = Cost(16 + 2 * 2, (2500, 4000), (1500, 4000))
     narrow = Cost(16, (1200, 2400), (1000, 3000))
-    # Turning eight words between banks and rows, twice read, twice written; ports; the descriptors' checks.
+    # Turning eight words between banks and rows, twice read, twice written; ports; the descriptors' checks; counters.
     other = Cost(10, (21_000, 30_000), (15_000, 35_000))
     return {
         "linear": linear, "attention": attention, "layer_norm": norm, "gate": gate, "depthwise": depthwise,

@@ -50,12 +50,14 @@ class Memory(Strict):
 class Layer(Strict):
     """One step of the program: `cycles` is what it adds to the frame, what compute and DDR do not hide of each other.
 
-    `rows` are token rows computed, groups' padding included; `bound` says which of the two takes longer.
+    `own_cycles` are those of the unit that it names, the rest the linear unit's; `rows` token rows computed, groups'
+    padding included; `bound` says which of compute and DDR takes longer.
     """
 
     name: str
     unit: str
     cycles: int = Field(ge=0)
+    own_cycles: int = Field(0, ge=0)
     compute_cycles: int = Field(ge=0)
     ddr_cycles: int = Field(ge=0)
     ddr_bytes: int = Field(ge=0)
