@@ -1,12 +1,12 @@
 """Which tensors a bundle's weights are, and how each is packed: in the order that the kernels read, so that loading
 packs nothing.
 
-Three layouts. `panel16-f32`: every tensor float32. `panel16-f16`: linear layers and experts in float16, the rest as
-before. `panel16-i8`: linear layers and experts in INT8 (their bytes as uint8), except those that stayed float32, which
-a tensor's type tells; the rest as before. `packing` has the forms themselves. Every tensor is 1-D and a multiple of 64
-bytes, so that a file of them keeps each on a 64-byte boundary; an expert is padded to whole pages, so that it can be
-mapped and dropped alone. `entries` lists what a model's bundle holds; the compiler, the packer and the unpacker all
-follow that one list.
+Three layouts. `panel16-f32`: every tensor float32. `panel16-f16`: linear layers, convolutions and experts in float16,
+the rest as before. `panel16-i8`: linear layers and experts in INT8 (their bytes as uint8), except those that stayed
+float32, which a tensor's type tells; the rest as before. `packing` has the forms themselves. Every tensor is 1-D and a
+multiple of 64 bytes, so that a file of them keeps each on a 64-byte boundary; an expert is padded to whole pages, so
+that it can be mapped and dropped alone. `entries` lists what a model's bundle holds; the compiler, the packer and the
+unpacker all follow that one list.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ __all__ = [
     "unpack_state",
 ]
 
-Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "expert"]
+Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "conv", "expert"]
 AllCodes = Mapping[str, tuple[Codes, ...]]  # by reference of an INT8 tensor: the codes of its input, or inputs
 
 _ITEM = {"float32": 4, "float16": 2, "uint8": 1}  # bytes per element
@@ -95,8 +95,8 @@ class Entry:
 
     @property
     def compact(self) -> bool:
-        """Whether it is a linear layer or an expert, the kinds that layouts other than float32 make smaller."""
-        return self.kind in ("linear", "expert")
+        """Whether it is of a kind that layouts other than float32 make smaller."""
+        return self.kind in ("linear", "conv", "expert")
 
     def types(self, layout: WeightLayout) -> tuple[str, ...]:
         """Names of the NumPy types that it may have in a layout."""
@@ -106,7 +106,7 @@ class Entry:
         """Elements of the packed tensor when they are of a type that `types` names."""
         shapes = [shape for _, shape in self.sources]
         match self.kind:
-            case "linear":
+            case "linear" | "conv":
                 n, k = shapes[0][0], prod(shapes[0][1:])
                 if dtype == "uint8":
                     return linear_bytes(n, k)
@@ -130,7 +130,10 @@ class Entry:
             case "linear":
                 return pack_linear(values[0].reshape(len(values[0]), -1), values[1])
             case "gate":
-                return pack_linear(values[0].T, np.zeros(values[0].shape[1], np.float32))
+                weight, *biases = values
+                return pack_linear(weight.T, biases[0] if biases else np.zeros(weight.shape[1], np.float32))
+            case "conv":
+                return pack_linear(values[0].transpose(0, 3, 2, 1).reshape(len(values[0]), -1), values[1])
             case "depthwise":
                 weight, bias = values
                 return pack_rows(*weight.reshape(-1, 9).T, bias)
@@ -172,9 +175,14 @@ class Entry:
                 undo = unpack_linear_i8 if dtype == "uint8" else unpack_linear
                 weight, bias = undo(packed, shapes[0][0], prod(shapes[0][1:]))
                 return [weight.reshape(shapes[0]), bias]
+            case "conv":
+                n, k, high, wide = shapes[0]
+                weight, bias = unpack_linear(packed, n, k * high * wide)
+                return [np.ascontiguousarray(weight.reshape(n, wide, high, k).transpose(0, 3, 2, 1)), bias]
             case "gate":
                 rows, columns = shapes[0]
-                return [np.ascontiguousarray(unpack_linear(packed, columns, rows)[0].T)]
+                weight, bias = unpack_linear(packed, columns, rows)
+                return [np.ascontiguousarray(weight.T), bias][: len(shapes)]
             case "depthwise":
                 taps = packed.reshape(10, -1)[:, : shapes[0][0]]
                 return [np.ascontiguousarray(taps[:9].T).reshape(shapes[0]), taps[9].copy()]
@@ -212,7 +220,10 @@ def entries(config: ModelConfig) -> Iterator[Entry]:
         held = config.held[config.moe_blocks.index(i)]
         gates = {t: f"task.{t}" for t in config.task_names} if config.gate == "multi" else {"shared": "trunk"}
         for gate, part in gates.items():
-            yield Entry(part, f"{name}.gate", "gate", ((f"{key}.mlp.gate.{gate}.w_gate", (c, len(held))),))
+            columns: list[tuple[str, tuple[int, ...]]] = [(f"{key}.mlp.gate.{gate}.w_gate", (c, len(held)))]
+            if config.gate_bias:
+                columns.append((f"{key}.mlp.gate.{gate}.bias", (len(held),)))
+            yield Entry(part, f"{name}.gate", "gate", tuple(columns))
         bank, h = f"{key}.mlp.experts", config.expert_hidden
         sources = (
             (f"{bank}.htoh4.weight", (h, c)),
@@ -225,6 +236,12 @@ def entries(config: ModelConfig) -> Iterator[Entry]:
     for task in config.tasks:
         part, key, d = f"task.{task.name}", f"heads.{task.name}", config.head_dim
         yield norm(part, "head.norm", f"{key}.norm")
+        if config.head == "conv":
+            for i in range(4):
+                taps = ((f"{key}.conv_{i}.weight", (d, d if i else c, 3, 3)), (f"{key}.conv_{i}.bias", (d,)))
+                yield Entry(part, f"head.conv_{i}", "conv", taps)
+            yield linear(part, "head.conv_4", f"{key}.conv_4", task.channels, d, 1, 1)
+            continue
         yield linear(part, "head.proj", f"{key}.proj", (config.patch // config.head_stride) ** 2 * d, c)
         for step in ("step0", "step1"):
             taps = ((f"{key}.{step}.depthwise.weight", (d, 1, 3, 3)), (f"{key}.{step}.depthwise.bias", (d,)))
@@ -244,6 +261,8 @@ def pack_state(
     `codes` names, by reference, the tensors that become INT8 in the layout "panel16-i8".
     Raises CheckpointError when a tensor is missing, has another shape than `config` says, or does not fit float16.
     """
+    if config.head == "conv" and config.head_norm:
+        raise CheckpointError("a bundle holds conv heads without batch norms: convert the model with without_training")
     parts: dict[str, dict[str, Packed]] = {}
     for entry in entries(config):
         values = []
@@ -285,7 +304,7 @@ def unpack_state(
         if entry.kind == "gate" and stored is not None:
             which = config.moe_blocks.index(int(entry.tensor.split(".")[1]))
             columns = [stored.held[which].index(e) for e in config.held[which]]
-            values = [np.ascontiguousarray(values[0][:, columns])]
+            values = [np.ascontiguousarray(value[..., columns]) for value in values]
         for (key, _), value in zip(entry.sources, values, strict=True):
             if entry.bank:
                 banks.setdefault(key, []).append(value)

@@ -106,7 +106,10 @@ def report_on(model: MultiTaskViT, data: Samples, *, images: int = 512, experts_
 def make_report(
     config: ModelConfig, usage: Mapping[str, Usage], opened: Mapping[str, Usage], images: int, *, declared: bool
 ) -> PathReport:
-    """The report on `config`'s paths from the usage of its gates, and of the same gates opened."""
+    """The report on `config`'s paths from the usage of its gates, and of the same gates opened.
+
+    Paths that are not `declared` bind no gate: failures are then looked for among all experts.
+    """
     tasks: dict[str, dict[int, Path]] = {}
     for task in config.task_names:
         tasks[task] = {
@@ -117,7 +120,8 @@ def make_report(
         f"{a}+{b}": {block: _overlap(tasks[a][block], tasks[b][block]) for block in config.moe_blocks}
         for a, b in combinations(config.task_names, 2)
     }
-    findings = tuple(f for which in range(len(config.moe_blocks)) for f in _findings(config, usage, which))
+    bound = config if declared else config.model_copy(update={"paths": {}})
+    findings = tuple(f for which in range(len(config.moe_blocks)) for f in _findings(bound, usage, which))
     return PathReport(images=images, declared=declared, tasks=tasks, overlap=overlap, findings=findings)
 
 
@@ -189,7 +193,7 @@ def summary(report: PathReport) -> list[str]:
         lines.append(f"{pair}: {shared} experts per block in common, overlap of routed weight {mean:.1%}")
     for failure, limit in report.thresholds.items():
         found_here = [f for f in report.findings if f.failure == failure]
-        nobodys = [f for f in found_here if not report.users(f)]
+        nobodys = [f for f in found_here if report.declared and not report.users(f)]
         places = _places([f for f in found_here if f not in nobodys])
         rest = f"{len(nobodys)} on no task's path" if nobodys else ""
         found_text = ", ".join(text for text in (places, rest) if text) or "none"

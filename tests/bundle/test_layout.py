@@ -32,6 +32,9 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     some = st.lists(st.integers(0, experts - 1), min_size=2, max_size=experts, unique=True).map(sorted).map(tuple)
     banks = st.tuples(*[some] * (depth // 2))
     fields: dict[str, Any] = {"slots": draw(banks)} if draw(st.booleans()) else {"paths": {"depth": draw(banks)}}
+    gate = draw(st.sampled_from(["multi", "single"]))
+    if draw(st.booleans()):
+        fields |= {"head": "conv", "head_norm": False, "head_stride": 2, "gate_bias": gate == "multi"}
     return ModelConfig(
         image_size=(16 * draw(st.integers(1, 2)), 32),
         dim=heads * draw(st.integers(8, 20)),
@@ -42,7 +45,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         expert_ratio=draw(st.sampled_from([0.5, 1.0, 2.0])),
         head_dim=draw(st.integers(1, 20)),
         tasks=TASKS,
-        gate=draw(st.sampled_from(["multi", "single"])),
+        gate=gate,
         **fields,
     )
 

@@ -35,7 +35,7 @@ def made(**changes: Any) -> MultiTaskViT:
     ("changes", "targets"),
     [
         ({**CONV, "gate": "conditioned", "paths": PATHS}, {"onnx": "onnxruntime", "cpu": "tvm-cpu"}),
-        ({**CONV, "router": "noisy", "renormalise": True}, {"cpu": "tvm-cpu"}),
+        pytest.param({**CONV, "router": "noisy", "renormalise": True}, {"cpu": "tvm-cpu"}, marks=pytest.mark.slow),
         ({"gate": "single", "dim": 24, "heads": 2}, {"onnx": "onnxruntime"}),
     ],
 )

@@ -73,6 +73,14 @@ def test_failures_by_hand() -> None:
     assert all(f.threshold == report().thresholds[f.failure] for f in report().findings)
 
 
+def test_paths_that_are_not_declared_bind_nothing() -> None:
+    found = make_report(config(paths=PATHS), MASKED, MASKED, 9, declared=False)
+    failures = {(f.failure, f.expert, f.task) for f in found.findings}
+    assert ("underfitting", 3, "semseg") in failures  # off the path that it would have, and open to it
+    assert ("dead", 4, None) in failures
+    assert summary(found)[-1].endswith("block 1 expert 4, block 1 expert 5")
+
+
 def test_the_text_says_it_all() -> None:
     assert summary(report()) == [
         "semseg: 3 experts per block, 3 in use, which get 80.0% of the open gates' weight (even use: 50.0%)",
