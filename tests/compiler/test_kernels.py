@@ -156,7 +156,7 @@ def test_route(kernels: Kernels, n: int, dim: int, columns: int, data: st.DataOb
     index, score = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     packed = layout.pack_linear(gate.T, np.zeros(columns, np.float32))
     kernels("route", x, packed, columns, tuple(path), int(renormalise), index, score)
-    chosen, weight, _ = route(torch.from_numpy(x.astype(np.float64) @ gate)[:, path], k, renormalise=renormalise)
+    chosen, weight, *_ = route(torch.from_numpy(x.astype(np.float64) @ gate)[:, path], k, renormalise=renormalise)
     np.testing.assert_array_equal(index, chosen.numpy())
     close(score, weight.numpy())
 
