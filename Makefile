@@ -7,10 +7,13 @@ BIN    := $(VENV)/bin
 BUNDLE := build/rooms.edgemtl
 CHECKPOINT := edgemtl/model/weights/rooms-tiny.safetensors
 CLIP   := demos/rooms.mp4
+BOARD  := build/board.edgemtl
 DEMO   := build/demo
+ROOMS  := data/rooms7
+BENCH  := $(BUNDLE) --subjects rooms,single:depth,bisenet:depth --precision fp32,int8 --threads 1,2 --data $(ROOMS) --work build/bench
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: demo live test test-aarch64 test-web test-pynq nightly lint install bench clean
+.PHONY: demo live demo-board test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
@@ -19,9 +22,17 @@ demo: $(BUNDLE)
 live: $(BUNDLE)
 	$(BIN)/python demos/camera.py $(BUNDLE) --web
 
+# The same on a virtual ZCU104 (docs/board.md).
+demo-board: $(BOARD)
+	$(BIN)/python demos/camera.py $(BOARD) $(CLIP) --backend fpga-sim --cycle 2 -o $(DEMO)-board
+
 $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target cpu -o $@
+
+$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(CLIP)
+	@mkdir -p build
+	$(BIN)/edgemtl compile $(CHECKPOINT) --target zcu104 --calibrate $(CLIP) -o $@
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -38,6 +49,17 @@ test-aarch64: $(VENV)/.installed
 	$(BIN)/pytest tests/compiler/test_aarch64.py
 	$(BIN)/pytest tests/compiler -k aarch64 -m "not slow"
 
+# The backend tvm-cuda on this machine's GPU: needs NVIDIA's driver and nvcc.
+test-gpu: $(VENV)/.installed
+	@$(BIN)/python -c 'from edgemtl.runtime.cuda import driver; reason = driver.unusable(); reason and exit(reason)'
+	@$(BIN)/python -c 'from edgemtl_compiler.cuda import toolchain; toolchain.find_nvcc()' 2>&1 | tail -1 | grep . && exit 1 || true
+	$(BIN)/pytest tests/suite -k tvm-cuda
+	$(BIN)/pytest tests/runtime tests/compiler -k cuda
+
+# The same cases in an emulation on the CPU, without a GPU.
+test-emulated-gpu: $(VENV)/.installed
+	EDGEMTL_TEST_EMULATED_GPU=1 $(BIN)/pytest tests/suite -k tvm-cuda
+
 # The page in a real browser: apt-get install chromium.
 test-web: $(VENV)/.installed
 	$(BIN)/pytest tests/web tests/demos
@@ -51,8 +73,15 @@ nightly: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt "cocotb==1.9.2" || echo "no cocotb: its tests are skipped"
 	$(BIN)/pytest
 
-bench: $(BUNDLE)
-	$(BIN)/python demos/benchmark.py --bundle $(BUNDLE) --checkpoint $(CHECKPOINT)
+# Peers are exported and quantised first and kept in build/bench; then ten minutes are measured.
+bench: $(BUNDLE) $(ROOMS)
+	$(BIN)/python -c "import openvino, nncf, matplotlib" || $(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python demos/benchmark.py $(BENCH) --prepare-only
+	$(BIN)/python demos/benchmark.py $(BENCH) --json docs/results/benchmark.json --plot docs/results/benchmark.png
+	$(BIN)/python -m edgemtl.bench.readme docs/results/benchmark.json README.md
+
+$(ROOMS): $(VENV)/.installed
+	$(BIN)/edgemtl data rooms --count 800 --val-share 0.8 --size 128x256 --seed 7 $@
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

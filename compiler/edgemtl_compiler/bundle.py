@@ -19,9 +19,11 @@ from edgemtl.bundle.manifest import Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError, TaskError
+from edgemtl.model.checkpoint import load_checkpoint, without_training
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler import export, goldens, int8_job, onnx_export, programs, targets
 from edgemtl_compiler import precision as precisions
+from edgemtl_compiler.cuda import CudaTarget
 from edgemtl_compiler.int8_job import Finished
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.targets import Target
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from edgemtl_compiler.hls.image_bundle import FpgaPart
 
 BOARDS = ("zcu104",)
+CUDA = "cuda"
 CALIBRATION_IMAGES = 64
 EVALUATED_IMAGES = 200
 TOLERANCE = 1e-4  # of a program against PyTorch, relative to the largest value of the map
@@ -50,6 +53,7 @@ class Built:
     precision: str = "f32"
     rounding: dict[str, float] = field(default_factory=dict)  # f16: task -> relative error of the rounded weights
     quantisation: Quantisation | None = None  # int8: what it costs
+    emulated: tuple[str, ...] = ()  # GPU targets that were checked in an emulation on the CPU
 
 
 def compile_bundle(
@@ -57,6 +61,7 @@ def compile_bundle(
     out: str | os.PathLike[str],
     *,
     targets: Sequence[str] = ("cpu",),
+    arches: Sequence[str] = (),
     name: str | None = None,
     tasks: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
@@ -71,29 +76,29 @@ def compile_bundle(
     """Compile a model, or a checkpoint file, into the bundle `out`.
 
     targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
-    `targets.TARGETS`, "onnx", "zcu104" (the accelerator, in INT8: calibrated on up to `images` pictures of the folder
-    `calibrate`, a data set or any folder of images). precision: "f32", "f16" (weights stored in half precision), "int8"
-    (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all);
-    experts that none of them may choose are left out. golden_images: RGB frames to check with, now and on the device.
+    `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "zcu104" (the accelerator, in
+    INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of images).
+    precision: "f32", "f16" (weights stored in half precision), "int8" (calibrated likewise, and its cost measured on up
+    to `evaluate` images). tasks: those to keep (default all); experts that none of them may choose are left out.
+    golden_images: RGB frames to check with, now and on the device.
     Raises CompileError, or CheckpointError, TaskError, BundleError; then no file is left behind.
     """
     start = time.perf_counter()
     out = Path(out)
     name = _name(name, out)
     boards = [t for t in dict.fromkeys(targets) if t in BOARDS]
-    wanted = _targets([t for t in targets if t not in BOARDS], precision, needed=not boards)
+    wanted = _targets([t for t in targets if t not in BOARDS], precision, arches, needed=not boards)
     precisions.check(precision, wanted, calibrate)
     _check_calibration(boards, calibrate, images, precision)
     if not out.parent.is_dir():
         raise CompileError(f"cannot write {out}: there is no folder {out.parent}")
     report("reading the model")
     if not isinstance(model, MultiTaskViT):
-        from edgemtl.model.checkpoint import load_checkpoint
-
         model, info = load_checkpoint(Path(model))
         origin = info.origin if origin is None else origin
-    model = subset(copy.deepcopy(model).float().cpu().eval(), tasks)
-    export.check_config(model.config)
+    model = subset(without_training(copy.deepcopy(model).float().cpu().eval()), tasks)
+    cpu, cuda = (any(isinstance(t, kind) for t in wanted) for kind in (Target, CudaTarget))
+    export.check_config(model.config, kernels=cpu or cuda, cuda=cuda)
     settings = preprocess or Preprocess()
     programs.start_compilers(wanted)
     prepared = None
@@ -123,13 +128,12 @@ def compile_bundle(
         if prepared is not None:
             done = int8_job.run(prepared, build, given, golden, report)
         else:
-            made, errors = build(weights), {}
-            for one in made:
-                report(f"checking {one.program.target}")
-                errors[one.program.target] = programs.check(one, weights.parts, given, golden, TOLERANCE)
+            made = build(weights)
+            errors = programs.check_all(made, weights.parts, given, golden, TOLERANCE, report)
             done = Finished(weights, made, errors, TOLERANCE)
         files.update({member: path.read_bytes() for one in done.made for member, path in one.paths.items()})
     built.errors, built.quantisation = done.errors, done.report
+    built.emulated = tuple(one.program.target for one in done.made if one.emulated)
     report("writing the bundle")
     fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "fpga": fpga}
     fields |= {"programs": [one.program for one in done.made], "origin": origin or ""}
@@ -169,7 +173,7 @@ def subset(model: MultiTaskViT, tasks: Sequence[str] | None) -> MultiTaskViT:
         if ".mlp.experts." in key or ".mlp.gate." in key:
             which = config.moe_blocks.index(int(key.split(".")[2]))
             local = [config.held[which].index(e) for e in slots[which]]
-            state[key] = full[key][local] if ".experts." in key else full[key][:, local]
+            state[key] = full[key][local] if ".experts." in key else full[key][..., local]
     smaller.load_state_dict(state)
     return smaller.eval()
 
@@ -204,7 +208,9 @@ def _fpga(model: MultiTaskViT, board: str, folder: Path, images: int) -> FpgaPar
     return fpga_part(model, seen, target=board, source=folder.resolve().name)
 
 
-def _targets(names: Sequence[str], precision: str, *, needed: bool = True) -> list[Target | str]:
+def _targets(
+    names: Sequence[str], precision: str, arches: Sequence[str], *, needed: bool = True
+) -> list[programs.Wanted]:
     """Resolved targets without repeats; "onnx" stays a word. No name is an error where one is `needed`."""
     if precision not in targets.PRECISIONS:
         raise CompileError(f"there is no precision {precision!r}; choose {', '.join(targets.PRECISIONS)}")
@@ -212,5 +218,14 @@ def _targets(names: Sequence[str], precision: str, *, needed: bool = True) -> li
         return []
     if not names:
         raise CompileError("no target was asked for; --target cpu builds for this machine")
-    found = [(n,) if n == onnx_export.TARGET else targets.resolve_all(n, precision) for n in names]
-    return list(dict.fromkeys(target for group in found for target in group))
+    if arches and CUDA not in names:
+        raise CompileError("--arch is for GPUs: add --target cuda, or leave it out")
+    found: list[programs.Wanted] = []
+    for name in names:
+        if name == CUDA:
+            from edgemtl_compiler.cuda import build
+
+            found += build.targets(arches, precision)
+        else:
+            found += (name,) if name == onnx_export.TARGET else targets.resolve_all(name, precision)
+    return list(dict.fromkeys(found))

@@ -28,6 +28,7 @@ from edgemtl_compiler import patterns, toolchain
 from edgemtl_compiler.targets import Target
 
 if TYPE_CHECKING:
+    from edgemtl_compiler import tvm_adapter
     from edgemtl_compiler.export import Exported
 
 BACKEND = "tvm-cpu"
@@ -53,25 +54,46 @@ def build_function(
     """
     from edgemtl_compiler import tvm_adapter
 
+    stored = stored_weights(config, types or {})
+    int8 = {ref for ref, (_, dtype) in stored.items() if dtype == "uint8"}
+    expected = patterns.expected_matches(config, exported.name, int8)
+    graph, params = rewritten(exported, config, patterns.RULES, expected, stored)
+    kernels = toolchain.kernels(target, tvm_adapter.include_paths())
+    graph.build(params, target, kernels, toolchain.find_compiler(target), out)
+    return Built(out, Function(input=exported.input, output=exported.output, params=params))
+
+
+def stored_weights(config: ModelConfig, types: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+    """Length and NumPy type of every packed tensor, by reference; float32 where `types` names no other."""
+    held = {entry.ref: (entry, types.get(entry.ref, "float32")) for entry in entries(config)}
+    return {ref: (entry.length(dtype), dtype) for ref, (entry, dtype) in held.items()}
+
+
+def rewritten(
+    exported: Exported,
+    config: ModelConfig,
+    rules: Sequence[patterns.Rule],
+    expected: dict[str, int],
+    stored: Mapping[str, tuple[int, str]],
+) -> tuple[tvm_adapter.Graph, tuple[str, ...]]:
+    """The function as kernel calls only, and references of the weights it takes. Raises CompileError unless each rule
+    matched as often as `expected` and nothing is left over.
+    """
+    from edgemtl_compiler import tvm_adapter
+
     index: dict[tuple[str, ...], Entry] = {}
-    stored: dict[str, tuple[int, str]] = {}
     for entry in entries(config):
         index.setdefault(tuple(key for key, _ in entry.sources), entry)
-        dtype = (types or {}).get(entry.ref, "float32")
-        stored[entry.ref] = (entry.length(dtype), dtype)
     graph = tvm_adapter.Graph(exported.program, exported.keys, index, stored)
-    found = {rule.name: graph.rewrite(rule, config, exported.name) for rule in patterns.RULES}
+    found = {rule.name: graph.rewrite(rule, config, exported.name) for rule in rules}
     params = patterns.expected_params(config, exported.name)
-    int8 = {ref for ref, (_, dtype) in stored.items() if dtype == "uint8"}
-    _check(exported.name, found, patterns.expected_matches(config, exported.name, int8), set(graph.weights), params)
+    _check(exported.name, found, expected, set(graph.weights), params)
     raw, ops = graph.leftovers()
     if raw or ops:
         raise CompileError(
             f"the export of {exported.name!r} has parts that no kernel covers: {', '.join([*raw, *ops][:5])}"
         )
-    kernels = toolchain.kernels(target, tvm_adapter.include_paths())
-    graph.build(params, target, kernels, toolchain.find_compiler(target), out)
-    return Built(out, Function(input=exported.input, output=exported.output, params=params))
+    return graph, params
 
 
 def _check(name: str, found: dict[str, int], wanted: dict[str, int], weights: set[str], params: Sequence[str]) -> None:

@@ -13,12 +13,14 @@ from torch import Tensor
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler import export, goldens, onnx_export, program, targets, toolchain
+from edgemtl_compiler import cuda, export, goldens, onnx_export, program, targets, toolchain
+from edgemtl_compiler.cuda import CudaTarget
 from edgemtl_compiler.patterns import PREFIX
 from edgemtl_compiler.precision import Parts, Weights
 from edgemtl_compiler.targets import Target
 
 Report = Callable[[str], None]
+Wanted = Target | CudaTarget | str  # what to build for; the only word is "onnx"
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,25 @@ class Made:
 
     @property
     def runs_here(self) -> bool:
+        """Whether `runner` can run it; a CUDA program runs in the emulation where there is no GPU."""
         name = self.program.target
         return name not in targets.TARGETS or targets.runs_here(targets.TARGETS[name])
 
+    @property
+    def emulated(self) -> bool:
+        """Whether `runner` would run it on a CPU though it is for a GPU."""
+        if self.program.backend != cuda.BACKEND:
+            return False
+        from edgemtl_compiler.cuda.check import fits_here
+
+        return not fits_here(self.program.target)
+
     def runner(self, parts: Parts) -> Callable[[Array, Sequence[str]], dict[str, Array]]:
         """A function of an input [1, 3, H, W] and tasks that gives raw maps [channels, h, w]."""
+        if self.program.backend == cuda.BACKEND:
+            from edgemtl_compiler.cuda.check import runner
+
+            return runner(self.program, self.paths, parts)
         load = onnx_export.OnnxRunner if self.program.backend == onnx_export.BACKEND else program.load_function
         runners = {name: load(self.paths[member]) for name, member in self.program.members.items()}
 
@@ -59,7 +75,7 @@ def slices(model: MultiTaskViT) -> dict[str, MultiTaskViT]:
     return {task: model.slice(task).eval() for task in model.config.task_names}
 
 
-def start_compilers(wanted: Sequence[Target | str]) -> None:
+def start_compilers(wanted: Sequence[Wanted]) -> None:
     """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
     real = [target for target in wanted if isinstance(target, Target)]
     if real:
@@ -72,21 +88,48 @@ def start_compilers(wanted: Sequence[Target | str]) -> None:
 
 
 def build(
-    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[Target | str], folder: Path, report: Report
+    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[Wanted], folder: Path, report: Report
 ) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
-    return [
-        _onnx_program(pieces, folder, report)
-        if isinstance(target, str)
-        else _tvm_program(weights, pieces, target, folder, report)
-        for target in wanted
-    ]
+    made = _cuda_programs(weights, pieces, [t for t in wanted if isinstance(t, CudaTarget)], folder, report)
+    for target in wanted:
+        if isinstance(target, CudaTarget):
+            continue
+        if isinstance(target, str):
+            made.append(_onnx_program(pieces, folder, report))
+        else:
+            made.append(_tvm_program(weights, pieces, target, folder, report))
+    return made
+
+
+def check_all(
+    made: Sequence[Made],
+    parts: Parts,
+    given: Mapping[str, Array],
+    expected: goldens.Outputs,
+    tolerance: float,
+    report: Report,
+) -> dict[str, dict[str, float]]:
+    """`check` of every program, by target. The emulation knows nothing of architectures: it runs for the first of them,
+    whose plans are the others'.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    emulated: dict[str, float] | None = None
+    for one in made:
+        report(f"checking {one.program.target}{' in an emulation on the CPU, which is slow' if one.emulated else ''}")
+        if not one.emulated:
+            found = check(one, parts, given, expected, tolerance)
+        else:
+            found = emulated = emulated or check(one, parts, given, expected, tolerance)
+        errors[one.program.target] = found
+    return errors
 
 
 def check(
     made: Made, parts: Parts, given: Mapping[str, Array], expected: goldens.Outputs, tolerance: float
 ) -> dict[str, float]:
-    """The largest relative error of each task; none for a program that cannot run here.
+    """The largest relative error of each task; none for a program that cannot run here. The emulation, which is slow,
+    gets the first input only.
 
     Raises CompileError when one is above the tolerance.
     """
@@ -94,11 +137,14 @@ def check(
         return {}
     run = made.runner(parts)
     worst = dict.fromkeys(expected, 0.0)
-    for number, image in given.items():
+    for number, image in list(given.items())[: 1 if made.emulated else None]:
         maps = run(image, list(expected))
         for task, wanted in expected.items():
             what = f"the {made.program.target} program of {task!r}"
-            worst[task] = max(worst[task], goldens.check(what, maps[task], wanted[number], tolerance))
+            limit = max(tolerance, made.program.tolerance)
+            worst[task] = max(worst[task], goldens.check(what, maps[task], wanted[number], limit))
+    if hasattr(run, "close"):
+        run.close()
     return worst
 
 
@@ -125,6 +171,19 @@ def _tvm_program(
         built_with={**tvm_adapter.versions(), "torch": torch.__version__, "c++": toolchain.compiler_version(target)},
     )
     return Made(described, paths)
+
+
+def _cuda_programs(
+    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[CudaTarget], folder: Path, report: Report
+) -> list[Made]:
+    """All from the same plans."""
+    if not wanted:
+        return []
+    from edgemtl_compiler.cuda import build
+
+    config = weights.model.config
+    planned = build.plans(weights, pieces, wanted[0].half, report)
+    return [Made(*build.build(planned, config, target, folder, report)) for target in wanted]
 
 
 def _onnx_program(pieces: Mapping[str, MultiTaskViT], folder: Path, report: Report) -> Made:

@@ -81,7 +81,8 @@ class DenseExperts(_Routed):
 
     def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
         score, index = self.route(tokens)
-        weight = torch.zeros(tokens.shape[0], self.experts).scatter(1, index, score)
+        empty = torch.zeros(tokens.shape[0], self.experts, dtype=score.dtype, device=score.device)
+        weight = empty.scatter(1, index, score)
         hidden = F.gelu(tokens @ self.w1 + self.b1).reshape(-1, self.experts, self.hidden)
         hidden = (hidden * weight.unsqueeze(-1)).reshape(-1, self.experts * self.hidden)
         return residual + hidden @ self.w2 + weight @ self.b2
@@ -143,7 +144,19 @@ class Network(nn.Module):
         return out
 
 
-def onnx_proto(network: Network, size: tuple[int, int], opset: int) -> Any:
+class Alone(nn.Module):
+    """One head of a network that gives {task: map}, such as BiSeNet's kind."""
+
+    def __init__(self, model: nn.Module, task: str) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = self.model(image, [self.task])[self.task]
+        return out
+
+
+def onnx_proto(network: Network | Alone, size: tuple[int, int], opset: int) -> Any:
     """The network (made with `listed`) as an ONNX model of exactly `opset`.
 
     Opset 18 has neither Gelu nor Attention and gets them as smaller ops; 23 has both.
@@ -168,7 +181,7 @@ def onnx_proto(network: Network, size: tuple[int, int], opset: int) -> Any:
         return out
 
     table: dict[Any, Any] = {}
-    if any(isinstance(layer.feed, ListedExperts) for layer in network.layers):
+    if isinstance(network, Network) and any(isinstance(layer.feed, ListedExperts) for layer in network.layers):
         table[torch.ops.edgemtl.expert_list.default] = experts
     with torch.no_grad():
         program = torch.onnx.export(

@@ -24,6 +24,7 @@ from edgemtl.bench.subjects import Subject
 from edgemtl.config import ModelConfig
 
 INPUT, EXPECTED, WEIGHTS, INFO = "input.npy", "expected.npy", "weights.safetensors", "info.json"
+BOARD_BUNDLE = "bundle-zcu104"
 PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
 
 
@@ -31,6 +32,7 @@ def request(subject: Subject, folder: Path, artifacts: Sequence[str], pictures: 
     """What the child is told. pictures: what INT8 is calibrated on; None: noise."""
     return {
         "name": subject.name,
+        "vit": subject.vit,
         "config": subject.config.model_dump(mode="json"),
         "task": subject.task,
         "bundle": subject.bundle,
@@ -83,7 +85,7 @@ def main(text: str) -> None:
 
 def _maker(name: str) -> Callable[[str, Any, dict[str, Any], Path], Path]:
     if name.startswith("bundle"):
-        return _bundle_int8 if name == "bundle-int8" else _bundle
+        return {"bundle-int8": _bundle_int8, BOARD_BUNDLE: _bundle_board}.get(name, _bundle)
     return _quantised if name.split("-")[0] in quantise.TOOLS else _onnx
 
 
@@ -103,7 +105,7 @@ def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     ]
     np.save(folder / INPUT, image)
     np.save(folder / EXPECTED, outputs[task].numpy())
-    if any(_maker(name) in (_bundle_int8, _quantised) for name in want["artifacts"]):
+    if any(_maker(name) in (_bundle_int8, _bundle_board, _quantised) for name in want["artifacts"]):
         pictures = want.get("pictures")
         _, checked = quantise.prepare_pictures(Path(pictures) if pictures else None, config, folder)
         with torch.inference_mode():
@@ -111,11 +113,27 @@ def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
         np.save(folder / quantise.CHECK_EXPECTED, np.concatenate(maps))
     from safetensors.torch import save_file
 
-    part = model.slice(task)
+    part = model.slice(task) if want["vit"] else model
     metadata = {"config": part.config.model_dump_json()}
     save_file({k: v.contiguous() for k, v in part.state_dict().items()}, folder / WEIGHTS, metadata)
     (folder / INFO).write_text(json.dumps({"touched": touched}))
     return model, image
+
+
+def bundle_model(path: str | Path) -> Any:
+    """The PyTorch model of a bundle's weights. Raises BundleError."""
+    import torch
+
+    from edgemtl.bundle.layout import unpack_state
+    from edgemtl.bundle.reader import Bundle
+    from edgemtl.model import MultiTaskViT
+
+    with Bundle.open(path) as bundle:
+        whole = bundle.manifest.model
+        state = unpack_state(whole, bundle.tensor, stored=whole)
+        model = MultiTaskViT(whole)
+        model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
+    return model.eval()
 
 
 def _model(want: dict[str, Any]) -> Any:
@@ -128,16 +146,12 @@ def _model(want: dict[str, Any]) -> Any:
 
         return load_checkpoint(want["checkpoint"])[0]
     if want["bundle"]:
-        from edgemtl.bundle.layout import unpack_state
-        from edgemtl.bundle.reader import Bundle
-
-        with Bundle.open(want["bundle"]) as bundle:
-            whole = bundle.manifest.model
-            state = unpack_state(whole, bundle.tensor, stored=whole)
-            model = MultiTaskViT(whole)
-            model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
-        return model.eval()
+        return bundle_model(want["bundle"])
     torch.manual_seed(0)
+    if not want["vit"]:
+        from edgemtl.train.comparators import BiSeNet
+
+        return BiSeNet(ModelConfig.model_validate(want["config"])).eval()
     return MultiTaskViT(ModelConfig.model_validate(want["config"])).eval()
 
 
@@ -159,10 +173,11 @@ def _onnx(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
     import io
     import logging
 
-    from edgemtl.bench.forms import Network, onnx_proto
+    from edgemtl.bench.forms import Alone, Network, onnx_proto
 
     _, form, opset = name.split("-")
-    network = Network(model, want["task"], form, listed=True)  # type: ignore[arg-type]
+    alone = not want["vit"]
+    network = Alone(model, want["task"]) if alone else Network(model, want["task"], form, listed=True)  # type: ignore[arg-type]
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):
         proto = onnx_proto(network, model.config.image_size, int(opset))
@@ -179,7 +194,7 @@ def _quantised(name: str, model: Any, want: dict[str, Any], folder: Path) -> Pat
 
 
 def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
-    """Calibrated on the pictures that the peers are calibrated on."""
+    """Calibrated on the pictures that the peers are calibrated on; with every task of a given bundle."""
     from edgemtl_compiler import compile_bundle
 
     path = folder / "model-int8.edgemtl"
@@ -187,7 +202,7 @@ def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> P
         model,
         path,
         targets=["cpu"],
-        tasks=[want["task"]],
+        tasks=None if want["bundle"] else [want["task"]],
         name="benchmark",
         origin=want["name"],
         precision="int8",
@@ -195,6 +210,16 @@ def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> P
         images=quantise.CALIBRATED,
         evaluate=quantise.CALIBRATED,
     )
+    return path
+
+
+def _bundle_board(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
+    """The accelerator's program alone, calibrated likewise."""
+    from edgemtl_compiler import compile_bundle
+
+    path = folder / "model-zcu104.edgemtl"
+    pictures = folder / quantise.PICTURES
+    compile_bundle(model, path, targets=["zcu104"], calibrate=pictures, images=quantise.CALIBRATED)
     return path
 
 

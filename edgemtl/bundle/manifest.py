@@ -66,7 +66,8 @@ class Program(Strict):
     `functions` maps "prefix" (image to tokens, shared by all tasks) and each task's name (tokens to raw map) to its
     interface; `members` maps the same names to the files that hold them. A backend whose programs cannot share a
     prefix leaves it out, and then a task's function takes the image. `needs` lists CPU features (as the kernel names
-    them in /proc/cpuinfo) without which the program must not be started. `layout` names the weights' layout.
+    them in /proc/cpuinfo) without which the program must not be started. `tolerance`: of its results, where it is wider
+    than that of the goldens.
     """
 
     backend: str = Field(pattern=r"^[a-z][a-z0-9\-]{0,31}$")
@@ -76,6 +77,7 @@ class Program(Strict):
     functions: dict[str, Function]
     members: dict[str, MemberName]
     built_with: dict[str, str] = Field(default_factory=dict)
+    tolerance: float = Field(0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Program:

@@ -17,6 +17,7 @@ import numpy as np
 from edgemtl.bundle.reader import Bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BudgetError, BundleError
+from edgemtl.runtime.residency import Residency, measure
 from edgemtl.runtime.sizes import show_size
 
 Packed = np.ndarray[Any, np.dtype[Any]]
@@ -85,6 +86,7 @@ class WeightMap:
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        self.upload = None  # nothing goes to a device
         self._bundle = bundle
         self._maps: dict[Segment, mmap.mmap] = {}
         self._leaving: list[tuple[Segment, mmap.mmap]] = []
@@ -129,6 +131,10 @@ class WeightMap:
         return np.frombuffer(
             mapped, place.dtype, place.size // place.dtype.itemsize, place.offset - start + _slack(start)
         )
+
+    def residency(self, model: int) -> Residency:
+        """Of everything mapped, in a bundle with `model` bytes of weights."""
+        return measure(self.ranges(), model)
 
     def ranges(self) -> list[tuple[Segment, int, int]]:
         """(segment, first address, end address) of everything mapped, in whole pages, what is leaving included."""

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from mmap import PAGESIZE
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.sizes import show_size
+
+if TYPE_CHECKING:
+    from edgemtl.runtime.mapping import Segment
 
 _LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) |^Rss:\s+(\d+) kB", re.MULTILINE)
 
@@ -34,7 +36,8 @@ class Residency:
     """What is mapped and resident now.
 
     `groups` has "trunk", each active task (its gates and head) and "experts"; `model` is the bytes of all weights in
-    the bundle; `origin` is "smaps" or "not measured", and `note` says why or what to mind.
+    the bundle; `origin` is "smaps", "device" (counted in a GPU's memory) or "not measured", and `note` says why or what
+    to mind.
     """
 
     origin: str
@@ -47,7 +50,7 @@ class Residency:
     def resident(self) -> int | None:
         """Bytes in memory over all groups; None: not measured."""
         known = [s.resident for s in self.groups.values() if s.resident is not None]
-        return sum(known) if self.origin == "smaps" else None
+        return None if self.origin == "not measured" else sum(known)
 
     @property
     def mapped(self) -> int:
@@ -85,7 +88,7 @@ def measure(ranges: Iterable[tuple[Segment, int, int]], model: int) -> Residency
         for segment, start, end in ranges:
             before = groups.get(segment.group, Share(None, 0))
             groups[segment.group] = Share(None, before.mapped + end - start)
-        return Residency("not measured", _ordered(groups), model, note=f"/proc/self/smaps: {e.strerror}")
+        return Residency("not measured", ordered(groups), model, note=f"/proc/self/smaps: {e.strerror}")
     return attribute(ranges, lines, model, present_bytes)
 
 
@@ -125,10 +128,10 @@ def attribute(
             resident += size
         before = groups.get(segment.group, Share(0, 0))
         groups[segment.group] = Share((before.resident or 0) + resident, before.mapped + end - start)
-    return Residency("smaps", _ordered(groups), model, exact)
+    return Residency("smaps", ordered(groups), model, exact)
 
 
-def _ordered(groups: dict[str, Share]) -> dict[str, Share]:
+def ordered(groups: dict[str, Share]) -> dict[str, Share]:
     """The trunk first, the experts last."""
     return dict(sorted(groups.items(), key=lambda g: (g[0] != "trunk", g[0] == "experts")))
 

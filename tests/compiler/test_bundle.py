@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,11 @@ class TestErrors:
         [
             ({"dim": 48}, "dim / heads is 24; the kernels need a multiple of 16"),
             ({"head_dim": 24}, "head_dim is 24"),
-            ({"gate": "single"}, "to_multi_gate"),
+            ({"router": "dselect_k", "experts": 8}, "can be trained and evaluated but not compiled"),
         ],
     )
     def test_shapes_that_no_kernel_covers(self, fails: Any, changes: dict[str, Any], message: str) -> None:
-        assert message in fails(model=MultiTaskViT(preset("micro", **changes)))
+        assert re.search(message, fails(model=MultiTaskViT(preset("micro", **changes))))
 
     def test_folder(self, micro: Any, tmp_path: Path) -> None:
         with pytest.raises(CompileError, match="there is no folder"):

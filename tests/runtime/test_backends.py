@@ -53,7 +53,8 @@ def test_every_backend_keeps_the_protocol(name: str) -> None:
     own = [m for m, v in vars(Backend).items() if not m.startswith("_") and (callable(v) or isinstance(v, classmethod))]
     assert len(own) <= 6
     assert backend.maps == (backend.CAPABILITIES["mapped weights"].verdict == "yes")
-    assert backend.maps == (backend.CAPABILITIES["residency"].verdict == "yes")
+    counted = backend.maps or name == "tvm-cuda"  # which counts what it allocates on the GPU
+    assert counted == (backend.CAPABILITIES["residency"].verdict == "yes")
     assert all(cell.verdict in ("sparse-kept", "yes", "cannot") and cell.note for cell in backend.CAPABILITIES.values())
 
 

@@ -1,0 +1,18 @@
+"""Programs for NVIDIA GPUs. Read in this order: `rules` (which parts of the graph are one operation), `lower` (an
+operation as kernel launches, and a function as a plan), `kernels/` (what the kernels compute), `toolchain` (nvcc, and
+the emulation on a CPU), `build` (the program of a bundle), `check` (running it, on a GPU or in the emulation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BACKEND = "tvm-cuda"
+
+
+@dataclass(frozen=True)
+class CudaTarget:
+    """One GPU architecture, such as "sm_90", and the precision of what is multiplied."""
+
+    name: str
+    half: bool

@@ -1,0 +1,266 @@
+"""`python -m edgemtl.bench.cuda BUNDLE`: one task on this machine's GPU, by edgemtl and by peers, side by side.
+
+All engines have the same weights, run in one process and take turns; a frame is timed by events in the engine's own
+stream, and by the host's clock from submitting to the result being there. Energy is the board's own counter (NVML)
+over a second of frames back to back, divided by them. A second model, a dense ViT of equal arithmetic with random
+weights, tells what routing costs on a GPU. Without a GPU nothing is measured, and it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgemtl.bench import stats
+from edgemtl.bench.nvml import Meter
+from edgemtl.config import ModelConfig
+from edgemtl.errors import BackendError, ConfigError, EdgeMTLError
+
+Make = Callable[[], Any]  # of an engine of cuda_engines.py
+BATCHES = (1, 4, 16, 64)
+OWN = "edgemtl"
+
+
+class Clock(Protocol):
+    """Events of the driver, as `edgemtl.runtime.cuda.driver.Driver` has them."""
+
+    def event(self) -> int: ...
+    def record(self, event: int, stream: int) -> None: ...
+    def arrived(self, event: int) -> None: ...
+    def milliseconds(self, begin: int, end: int) -> float: ...
+
+
+@dataclass
+class Row:
+    """One engine on one model and batch. `gpu` and `host`: milliseconds of every frame, by round; `failure`: why there
+    are none. error: of the maps against PyTorch in float32, relative to the largest value.
+    """
+
+    model: str
+    batch: int
+    engine: str
+    gpu: dict[int, list[float]] = field(default_factory=dict)
+    host: dict[int, list[float]] = field(default_factory=dict)
+    error: float | None = None
+    millijoules: float | None = None
+    failure: str = ""
+
+    @property
+    def rounds(self) -> dict[int, float]:
+        """{round: median milliseconds} by the host's clock, which holds every wait."""
+        return {r: stats.percentile(v, 0.5) for r, v in self.host.items() if v}
+
+    def summary(self, which: str) -> stats.Summary | None:
+        values = [v for part in getattr(self, which).values() for v in part]
+        return stats.summary(values) if values else None
+
+
+def frames(engine: Any, clock: Clock, seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds by events, and by the host's clock, of frames one after the other for so long; at least 10."""
+    begin, end = clock.event(), clock.event()
+    gpu: list[float] = []
+    host: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(gpu) < 10 or time.perf_counter() < until:
+        start = time.perf_counter()
+        clock.record(begin, engine.stream)
+        engine.submit()
+        clock.record(end, engine.stream)
+        clock.arrived(end)
+        host.append(1e3 * (time.perf_counter() - start))
+        gpu.append(clock.milliseconds(begin, end))
+    return gpu, host
+
+
+def energy(engine: Any, meter: Any, clock: Clock, seconds: float = 1.0) -> float | None:
+    """Millijoules of a frame, over frames back to back for so long; None where there is no counter."""
+    before, done, start = meter.millijoules(), clock.event(), time.perf_counter()
+    if before is None:
+        return None
+    count = 0
+    while count < 10 or time.perf_counter() - start < seconds:
+        engine.submit()
+        clock.record(done, engine.stream)
+        clock.arrived(done)
+        count += 1
+    return float(meter.millijoules() - before) / count
+
+
+def measure(
+    rows: Sequence[Row], makers: Mapping[str, Make], want: Any, clock: Clock, meter: Any, rounds: int, seconds: float
+) -> None:
+    """Fill `rows`, one per engine of `makers`, in rounds in which every engine has its turn."""
+    engines: dict[str, Any] = {}
+    for row in rows:
+        try:
+            engine = makers[row.engine]()
+            engine.submit()
+            got = engine.result()
+        except Exception as e:  # a peer may fail in any way; the others go on
+            row.failure = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"[:200]
+            continue
+        engines[row.engine] = engine
+        row.error = float(np.abs(got - want).max() / np.abs(want).max()) if np.isfinite(got).all() else float("inf")
+        frames(engine, clock, min(seconds, 0.3))  # warm
+    for number in range(rounds):
+        for row in rows:
+            if row.engine in engines:
+                row.gpu[number], row.host[number] = frames(engines[row.engine], clock, seconds)
+    for row in rows:
+        if row.engine in engines:
+            row.millijoules = energy(engines[row.engine], meter, clock)
+            engines[row.engine].close()
+
+
+def dense_config(config: ModelConfig) -> ModelConfig:
+    """A ViT without routing whose layers multiply as much for a token: one expert as wide as the chosen ones."""
+    wide = {"experts": 1, "top_k": 1, "expert_ratio": config.expert_ratio * config.top_k}
+    return ModelConfig(**{**dict(config), **wide, "paths": {}, "slots": None, "renormalise": False})
+
+
+def report(rows: Sequence[Row], device: str, meter: Any) -> str:
+    """A table per model and batch, and the goals that it can answer."""
+    lines = [f"{device}; milliseconds by the host's clock (p50, p95, p99) and by events (p50); one process, in turns"]
+    for model, batch in dict.fromkeys((r.model, r.batch) for r in rows):
+        these = [r for r in rows if (r.model, r.batch) == (model, batch)]
+        peers = {r.engine: r.rounds for r in these if r.rounds and r.engine != OWN}
+        fastest = stats.best(peers)
+        lines.append(f"{model}, batch {batch}")
+        for row in these:
+            host, gpu = row.summary("host"), row.summary("gpu")
+            if host is None or gpu is None:
+                lines.append(f"  {row.engine:20} not measured: {row.failure}")
+                continue
+            known = row.millijoules is not None
+            joules = f"{(row.millijoules or 0) / batch:.2f} mJ/image (NVML)" if known else "energy not measured"
+            times = f"{host.p50:8.3f} {host.p95:8.3f} {host.p99:8.3f} | {gpu.p50:8.3f}"
+            lines.append(f"  {row.engine:20} {times} | error {row.error:.1e} | {joules}")
+        own = next((r.rounds for r in these if r.engine == OWN), {})
+        ratio = stats.paired(own, peers[fastest]) if fastest and own else None
+        if ratio is not None:
+            lines.append(f"  edgemtl / {fastest} = {ratio:.2f}" + (" (goal at batch 1: 0.70)" if batch == 1 else ""))
+    by = {(r.model, r.batch): r.rounds for r in rows if r.engine == OWN and r.rounds}
+    for model, batch in by:
+        dense = by.get(("dense", batch))
+        if model != "dense" and dense and (ratio := stats.paired(by[model, batch], dense)) is not None:
+            lines.append(f"edgemtl, experts / dense of equal arithmetic, batch {batch} = {ratio:.2f} (goal: 1.30)")
+    if meter.absent:
+        lines.append(f"energy: {meter.absent}")
+    return "\n".join(lines)
+
+
+def switches(path: Path, count: int = 30) -> list[str]:
+    """What going from task to task costs, twice round, with `count` black frames of each task."""
+    from edgemtl.runtime.engine import load
+
+    lines = ["switches: activate, first frame, upload on the GPU beside it, later frames' median; milliseconds"]
+    try:
+        with load(path, "tvm-cuda") as engine:
+            frame = np.zeros((*engine.manifest.model.image_size, 3), np.uint8)
+            for task in (*engine.tasks, *engine.tasks):
+                engine.activate(task)
+                times = [engine(frame).timing.total for _ in range(count)]
+                last = engine.switches[-1]
+                upload = "nothing" if last.upload_ms is None else f"{last.upload_ms:.3f}"
+                later = stats.percentile(times[1:], 0.5)
+                first = f"{1e3 * last.seconds:.3f} {last.first_frame_ms:.3f} {upload} {later:.3f}"
+                lines.append(f"  to {task:10} {last.kind:4} {last.mapped} bytes: {first}")
+    except BackendError as e:
+        return [f"switches not measured: {e}"]
+    return lines
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises ConfigError for values that cannot be."""
+    from edgemtl.bench.cuda_engines import ENGINES
+
+    parser = argparse.ArgumentParser(prog="python -m edgemtl.bench.cuda", description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--task", help="default: the bundle's first")
+    parser.add_argument("--batch", default=",".join(map(str, BATCHES)), help="such as 1,8,64")
+    parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="per engine and round")
+    parser.add_argument("--no-dense", action="store_true", help="leave out the dense ViT of equal arithmetic")
+    parser.add_argument("--json", type=Path, help="write every measured frame there, too")
+    args = parser.parse_args(argv)
+    args.engines = [e.strip() for e in args.engines.split(",") if e.strip()]
+    for name in args.engines:
+        if name not in ENGINES:
+            raise ConfigError(f"there is no engine {name!r} for a GPU; choose {', '.join(ENGINES)}")
+    if not args.engines or args.rounds < 1 or not args.seconds > 0:
+        raise ConfigError("give at least one engine, one round, and seconds above 0")
+    try:
+        args.batch = [int(b) for b in args.batch.split(",")]
+    except ValueError:
+        args.batch = [0]
+    if not all(1 <= b <= 1024 for b in args.batch):
+        raise ConfigError("--batch takes whole numbers from 1 to 1024, such as 1,8,64")
+    return args
+
+
+def run(args: argparse.Namespace, tell: Callable[[str], None]) -> tuple[list[Row], str]:
+    """Measure; the rows and the text. Raises BackendError without a GPU, TaskError, BundleError."""
+    from edgemtl.runtime.cuda import driver
+
+    if reason := driver.unusable():
+        raise BackendError(f"nothing can be measured on a GPU here: {reason}")
+    import torch
+
+    from edgemtl.bench.cuda_engines import ENGINES, missing
+    from edgemtl.bench.prepare import bundle_model
+    from edgemtl.model import MultiTaskViT
+
+    gpu, meter, rows = driver.Driver(), Meter(), []
+    trained = bundle_model(args.bundle)
+    task = args.task or trained.config.task_names[0]
+    models = {args.bundle.name: trained}
+    if not args.no_dense:
+        torch.manual_seed(0)
+        models["dense"] = MultiTaskViT(dense_config(trained.config)).eval()
+    for name, model in models.items():
+        model.slice(task)  # a task that is none is told before anything runs
+        for batch in args.batch:
+            images = np.random.default_rng(batch).normal(size=(batch, 3, *model.config.image_size)).astype(np.float32)
+            with torch.inference_mode():
+                want = model(torch.from_numpy(images), [task])[task].numpy()
+            these = [Row(name, batch, e) for e in args.engines]
+            for row in these:
+                row.failure = missing(row.engine) or ""
+            tell(f"{name}, batch {batch}")
+            tried = [r for r in these if not r.failure]
+            makers = {r.engine: _maker(ENGINES[r.engine], model, task, images) for r in tried}
+            measure(tried, makers, want, gpu, meter, args.rounds, args.seconds)
+            rows += these
+    text = report(rows, f"{gpu.name} ({gpu.arch})", meter)
+    return rows, "\n".join([text, *switches(args.bundle)])
+
+
+def _maker(kind: Callable[..., Any], model: Any, task: str, images: Any) -> Make:
+    return lambda: kind(model, task, images)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    try:
+        args = parse(argv)
+        rows, text = run(args, lambda line: print(line, file=sys.stderr))
+    except EdgeMTLError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(r) for r in rows]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

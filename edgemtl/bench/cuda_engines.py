@@ -1,0 +1,180 @@
+"""What is measured on a GPU: edgemtl's own plans, and peers on the same weights and task.
+
+An engine is prepared for a batch and then called again and again: `submit` puts one frame's work into `stream` (a
+CUDA stream's number), `result` waits and gives the maps as float32. The input is on the GPU already for all of them.
+Every one multiplies in half precision, its fastest; the reference is PyTorch on the CPU in float32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgemtl.model import MultiTaskViT
+
+
+class Engine(ABC):
+    """One way to run `task` of `model`. Making it raises whatever the library does not like."""
+
+    stream: int
+
+    @abstractmethod
+    def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        """images: float32 [batch, 3, H, W] on the host."""
+
+    @abstractmethod
+    def submit(self) -> None: ...
+
+    @abstractmethod
+    def result(self) -> Any: ...
+
+    def close(self) -> None:  # noqa: B027  most have nothing to give back
+        """Let go of the GPU's memory."""
+
+
+class Own(Engine):
+    """The launch plans and the graph of backend tvm-cuda, planned for this batch."""
+
+    def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        from edgemtl.runtime.cuda.driver import Driver
+        from edgemtl_compiler import precision
+        from edgemtl_compiler.cuda import build, toolchain
+        from edgemtl_compiler.cuda.check import PlanRunner
+
+        weights = precision.half(model)
+        planned = build.plans(weights, {task: weights.model.slice(task)}, half=True, batch=len(images))
+        plans = {name: plan for name, (plan, _) in planned.items()}
+        functions = {name: function for name, (_, function) in planned.items()}
+        gpu = Driver()
+        code = toolchain.cubin(gpu.arch, True, model.config.dim // model.config.heads)
+        self._runner = PlanRunner(gpu, plans, functions, code.read_bytes, weights.parts)
+        self._frames, self._task, self.stream = self._runner.frames, task, self._runner.frames.stream
+        self._frames.give(images)
+
+    def submit(self) -> None:
+        self._frames.replay((self._task,))
+
+    def result(self) -> Any:
+        return self._frames.collect((self._task,))[0][self._task].copy()
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+class _OfTorch(Engine):
+    """PyTorch in half precision; experts as a loop or as one dense product, whichever `form` says."""
+
+    form: ClassVar[Any] = "sparse"
+    compiled: ClassVar[bool] = False
+
+    def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        import torch
+
+        from edgemtl.bench.forms import Network
+
+        form: Any = "plain" if model.config.experts == 1 else self.form
+        network = Network(model, task, form).eval().half().cuda()
+        self._call: Callable[[Any], Any] = network
+        if self.compiled:
+            self._call = torch.compile(network, mode="max-autotune", fullgraph=form != "sparse")
+        self._torch, self._image = torch, torch.from_numpy(images).half().cuda()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = self._stream.cuda_stream
+        self.submit()
+
+    def submit(self) -> None:
+        with self._torch.inference_mode(), self._torch.cuda.stream(self._stream):
+            self._out = self._call(self._image)
+
+    def result(self) -> Any:
+        self._stream.synchronize()
+        return self._out.float().cpu().numpy()
+
+
+class Eager(_OfTorch):
+    """The sparse loop of edgemtl/model/moe.py, which asks the GPU for the counts in the middle of a frame."""
+
+
+class EagerDense(_OfTorch):
+    form = "dense"
+
+
+class CompiledSparse(_OfTorch):
+    compiled = True
+
+
+class CompiledDense(_OfTorch):
+    """CUDA graphs and tuned kernels; nothing in it waits for the host."""
+
+    form, compiled = "dense", True
+
+
+class _OfOnnx(Engine):
+    """ONNX Runtime on the GPU, half precision, inputs and outputs bound there; exported for one image."""
+
+    provider: ClassVar[str] = "CUDAExecutionProvider"
+
+    def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        import onnxruntime
+        import torch
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        from edgemtl_compiler.onnx_export import export_onnx
+
+        if len(images) != 1:
+            raise ValueError("its export is for one image")
+        if self.provider not in onnxruntime.get_available_providers():
+            raise ValueError(f"this onnxruntime has no {self.provider}: pip install onnxruntime-gpu")
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = export_onnx(model.slice(task), Path(folder) / "model.onnx").path
+            proto = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        options = {"user_compute_stream": str(stream.cuda_stream)}
+        self._session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=[(self.provider, options)])
+        self._binding = self._session.io_binding()
+        self._image, self._stream, self.stream = torch.from_numpy(images).cuda(), stream, stream.cuda_stream
+        shape, address = tuple(self._image.shape), self._image.data_ptr()
+        self._binding.bind_input("image", "cuda", 0, np.float32, shape, address)
+        self._binding.bind_output("map", "cuda")
+
+    def submit(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+    def result(self) -> Any:
+        self._stream.synchronize()
+        return self._binding.copy_outputs_to_cpu()[0]
+
+
+class OnnxCuda(_OfOnnx):
+    pass
+
+
+class OnnxTensorRT(_OfOnnx):
+    """TensorRT through ONNX Runtime; parts that TensorRT refuses run on CUDA."""
+
+    provider = "TensorrtExecutionProvider"
+
+
+ENGINES: dict[str, type[Engine]] = {
+    "edgemtl": Own,
+    "torch-eager": Eager,
+    "torch-eager-dense": EagerDense,
+    "torch-compile": CompiledSparse,
+    "torch-compile-dense": CompiledDense,
+    "ort-cuda": OnnxCuda,
+    "tensorrt": OnnxTensorRT,
+}
+
+
+def missing(name: str) -> str | None:
+    """The package without which an engine cannot even be tried."""
+    needed = {"torch": "torch", "ort": "onnxruntime", "tensorrt": "tensorrt"}.get(name.split("-")[0])
+    return f"{needed} is not installed" if needed and importlib.util.find_spec(needed) is None else None

@@ -1,0 +1,227 @@
+"""A frame on the GPU: launch plans, bound to addresses, captured once per set of tasks and replayed as one graph.
+
+All functions share one scratch buffer, because a stream runs them one after the other. A graph holds addresses, so it
+is good as long as the bindings it was captured with; it is kept and used again when the same set comes back with none
+of them changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgemtl.bundle.manifest import Function
+from edgemtl.errors import BackendError
+from edgemtl.runtime.cuda.driver import Argument, Bytes, Driver
+from edgemtl.runtime.cuda.plan import Plan
+
+PREFIX = "prefix"
+KEPT_GRAPHS = 16
+
+Get = Callable[[str, str], int]  # (part, tensor) -> device address
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+@dataclass
+class Bound:
+    """A function with addresses for its weights and tables. `number` tells bindings apart."""
+
+    plan: Plan
+    weights: list[int]
+    tables: int  # address of all tables, 0 when there are none
+    places: dict[tuple[str, int], int]  # (kind, number) -> address of that table
+    number: int
+
+
+@dataclass
+class Loaded:
+    """A function's code and its result's memory on both sides; they stay as long as the program."""
+
+    plan: Plan
+    shape: tuple[int, ...]
+    kernels: dict[str, int]
+    output: int
+    host: Bytes | None  # pinned; the prefix's result stays on the device
+    events: list[int] = field(default_factory=list)  # [end]
+
+
+class Frames:
+    """Runs the plans of one program. `input` is pinned memory that images are best put into."""
+
+    def __init__(self, driver: Driver, functions: Mapping[str, Function]) -> None:
+        self._driver, self._functions = driver, functions
+        self.stream, self._begin = driver.stream(), driver.event()
+        self._modules: dict[str, int] = {}
+        self._loaded: dict[str, Loaded] = {}
+        self._bound: dict[str, Bound] = {}
+        self._graphs: dict[tuple[tuple[str, int], ...], int] = {}
+        self._bindings = 0
+        self._scratch, self._scratch_size = 0, 0
+        size = 4 * int(np.prod(functions[PREFIX].input))
+        self._image = driver.alloc(size)
+        self._pinned = driver.pinned(size)
+        self.input: Floats = self._pinned.view(np.float32).reshape(functions[PREFIX].input)
+
+    def load(self, name: str, plan: Plan, cubin: Callable[[], bytes]) -> None:
+        """Make a function's code and memory ready, if they are not. Raises BackendError."""
+        if name in self._loaded:
+            return
+        if plan.cubin not in self._modules:
+            self._modules[plan.cubin] = self._driver.module(cubin())
+        needs: dict[str, int] = {}
+        for launch in plan.launches:
+            needs[launch.kernel] = max(launch.shared, needs.get(launch.kernel, 0))
+        module = self._modules[plan.cubin]
+        kernels = {k: self._driver.function(module, k, shared) for k, shared in needs.items()}
+        if plan.scratch > self._scratch_size:  # graphs hold its address
+            self._forget(lambda key: True)
+            if self._scratch:
+                self._driver.free(self._scratch)
+            self._scratch, self._scratch_size = self._driver.alloc(plan.scratch), plan.scratch
+        host = None if name == PREFIX else self._driver.pinned(plan.output)
+        output = self._driver.alloc(plan.output)
+        shape = self._functions[name].output
+        self._loaded[name] = Loaded(plan, shape, kernels, output, host, [self._driver.event()])
+
+    def bind(self, name: str, get: Get) -> None:
+        """Give a loaded function its weights' addresses."""
+        plan, params = self._loaded[name].plan, self._functions[name].params
+        weights = [get(*ref.split(":")) for ref in params]
+        pieces, places = [], {}
+        size = 0
+        for i, table in enumerate(plan.experts):
+            pieces.append(np.array([weights[w] for w in table], np.uint64))
+            places["experts", i] = size
+            size += pieces[-1].nbytes
+        for i, values in enumerate(plan.ints):
+            pieces.append(np.array(values, np.int32))
+            places["ints", i] = size
+            size += pieces[-1].nbytes
+        tables = 0
+        if size:
+            tables = self._driver.alloc(size)
+            packed = np.frombuffer(b"".join(p.tobytes() for p in pieces), np.uint8)
+            self._driver.upload(tables, packed.ctypes.data, size, self.stream)
+            self._driver.synchronize(self.stream)
+        self._bindings += 1
+        at = {key: tables + offset for key, offset in places.items()}
+        self._bound[name] = Bound(plan, weights, tables, at, self._bindings)
+
+    def bound(self, name: str) -> bool:
+        return name in self._bound
+
+    def release(self, name: str) -> None:
+        """Forget a function's weights, and the graphs that use them; its code stays."""
+        gone = self._bound.pop(name)
+        self._driver.synchronize(self.stream)
+        self._forget(lambda key: (name, gone.number) in key)
+        if gone.tables:
+            self._driver.free(gone.tables)
+
+    def run(self, image: Floats | int, tasks: Sequence[str], ready: int) -> tuple[dict[str, Floats], dict[str, float]]:
+        """Raw maps of bound tasks, and seconds by function, after the event `ready`.
+
+        image: a host array of the input's shape (best `input` itself), or the device address of one. The maps lie in
+        pinned memory that the next run writes over.
+        """
+        self.give(image)
+        self._driver.wait(self.stream, ready)
+        self.replay(tasks)
+        return self.collect(tasks)
+
+    def give(self, image: Floats | int) -> None:
+        """Submit the image's way to where the prefix reads it."""
+        if isinstance(image, int):
+            self._driver.copy(self._image, image, self._pinned.nbytes, self.stream)
+        else:
+            if image is not self.input:
+                np.copyto(self.input, image)
+            self._driver.upload(self._image, self._pinned.ctypes.data, self._pinned.nbytes, self.stream)
+
+    def replay(self, tasks: Sequence[str]) -> None:
+        """Submit one frame of these tasks, from the image given last to maps in pinned memory."""
+        names = (PREFIX, *tasks)
+        key = tuple((name, self._bound[name].number) for name in names)
+        if key not in self._graphs:
+            if len(self._graphs) >= KEPT_GRAPHS:
+                self._forget(lambda other: other == next(iter(self._graphs)))
+            self._graphs[key] = self._capture(names)
+        self._driver.replay(self._graphs[key], self.stream)
+
+    def collect(self, tasks: Sequence[str]) -> tuple[dict[str, Floats], dict[str, float]]:
+        """Wait for the frame submitted last; what `run` returns."""
+        self._driver.synchronize(self.stream)
+        maps, seconds, before = {}, {}, self._begin
+        for name in (PREFIX, *tasks):
+            loaded = self._loaded[name]
+            if loaded.host is not None:
+                maps[name] = loaded.host.view(np.float32).reshape(loaded.shape)
+            seconds[name] = self._driver.milliseconds(before, loaded.events[0]) / 1e3
+            before = loaded.events[0]
+        return maps, seconds
+
+    def close(self) -> None:
+        """Give everything back to the driver."""
+        self._driver.synchronize(self.stream)
+        self._forget(lambda key: True)
+        for name in list(self._bound):
+            self.release(name)
+        for loaded in self._loaded.values():
+            self._driver.free(loaded.output)
+            if loaded.host is not None:
+                self._driver.free_pinned(loaded.host)
+            for event in loaded.events:
+                self._driver.end_event(event)
+        for address in filter(None, (self._scratch, self._image)):
+            self._driver.free(address)
+        self._driver.free_pinned(self._pinned)
+        for module in self._modules.values():
+            self._driver.unload(module)
+        self._driver.end_event(self._begin)
+        self._driver.end_stream(self.stream)
+        self._loaded.clear()
+
+    def _capture(self, names: Sequence[str]) -> int:
+        """The graph of one frame: the prefix, each task, and every result's way to the host."""
+        with self._driver.capture(self.stream) as made:
+            self._driver.record(self._begin, self.stream, captured=True)
+            for name in names:
+                self._submit(name)
+                loaded = self._loaded[name]
+                if loaded.host is not None:
+                    self._driver.download(loaded.host.ctypes.data, loaded.output, loaded.plan.output, self.stream)
+                self._driver.record(loaded.events[0], self.stream, captured=True)
+        return made[0]
+
+    def _submit(self, name: str) -> None:
+        loaded, bound = self._loaded[name], self._bound[name]
+        source = self._image if name == PREFIX else self._loaded[PREFIX].output
+        for launch in loaded.plan.launches:
+            args = [self._argument(kind, value, source, loaded.output, bound) for kind, value in launch.args]
+            kernel = loaded.kernels[launch.kernel]
+            self._driver.launch(kernel, launch.grid, launch.threads, launch.shared, self.stream, args)
+
+    def _argument(self, kind: str, value: int | float, source: int, output: int, bound: Bound) -> Argument:
+        match kind:
+            case "int":
+                return ctypes.c_int32(int(value))
+            case "float":
+                return ctypes.c_float(value)
+            case "input":
+                return ctypes.c_uint64(source + int(value))
+            case "output":
+                return ctypes.c_uint64(output + int(value))
+            case "scratch":
+                return ctypes.c_uint64(self._scratch + int(value))
+            case "weight":
+                return ctypes.c_uint64(bound.weights[int(value)])
+            case "experts" | "ints":
+                return ctypes.c_uint64(bound.places[kind, int(value)])
+        raise BackendError(f"a launch plan has an argument of unknown kind {kind!r}")
+
+    def _forget(self, which: Callable[[tuple[tuple[str, int], ...]], bool]) -> None:
+        for key in [key for key in self._graphs if which(key)]:
+            self._driver.end_graph(self._graphs.pop(key))

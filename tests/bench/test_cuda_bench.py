@@ -1,0 +1,181 @@
+"""The GPU benchmark without a GPU: its arguments, its statistics over engines with known times, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import emulated_gpu
+import numpy as np
+import pytest
+
+from edgemtl.bench import cuda, nvml
+from edgemtl.config import ModelConfig
+from edgemtl.errors import ConfigError
+from edgemtl.runtime.cuda import driver
+
+WANT = np.array([[1.0, -2.0, 4.0]], np.float32)
+
+
+class Clock:
+    """Events that tell the milliseconds of the engine that ran last."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def event(self) -> int:
+        return 1
+
+    def record(self, event: int, stream: int) -> None: ...
+
+    def arrived(self, event: int) -> None: ...
+
+    def milliseconds(self, begin: int, end: int) -> float:
+        return self.last
+
+
+class Fake:
+    stream = 0
+
+    def __init__(self, clock: Clock, ms: float, result: Any = WANT) -> None:
+        self.clock, self.ms, self.given, self.closed = clock, ms, result, False
+
+    def submit(self) -> None:
+        time.sleep(self.ms / 1e3)
+        self.clock.last = self.ms
+
+    def result(self) -> Any:
+        return self.given
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Meter:
+    absent = ""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def millijoules(self) -> int:
+        self.total += 1000
+        return self.total
+
+
+def fail() -> Any:
+    raise RuntimeError("no kernel image\nand a long story")
+
+
+def test_every_engine_has_its_turn_and_a_failing_one_does_not_stop_the_others() -> None:
+    clock = Clock()
+    made = {"edgemtl": Fake(clock, 1), "ort-cuda": Fake(clock, 3, 1.5 * WANT)}
+    rows = [cuda.Row("rooms", 2, name) for name in ("edgemtl", "torch-eager", "ort-cuda")]
+    makers: dict[str, Any] = {"torch-eager": fail, **{n: (lambda n=n: made[n]) for n in made}}
+    cuda.measure(rows, makers, WANT, clock, Meter(), rounds=2, seconds=0.001)
+    own, bad, peer = rows
+    assert (bad.failure, bad.rounds) == ("RuntimeError: no kernel image", {})
+    assert (own.error, peer.error) == (0, 0.5)
+    assert set(own.rounds) == set(peer.rounds) == {0, 1}
+    assert all(len(v) >= 10 and set(v) == {1} for v in own.gpu.values())
+    assert all(ms >= 1 for v in own.host.values() for ms in v)
+    assert own.millijoules is not None
+    assert made["edgemtl"].closed
+    text = cuda.report(rows, "a GPU", Meter())
+    assert "torch-eager          not measured: RuntimeError: no kernel image" in text
+    assert "edgemtl / ort-cuda = 0." in text
+    assert "error 5.0e-01" in text
+
+
+def row(model: str, batch: int, engine: str, *ms: float) -> cuda.Row:
+    times = {number: [value] * 10 for number, value in enumerate(ms)}
+    return cuda.Row(model, batch, engine, gpu=times, host=times, error=1e-3, millijoules=8.0)
+
+
+def test_ratios_are_paired_by_round_and_the_best_peer_is_the_base() -> None:
+    """In round 1 the GPU was three times slower for all."""
+    rows = [
+        row("rooms", 1, "edgemtl", 1, 3, 1),
+        row("rooms", 1, "torch-eager", 4, 12, 4),
+        row("rooms", 1, "torch-compile-dense", 2, 6, 2),
+        row("dense", 1, "edgemtl", 0.8, 2.4, 0.8),
+        row("rooms", 4, "edgemtl", 2, 2, 2),
+    ]
+    text = cuda.report(rows, "a GPU", Meter())
+    assert "edgemtl / torch-compile-dense = 0.50 (goal at batch 1: 0.70)" in text
+    assert "edgemtl, experts / dense of equal arithmetic, batch 1 = 1.25 (goal: 1.30)" in text
+    assert "8.00 mJ/image (NVML)" in text
+    assert "2.00 mJ/image (NVML)" in text  # of four
+    assert "batch 4 =" not in text  # there is no dense model at that batch, and no peer
+
+
+def test_energy_without_a_counter() -> None:
+    meter = nvml.Meter(library="libnowhere.so")
+    assert (meter.absent, meter.millijoules()) == ("libnowhere.so cannot be loaded", None)
+    assert cuda.energy(Fake(Clock(), 0), meter, Clock()) is None
+    text = cuda.report([cuda.Row("m", 1, "edgemtl", gpu={0: [1.0]}, host={0: [1.0]}, error=0.0)], "a GPU", meter)
+    assert "energy not measured" in text
+    assert text.endswith("energy: libnowhere.so cannot be loaded")
+
+
+def test_the_dense_model_multiplies_as_much_for_a_token() -> None:
+    from edgemtl.bench import macs
+    from edgemtl.model import preset
+
+    sparse = preset("tiny")
+    dense = cuda.dense_config(sparse)
+    routing = len(sparse.moe_blocks) * sparse.tokens * sparse.dim * (sparse.experts - 1)
+    assert macs.count(sparse, "depth").total - macs.count(dense, "depth").total == routing
+    assert isinstance(dense, ModelConfig)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--engines", "torch-eager,tensorflow"), "there is no engine 'tensorflow' for a GPU; choose edgemtl, torch-"),
+        (("--engines", ","), "at least one engine"),
+        (("--batch", "1,x"), "--batch takes whole numbers from 1 to 1024"),
+        (("--batch", "0"), "--batch takes whole numbers from 1 to 1024"),
+        (("--rounds", "0"), "one round"),
+        (("--seconds", "0"), "seconds above 0"),
+    ],
+)
+def test_arguments(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cuda.parse(["b.edgemtl", *words])
+
+
+def test_defaults() -> None:
+    args = cuda.parse(["b.edgemtl"])
+    assert args.batch == [1, 4, 16, 64]
+    assert args.engines[0] == "edgemtl"
+    assert "tensorrt" in args.engines
+
+
+def test_without_a_gpu_it_measures_nothing(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "LIBRARY", "libnowhere.so")
+    assert cuda.main([str(plain)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: nothing can be measured on a GPU here: there is no NVIDIA driver")
+
+
+@pytest.mark.slow
+def test_edgemtls_own_engine_in_the_emulation(cuda_bundle: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """The whole command with a batch of three; its times mean nothing, its maps do."""
+    from edgemtl_compiler.cuda import toolchain
+
+    (tmp_path / "none").write_bytes(b"")
+    monkeypatch.setattr(toolchain, "cubin", lambda *_: tmp_path / "none")
+    words = ["--batch", "3", "--engines", "edgemtl", "--rounds", "1", "--seconds", "0.001", "--task", "depth"]
+    with emulated_gpu.installed(half=True, head=16):
+        assert cuda.main([str(cuda_bundle[1]), *words, "--no-dense", "--json", str(tmp_path / "rows.json")]) == 0
+    (found,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (found["batch"], found["engine"], found["failure"]) == (3, "edgemtl", "")
+    assert 0 < found["error"] < 3e-3
+    out = capsys.readouterr().out
+    assert "emulated on a CPU (sm_90)" in out
+    assert "to depth" in out

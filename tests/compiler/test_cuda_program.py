@@ -1,0 +1,286 @@
+"""CUDA programs as the compiler makes them: every launch and weight accounted for, no dense fallback, and code for
+every architecture; then a whole bundle, checked in the emulation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import emulated_gpu
+import pytest
+
+from edgemtl.bundle.reader import Bundle
+from edgemtl.errors import BundleError, CompileError
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.runtime.cuda import driver
+from edgemtl.runtime.cuda.plan import Plan, read
+from edgemtl_compiler import compile_bundle, export
+from edgemtl_compiler.cuda import build, lower, toolchain
+from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler.tvm_adapter import Called
+
+needs_nvcc = pytest.mark.skipif(bool(emulated_gpu.no_nvcc()), reason=emulated_gpu.no_nvcc())
+
+
+@pytest.fixture(scope="module")
+def plans(micro: Any) -> dict[str, tuple[Plan, Any]]:
+    """Plan and manifest entry of the prefix and two tasks of the micro model."""
+    pieces = [export.export_prefix(micro.model)]
+    pieces += [export.export_task(micro.model.slice(task)) for task in ("depth", "edge")]
+    made = (build.plan_function(e, micro.config, half=True, arch="sm_90", cubin="k.cubin") for e in pieces)
+    return {exported.name: made for exported, made in zip(pieces, made, strict=True)}
+
+
+def kernels(plan: Plan) -> Counter[str]:
+    return Counter(launch.kernel for launch in plan.launches)
+
+
+ATTENTION = {"norm_linear": 1, "attention": 1, "linear_residual": 1}
+EXPERTS = {"route": 1, "dispatch": 1, "expert_up": 1, "expert_down": 1, "combine": 1}
+
+
+def test_launches_are_counted(plans: Any) -> None:
+    """Three for an attention, two for a dense MLP, five for experts, however many of them there are."""
+    assert kernels(plans[PREFIX][0]) == {
+        "patch_embed": 1, "norm_linear": 2, "attention": 2, "linear_residual": 3, "norm_linear_gelu": 1,
+    }  # fmt: skip
+    for task in ("depth", "edge"):  # a path of 3 experts per block, and all 6
+        assert kernels(plans[task][0]) == {
+            **{k: 2 * n for k, n in ATTENTION.items()}, "linear_residual": 3, "norm_linear_gelu": 1,
+            **{k: 2 * n for k, n in EXPERTS.items()}, "head_project": 1, "separable_step": 2, "to_map": 1,
+        }  # fmt: skip
+
+
+def test_experts_outside_the_path_are_not_in_the_program(plans: Any, micro: Any) -> None:
+    plan, function = plans["depth"]
+    named = [[function.params[w] for w in table] for table in plan.experts]
+    paths = zip((1, 3), micro.config.path("depth"), strict=True)
+    assert named == [[f"experts.{block}:{e}" for e in path] for block, path in paths]
+    assert [list(t) for t in plan.ints] == [list(path) for path in micro.config.path("depth")]
+
+
+def test_every_weight_is_an_argument_once(plans: Any) -> None:
+    for plan, function in plans.values():
+        used = [int(v) for launch in plan.launches for kind, v in launch.args if kind == "weight"]
+        used += [w for table in plan.experts for w in table]
+        assert sorted(used) == list(range(plan.params)) == list(range(len(function.params)))
+
+
+def test_work_of_the_experts_grows_with_choices_not_with_experts(micro: Any) -> None:
+    """A dense fallback would have blocks for every expert times every token."""
+    pairs = micro.config.tokens * micro.config.top_k
+    grids = {}
+    for experts in (6, 24):
+        model = MultiTaskViT(preset("micro", experts=experts, tasks=micro.config.tasks)).eval()
+        plan, _ = build.plan_function(
+            export.export_task(model.slice("edge")), model.config, half=True, arch="sm_90", cubin="k"
+        )
+        grids[experts] = {launch.grid for launch in plan.launches if launch.kernel in ("expert_up", "expert_down")}
+    assert grids == {6: {(6, 1, 1)}, 24: {(min(pairs, 24), 1, 1)}}
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 0], [32, 32, 32], [1, 33, 62], [96, 0, 0], [31, 31, 34]])
+def test_the_grid_has_a_block_for_every_tile_of_any_routing(counts: list[int]) -> None:
+    pairs = sum(counts)
+    assert sum(-(-c // lower.ROWS) for c in counts) <= min(pairs, pairs // lower.ROWS + len(counts))
+
+
+def test_tensors_that_live_at_once_never_share_bytes(micro: Any) -> None:
+    """Over a chain with an early tensor that is needed late; sizes of all kinds."""
+    weights = ["trunk:n", "trunk:a", "trunk:b"]
+    calls = [Called("edgemtl_mlp", ("input", *weights), "%0", (1, 9, 32))]
+    calls += [Called("edgemtl_mlp", (f"%{i}", *weights), f"%{i + 1}", (1, 9, 32)) for i in range(3)]
+    calls.append(Called("edgemtl_mlp", ("%0", *weights), "%4", (1, 9, 32)))
+    plan = lower.lower(
+        calls, weights, micro.config, half=False, arch="sm_90", cubin="k", batch=1, sizes=(9 * 32 * 4, 9 * 32 * 4)
+    )
+    wide, narrow = 9 * 128 * 4, 9 * 32 * 4
+    values: dict[int, str] = {}  # byte -> who wrote it last
+    wanted: dict[int, str] = {}
+    for number, launch in enumerate(plan.launches):
+        rest, up = [a for a in launch.args if a[0] in ("scratch", "input", "output")], number % 2 == 0
+        *sources, (kind, at) = rest
+        for source in sources:
+            if source[0] == "scratch":
+                size = narrow if up or source is not sources[0] else wide
+                owners = {values[b] for b in range(int(source[1]), int(source[1]) + size)}
+                assert len(owners) == 1, f"launch {number} reads what several wrote"
+        if kind == "scratch":
+            size = wide if up else narrow
+            values |= dict.fromkeys(range(int(at), int(at) + size), f"{number}")
+    first = plan.launches[1].args[3]  # what the last operation reads again
+    assert plan.launches[-2].args[0] == plan.launches[-1].args[2] == first
+    assert {values[b] for b in range(int(first[1]), int(first[1]) + narrow)} == {"1"}
+    assert not wanted
+    assert plan.scratch < 4 * narrow + wide
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 4}, "dim / heads is 8; the CUDA kernels have attention heads of 16, 32, 64, 128 values"),
+        ({"mlp_ratio": 1.25}, r"dim \* mlp_ratio is 40; the CUDA kernels need a multiple of 16"),
+        ({"dim": 4096, "heads": 32, "experts": 4096}, "more than the 101376 that every GPU has"),
+    ],
+)
+def test_a_shape_without_kernels(micro: Any, changes: dict[str, Any], message: str) -> None:
+    config = preset("micro", tasks=micro.config.tasks, **changes)
+    with pytest.raises(CompileError, match=message):
+        lower.check_config(config)
+
+
+def test_an_unknown_architecture() -> None:
+    with pytest.raises(CompileError, match=r"no GPU architecture 'sm_42' here; choose sm_80, .*sm_90"):
+        toolchain.check_arch("sm_42")
+
+
+def test_cuda_without_a_gpu_needs_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "LIBRARY", "libnowhere.so")
+    with pytest.raises(CompileError, match="needs the GPU's architecture where there is no GPU: add --arch, one of"):
+        build.targets((), "f16")
+
+
+def test_cuda_has_no_int8() -> None:
+    with pytest.raises(CompileError, match="target cuda has no precision int8; choose f32 or f16"):
+        build.targets(("sm_90",), "int8")
+
+
+def test_an_architecture_is_for_cuda(micro: Any, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="--arch is for GPUs: add --target cuda"):
+        compile_bundle(micro.model, tmp_path / "x.edgemtl", targets=["cpu"], arches=["sm_90"])
+
+
+def test_nvcc_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVCC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(CompileError, match=r"no nvcc was found .*: pip install 'edgemtl\[cuda\]', or install NVIDIA's"):
+        toolchain.find_nvcc()
+    monkeypatch.setenv("NVCC", "/nowhere/nvcc")
+    with pytest.raises(CompileError, match=r"\$NVCC is /nowhere/nvcc, which is not a program"):
+        toolchain.find_nvcc()
+
+
+def test_nvcc_of_the_python_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before the PATH's, after $NVCC's."""
+    (tmp_path / "nvidia" / "cu13" / "bin").mkdir(parents=True)
+    nvcc, other = tmp_path / "nvidia" / "cu13" / "bin" / "nvcc", tmp_path / "nvcc"
+    for file in (nvcc, other):
+        file.write_text("#!/bin/sh\n")
+        file.chmod(0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("NVCC", raising=False)
+    assert toolchain.find_nvcc() == str(nvcc)
+    monkeypatch.setenv("NVCC", str(other))
+    assert toolchain.find_nvcc() == str(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"launches": []}, "at least 1 item"),
+        ({"scratch": 0}, "names scratch .*, beyond what there is"),
+        ({"experts": [[99], [0]]}, "a table of experts names a weight that the function does not have"),
+        ({"arch": "sm_x"}, "match pattern"),
+        ({"more": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_plan_that_is_none(plans: Any, change: dict[str, Any], message: str) -> None:
+    """It comes out of a file: what names bytes or weights that there are not is refused before anything runs."""
+    fields = json.loads(plans["depth"][0].model_dump_json()) | change
+    with pytest.raises(BundleError, match=f"the program of 'depth' is no launch plan: .*{message}"):
+        read(json.dumps(fields).encode(), "depth")
+
+
+def ptx(arch: str, half: bool, head: int) -> dict[str, str]:
+    """What nvcc makes of each kernel."""
+    command = [toolchain.find_nvcc(), "-std=c++17", "-O3", f"-arch={arch.replace('sm', 'compute')}", "-ptx"]
+    defines = (f"-DEDGEMTL_HALF={int(half)}", f"-DEDGEMTL_HEAD={head}")
+    source = str(toolchain.KERNELS / "kernels.cu")
+    text = subprocess.run([*command, *defines, "-o", "-", source], capture_output=True, text=True, check=True).stdout
+    parts = re.split(r"\.visible \.entry (\w+)\(", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+PRODUCTS = (
+    "patch_embed", "norm_linear", "norm_linear_gelu", "head_project", "linear_residual", "attention", "expert_up",
+    "expert_down", "separable_step",
+)  # fmt: skip
+
+
+@needs_nvcc
+def test_products_of_halves_are_on_tensor_cores() -> None:
+    made = ptx("sm_90", True, 64)
+    assert {name for name, text in made.items() if "mma.sync" in text} == set(PRODUCTS)
+    assert {n for n, text in made.items() if "cp.async" in text} == set(PRODUCTS) - {"attention"}
+    assert {*PRODUCTS, "route", "dispatch", "combine", "to_map"} == set(made)
+
+
+@needs_nvcc
+def test_code_for_an_architecture_holds_every_kernel_of_the_plans(plans: Any) -> None:
+    code = toolchain.cubin("sm_89", True, 16).read_bytes()
+    assert code[:4] == b"\x7fELF"
+    for plan, _ in plans.values():
+        for launch in plan.launches:
+            assert f".text.{launch.kernel}\0".encode() in code
+
+
+@pytest.mark.slow
+@needs_nvcc
+@pytest.mark.parametrize(
+    ("arch", "half", "head"),
+    [(arch, half, 64) for arch in toolchain.ARCHES for half in (True, False)]
+    + [("sm_90", half, head) for head in lower.HEADS for half in (True, False)],
+)
+def test_code_for_every_architecture(arch: str, half: bool, head: int) -> None:
+    code = toolchain.cubin(arch, half, head).read_bytes()
+    assert all(f".text.{name}\0".encode() in code for name in PRODUCTS)
+    assert str(toolchain.KERNELS).encode() not in code
+
+
+def test_a_bundle_is_checked_in_the_emulation(cuda_bundle: Any) -> None:
+    built, path = cuda_bundle
+    assert built.targets == built.emulated == ("sm_87", "sm_90")
+    for errors in built.errors.values():
+        assert set(errors) == {"semseg", "depth", "normals", "edge"}
+        assert all(0 < e < 3e-3 for e in errors.values())
+    with Bundle.open(path, check=True) as bundle:
+        assert bundle.manifest.precision == "f16"
+        for program in bundle.manifest.programs:
+            assert (program.backend, program.tolerance) == ("tvm-cuda", build.HALF_TOLERANCE)
+            assert "nvcc" in program.built_with
+            plan = read(bundle.read(program.members["depth"]), "depth")
+            assert (plan.arch, plan.precision, plan.head) == (program.target, "f16", 16)
+            assert plan.cubin in bundle.entries
+
+
+def test_the_command_says_what_was_emulated(cli: Any, cuda_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its work, which the test above has done."""
+    import edgemtl_compiler
+
+    asked: dict[str, Any] = {}
+    done = cuda_bundle[0]
+    monkeypatch.setattr(edgemtl_compiler, "compile_bundle", lambda *_, **options: asked.update(options) or done)
+    said = cli("compile", "x.safetensors", "-o", "x.edgemtl", "--target", "cuda", "--arch", "sm_87", "--arch", "sm_90")
+    assert said.code == 0
+    assert "sm_90 (emulated on a CPU, not run on a GPU; largest relative error: " in said.out
+    assert (asked["targets"], asked["arches"]) == (("cuda",), ("sm_87", "sm_90"))
+
+
+def test_inspect_counts_the_code_and_knows_that_there_is_no_gpu(
+    cli: Any, cuda_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LIBRARY", "libnowhere.so")
+    said = cli("inspect", cuda_bundle[1], "--json")
+    programs = json.loads(said.out)["programs"]
+    assert [p["cannot_run_here"] for p in programs] == ["no GPU here"] * 2
+    with Bundle.open(cuda_bundle[1]) as bundle:
+        of_one = [e.size for name, e in bundle.entries.items() if name.startswith("programs/tvm-cuda/sm_90/")]
+    assert len(of_one) == 6  # five functions and the code
+    assert programs[1]["bytes"] == sum(of_one)
