@@ -146,7 +146,7 @@ def test_inspect_shows_it(cli: Any, part: FpgaPart, integer_bundle: Path) -> Non
     said = cli("inspect", integer_bundle)
     assert said.code == 0, said.err
     assert "FPGA zcu104: INT8" in said.out
-    assert "calibrated on 33 images (blocks); 2 golden frame(s)" in said.out
+    assert "calibrated on 35 images (blocks); 2 golden frame(s)" in said.out
     (facts,) = json.loads(cli("inspect", integer_bundle, "--json").out)["fpga"]
     assert facts["bytes"] == part.size
     assert facts["weight_image_bytes"] == part.program.banks.nbytes
