@@ -1,8 +1,9 @@
 """Measure edgemtl against its peers on this machine, in fresh processes, interleaved, with paired ratios.
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
+    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino,torch,torch-compile,fpga-sim \\
+        --tasks all --precision fp32,int8 --data ROOMS --threads 1,2 --json run.json --plot run.png
     python demos/benchmark.py --subjects rooms:depth --rounds 9
-    python demos/benchmark.py --precision fp32,int8 --subjects edge-moe:129
     python demos/benchmark.py --sweep experts --engines edgemtl,openvino
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
     python demos/benchmark.py --endurance 10000                 # frames with random switches: memory, results
@@ -22,24 +23,44 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from edgemtl.bench import cold, endurance, machine, profile, report, subjects, sweep
+from edgemtl.bench import (
+    alternatives,
+    choice,
+    cold,
+    devices,
+    document,
+    endurance,
+    extras,
+    machine,
+    profile,
+    report,
+    subjects,
+    sweep,
+)
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.prepare import BOARD_BUNDLE
 from edgemtl.bench.samples import Settings
 from edgemtl.errors import ConfigError, EdgeMTLError
 
+STUDY = Path("docs/results/study.json")
 BUNDLE = Path("build/rooms.edgemtl")
 CHECKPOINT = Path("edgemtl/model/weights/rooms-tiny.safetensors")
+KNOWN = ", ".join((*choice.FAMILIES, *choice.DEVICES))
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="The shipped model, compiled.")] = BUNDLE,
-    checkpoint: Annotated[Path, typer.Option(help="The same for peers; without it, from the bundle.")] = CHECKPOINT,
-    subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
-    engines: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(ENGINES)}.")] = "",
+    bundle: Annotated[Path | None, typer.Argument(help=f"A compiled model, such as {BUNDLE}.")] = None,
+    engines: Annotated[str, typer.Option(help=f"Comma-separated, of {KNOWN}; or one engine's own name.")] = "",
+    tasks: Annotated[str, typer.Option(help="Of the bundle, comma-separated, or all.")] = "all",
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32",
-    calibrate: Annotated[Path | None, typer.Option(help="Pictures for INT8, as of `edgemtl compile`.")] = None,
     threads: Annotated[str, typer.Option(help="Comma-separated thread counts.")] = "2",
+    data: Annotated[Path | None, typer.Option(help="Labelled pictures: accuracy, and calibration for INT8.")] = None,
+    calibrate: Annotated[Path | None, typer.Option(help="Pictures for INT8 in place of --data's.")] = None,
+    json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Latency against accuracy, memory, a timeline of switches.")] = None,
+    subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
+    checkpoint: Annotated[Path | None, typer.Option(help="The bundle's weights for peers, if not from it.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     seconds: Annotated[float, typer.Option(help="Of frames per process.")] = 0.6,
     minutes: Annotated[float, typer.Option(help="Begin nothing after this long, but do two rounds; 0: no limit.")] = 10,
@@ -55,21 +76,21 @@ def main(
     cold_start: Annotated[bool, typer.Option("--cold/--no-cold", help="Also measure cold start.")] = True,
     quick: Annotated[bool, typer.Option(help="Two rounds of two frames: to see that all works.")] = False,
 ) -> None:
-    """Print latency, memory, load times and ratios of edgemtl and its peers."""
-    console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
-    names = tuple(filter(None, engines.split(","))) or _engines(precision, sweep_over)
-    counts = _threads(threads)
-    for name in names:
-        if name not in ENGINES:
-            raise ConfigError(f"there is no engine {name!r}; choose of {', '.join(ENGINES)}")
+    """Print latency, memory, load times, switches and ratios of edgemtl and its peers."""
+    console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
+    own = profile_frame or (sweep_over and not engines)
+    chosen = choice.engines("edgemtl" if own else engines, precision)
+    counts = choice.threads(threads)
     if prepare_only and work is None:
         raise ConfigError("--prepare-only needs --work FOLDER, where a later run finds what was prepared")
+    if work is not None and work.exists() and not work.is_dir():
+        raise ConfigError(f"--work {work} is a file; give a folder")
+    choice.plot(plot, needed=bool(sweep_over))
+    choice.files([("--out", out), ("--json", json), ("--plot", plot)])
     if endurance_frames:
-        lasted = endurance.run(bundle, endurance_frames, threads=counts[0])
+        lasted = endurance.run(bundle or BUNDLE, endurance_frames, threads=counts[0])
         console.print(lasted.sentence(), markup=False)
         sys.exit(0 if lasted.good else 1)
-    if profile_frame:
-        names = tuple(name for name in _engines(precision, "") if ENGINES[name].own)
     settings = Settings(
         threads=counts,
         rounds=2 if quick else rounds,
@@ -80,25 +101,37 @@ def main(
         peak_s=0.1 if quick else Settings.peak_s,
         doubtful=float("inf") if all_exports else Settings.doubtful,
         minutes=minutes or None,
+        scored=4 if quick else Settings.scored,
     )
-    chosen, values = _subjects(subject, sweep_over, bundle, checkpoint, console)
-    if calibrate is None and any(s.bundle for s in chosen) and any(ENGINES[n].precision == "int8" for n in names):
+    measured, values = _subjects(subject, sweep_over, bundle, tasks, checkpoint, console)
+    calibrate = calibrate or data
+    int8 = any(ENGINES[n].precision == "int8" for n in chosen.engines)
+    if int8 and calibrate is None and any(s.bundle for s in measured):
         raise ConfigError(
-            "INT8 of the shipped model is calibrated on pictures like those it sees: add --calibrate FOLDER"
+            "INT8 of the shipped model is calibrated on pictures like those it sees: add --data FOLDER (labelled) or "
+            "--calibrate FOLDER"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for option, folder in (("--data", data), ("--calibrate", calibrate)):
+        if folder is not None and not folder.is_dir():
+            raise ConfigError(f"{option} {folder} is no folder; give one with pictures")
+    study = alternatives.read(STUDY)
     out.write_text("")
     about = machine.describe()
+    shipped = next((Path(s.bundle) for s in measured if s.bundle), None)
     with contextlib.ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemtl-bench-")))
         status = stack.enter_context(Console(stderr=True).status("starting"))
-        run = Comparison(chosen, names, settings, folder, out, calibrate, status.update)
+        run = Comparison(measured, chosen.engines, settings, folder, out, calibrate, status.update)
+        run.notes += chosen.notes
+        run.study = study
         run.record("machine", **about)
+        if calibrate and shipped and "fpga-sim" in chosen.devices and not devices.has_program(shipped):
+            run.artifacts.also = (BOARD_BUNDLE,)
         interrupted = False
         try:
             run.prepare()
             if prepare_only:
-                console.print(f"prepared {', '.join(s.name for s in chosen)} in {folder}", markup=False)
+                console.print(f"prepared {', '.join(s.name for s in measured)} in {folder}", markup=False)
                 return
             if profile_frame:
                 run.measure_peaks()
@@ -107,8 +140,13 @@ def main(
                 out.with_suffix(".md").write_text(text)
                 console.print(f"the same as Markdown: {out.with_suffix('.md')}", markup=False)
                 return
-            if cold_start and not sweep_over and chosen and chosen[0].bundle:
-                _cold(console, chosen[0], settings, status.update, run, runs=1 if quick else 5)
+            if cold_start and not sweep_over and measured[0].bundle:
+                _cold(console, measured[0], settings, run, runs=1 if quick else 5)
+            if data is not None:
+                extras.score(run, data)
+            extras.switches(run)
+            if shipped is not None:
+                extras.ask_devices(run, chosen.devices, shipped)
             run.measure()
         except KeyboardInterrupt:
             interrupted = True
@@ -118,52 +156,50 @@ def main(
             found = sweep.points(run, values)
             dimension: sweep.Dimension = "experts" if sweep_over == "experts" else "tokens"
             sweep.write_csv(out.with_suffix(".csv"), found)
-            sweep.write_svg(out.with_suffix(".svg"), dimension, found)
-            console.print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.svg')}", markup=False)
+            sweep.write_plot(out.with_suffix(".png"), dimension, found)
+            console.print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.png')}", markup=False)
+        found_all = document.make(run, about, ["python", "demos/benchmark.py", *sys.argv[1:]], interrupted=interrupted)
+        if json is not None:
+            document.write(json, found_all)
+            console.print(f"wrote {json}", markup=False)
+        if plot is not None:
+            from edgemtl.bench import plots
+
+            plots.overview(found_all, plot)
+            console.print(f"wrote {plot}", markup=False)
         console.print(f"raw samples: {out}", markup=False)
         if interrupted:
             console.print("interrupted: the tables hold what was measured until then")
             sys.exit(130)
 
 
-def _threads(text: str) -> tuple[int, ...]:
-    if not all(t.isdigit() and 0 < int(t) <= 1024 for t in text.split(",")):
-        raise ConfigError(f"thread counts are whole numbers from 1, like 2 or 1,2; not {text!r}")
-    return tuple(dict.fromkeys(map(int, text.split(","))))
-
-
-def _engines(precision: str, sweep_over: str) -> tuple[str, ...]:
-    """The engines of the precisions asked for; of a sweep edgemtl's alone."""
-    wanted = precision.split(",")
-    for name in wanted:
-        if name not in ("fp32", "int8"):
-            raise ConfigError(f"--precision is fp32, int8 or fp32,int8, not {precision!r}")
-    return tuple(e.name for e in ENGINES.values() if e.precision in wanted and (e.own or not sweep_over))
-
-
 def _subjects(
-    wanted: str, over: str, bundle: Path, checkpoint: Path, console: Console
+    wanted: str, over: str, bundle: Path | None, tasks: str, checkpoint: Path | None, console: Console
 ) -> tuple[list[subjects.Subject], dict[int, subjects.Subject]]:
-    """What to measure; with a sweep, also by value. A shipped model that is not there is left out of the default."""
+    """What to measure; with a sweep, also by value. Of a bundle that is named, its tasks alone; without one, the
+    default, from which a shipped model that is not there is left out.
+    """
     if over:
         if over not in ("experts", "tokens"):
             raise ConfigError(f"--sweep is over experts or tokens, not {over!r}")
         kind: Literal["experts", "tokens"] = "experts" if over == "experts" else "tokens"
         values = sweep.subjects(kind)
         return list(values.values()), values
-    names = wanted.split(",") if wanted else list(subjects.DEFAULT)
-    if not wanted and not bundle.is_file():
-        console.print(f"there is no {bundle} (`make {bundle}` builds it): the shipped model is left out", markup=False)
+    place = bundle or BUNDLE
+    checkpoint = checkpoint or (CHECKPOINT if place == BUNDLE else None)
+    names = wanted.split(",") if wanted else ["rooms"] if bundle else list(subjects.DEFAULT)
+    if not wanted and not bundle and not place.is_file():
+        console.print(f"there is no {place} (`make {place}` builds it): the shipped model is left out", markup=False)
         names.remove("rooms")
-    return [s for name in names for s in subjects.parse(name, bundle, checkpoint)], {}
+    found = [s for name in names for s in subjects.parse(name, place, checkpoint)]
+    known = list(dict.fromkeys(s.task for s in found if s.bundle))
+    kept = choice.tasks(tasks, known, place) if known else ()
+    return [s for s in found if not s.bundle or s.task in kept], {}
 
 
-def _cold(
-    console: Console, subject: subjects.Subject, settings: Settings, tell: object, run: Comparison, runs: int
-) -> None:
-    assert callable(tell)
+def _cold(console: Console, subject: subjects.Subject, settings: Settings, run: Comparison, runs: int) -> None:
     assert subject.bundle is not None
-    tell("cold start")
+    run.tell("cold start")
     bundle, threads = Path(subject.bundle), settings.threads[0]
     try:
         parts = cold.cold(bundle, "tvm-cpu", subject.task, threads, runs)
@@ -183,4 +219,5 @@ if __name__ == "__main__":
     try:
         typer.run(main)
     except EdgeMTLError as e:
-        sys.exit(f"error: {e}")
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)

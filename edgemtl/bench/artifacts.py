@@ -16,6 +16,7 @@ from edgemtl.bench.process import ProcessError, child, environment, stop
 from edgemtl.bench.samples import Settings
 from edgemtl.bench.subjects import Subject
 
+INDEX = "made.json"  # in each subject's folder: of what, which artifacts, and which won the trials
 Record = Callable[..., None]  # record(kind, **fields)
 
 
@@ -30,14 +31,20 @@ class Artifacts:
     record: Record = lambda *_, **__: None
     touched: dict[str, list[int]] = field(default_factory=dict)  # subject -> experts that got a token, per block
     notes: list[str] = field(default_factory=list)
+    also: tuple[str, ...] = ()  # artifacts that no CPU engine runs, wanted of the first subject with trained weights
+    settled: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # (subject, engine) -> alone worth making
+    trials: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)  # see `settle`
     _paths: dict[tuple[str, str], str] = field(default_factory=dict)  # (subject, artifact) -> path
     _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def prepare(self, subjects: Sequence[Subject], engines: Sequence[str]) -> None:
-        """Make all that is missing; what cannot be made has a reason afterwards."""
+    def prepare(self, subjects: Sequence[Subject], engines: Sequence[str], *, leading: bool = True) -> None:
+        """Make all that is missing; what cannot be made has a reason afterwards.
+
+        leading: these are the first subjects of their shape, for which alone compilers' caches are filled.
+        """
         pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
         try:
-            waiting = [pool.submit(self._prepare, s, engines, s in _leaders(subjects)) for s in subjects]
+            waiting = [pool.submit(self._prepare, s, engines, leading) for s in subjects]
             for one in waiting:
                 one.result()
         except BaseException:
@@ -47,16 +54,30 @@ class Artifacts:
         finally:
             pool.shutdown()
 
+    def share(self, first: Subject, subject: Subject, engines: Sequence[str]) -> None:
+        """Let `subject` use what edgemtl's engines run of `first`, another task of the same bundle."""
+        if subject.bundle is None or subject.bundle != first.bundle:
+            return
+        for name in (a for e in engines if ENGINES[e].own for a in ENGINES[e].artifacts):
+            if (first.name, name) in self._paths:
+                self._paths[subject.name, name] = self._paths[first.name, name]
+
     def place(self, subject: Subject) -> Path:
         """The subject's folder."""
         return self.folder / subject.name.replace(":", "-")
 
     def candidates(self, subject: Subject, engine: Engine) -> list[str]:
         """Artifacts worth trying, given how much more work a dense export does."""
+        if engine.own and not subject.vit:
+            return []
+        if (subject.name, engine.name) in self.settled:
+            return sorted(self.settled[subject.name, engine.name])
         names = list(engine.candidates(subject.dense))
+        if subject.dense:
+            return names
         sparse = macs.count(subject.config, subject.task).total
         dense = macs.count(subject.config, subject.task, every_expert=True).total
-        if not subject.dense and dense > self.settings.doubtful * sparse:
+        if dense > self.settings.doubtful * sparse:
             note = f"{subject.name}: dense exports do {dense / sparse:.1f} times the work and were not tried"
             if note not in self.notes:
                 self.notes.append(note)
@@ -67,11 +88,26 @@ class Artifacts:
         """Those of the candidates that were made."""
         return [n for n in self.candidates(subject, engine) if (subject.name, n) in self._paths]
 
+    def settle(self, subject: Subject, engine: str, threads: int, artifact: str, ms: float) -> None:
+        """Keep which export of `subject` won a trial, and its median milliseconds, for the next run in this folder."""
+        self.trials[subject.name, engine, threads] = artifact, ms
+        index = self.place(subject) / INDEX
+        known = json.loads(index.read_text())
+        known.setdefault("trials", {})[f"{engine} {threads}"] = [artifact, ms]
+        index.write_text(json.dumps(known))
+
     def path(self, subject: Subject, artifact: str) -> str:
         return self._paths[subject.name, artifact]
 
+    def find(self, subject: Subject, artifact: str) -> Path | None:
+        """An artifact, if it was made."""
+        found = self._paths.get((subject.name, artifact))
+        return Path(found) if found else None
+
     def reason(self, subject: Subject, engine: Engine) -> str:
         """Why nothing is ready."""
+        if engine.own and not subject.vit:
+            return "edgemtl compiles vision transformers; this network is none"
         for name in [*self.candidates(subject, engine), ""]:
             if (subject.name, name) in self._reasons:
                 return self._reasons[subject.name, name]
@@ -79,12 +115,15 @@ class Artifacts:
 
     def request(self, subject: Subject, engine: str, artifact: str, threads: int, seconds: float) -> dict[str, Any]:
         """What a measuring process is told."""
+        opener = ENGINES[engine].prepare
         return {
             "engine": engine,
+            "prepare": f"{opener.__module__}:{opener.__qualname__}",
             "path": self.path(subject, artifact),
             "folder": str(self.place(subject)),
             "task": subject.task,
             "form": artifact.split("-")[1] if "-" in artifact else "",
+            "vit": subject.vit,
             "compile": ENGINES[engine].compiles,
             "precision": ENGINES[engine].precision,
             "threads": threads,
@@ -94,16 +133,18 @@ class Artifacts:
             "seconds": seconds,
         }
 
-    def _prepare(self, subject: Subject, engines: Sequence[str], leader: bool) -> None:
+    def _prepare(self, subject: Subject, engines: Sequence[str], leading: bool) -> None:
         folder = self.place(subject)
         folder.mkdir(parents=True, exist_ok=True)
         usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
         names = list(dict.fromkeys(a for e in usable for a in self.candidates(subject, e)))
-        mark, index = prepare.fingerprint(subject, self.pictures), folder / "made.json"
+        names += self.also if subject.bundle and leading else ()
+        mark, index = prepare.fingerprint(subject, self.pictures), folder / INDEX
         known = json.loads(index.read_text()) if index.is_file() else {}
         fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()
         done = {n: p for n, p in known["made"].items() if Path(p).exists()} if fresh else {}
-        wanted = [n for n in names if n not in done and not n.startswith("torch")]
+        held = {n for s, n in self._paths if s == subject.name}
+        wanted = [n for n in names if n not in {*done, *held} and not n.startswith("torch")]
         if wanted or not fresh:
             (folder / prepare.INFO).unlink(missing_ok=True)
             self.tell(f"preparing {subject.name}: {', '.join(wanted) or 'input'}")
@@ -112,13 +153,17 @@ class Artifacts:
             self.touched[subject.name] = json.loads((folder / prepare.INFO).read_text())["touched"]
             self._paths |= {(subject.name, n): "" for n in names if n.startswith("torch")}  # run from the weights
         self._paths |= {(subject.name, n): p for n, p in done.items()}
-        for engine in [e for e in usable if e.compiles and leader]:
+        for engine in [e for e in usable if e.compiles and leading and not subject.alternative]:
             for name in self.ready(subject, engine):
                 for threads in self.settings.threads:
                     if f"{name} {threads}" not in done:
                         self._warm(subject, engine, name, threads)
                         done[f"{name} {threads}"] = str(folder)
-        index.write_text(json.dumps({"fingerprint": mark, "made": done}))
+        trials = known.get("trials", {}) if fresh else {}
+        for words, (artifact, ms) in trials.items():
+            engine_name, count = words.split()
+            self.trials[subject.name, engine_name, int(count)] = artifact, ms
+        index.write_text(json.dumps({"fingerprint": mark, "made": done, "trials": trials}))
 
     def _warm(self, subject: Subject, engine: Engine, artifact: str, threads: int) -> None:
         """Fill the compile cache; a failure shows again, and is reported, when it is measured."""
@@ -150,11 +195,6 @@ class Artifacts:
             if "path" not in line:
                 self._reasons[subject.name, name] = line["error"]
         return {n: line["path"] for n, line in said.items() if "path" in line}
-
-
-def _leaders(subjects: Sequence[Subject]) -> list[Subject]:
-    """The first subject of each shape."""
-    return list({s.shape: s for s in reversed(subjects)}.values())
 
 
 def leader(subjects: Sequence[Subject], subject: Subject) -> Subject:

@@ -22,14 +22,17 @@ Load = Callable[[], Call]
 @dataclass(frozen=True)
 class Engine:
     """One row of the report. `artifacts` are what it can run, of a sparse model; `own` marks edgemtl's; engines are
-    compared with others of their precision, "fp32" or "int8".
+    compared with others of their precision, "fp32" or "int8". `family` is what a user calls it, `how` the settings
+    that it runs with, in words, so that anyone can object.
     """
 
     name: str
+    family: str
     packages: tuple[str, ...]
     install: str
     artifacts: tuple[str, ...]
     prepare: Callable[[dict[str, Any], Any], Load]
+    how: str = ""
     own: bool = False
     precision: str = "fp32"
     compiles: bool = False  # for tens of seconds, into a cache that a first run must fill
@@ -74,6 +77,7 @@ def _onnxruntime(want: dict[str, Any], image: Any) -> Load:
     def load() -> Call:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = want["threads"], 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
         session = ort.InferenceSession(want["path"], options, providers=["CPUExecutionProvider"])
         return lambda: session.run(None, {"image": image})[0]
@@ -108,6 +112,7 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
     torch: Any = importlib.import_module("torch")
     forms: Any = importlib.import_module("edgemtl.bench.forms")
     vit: Any = importlib.import_module("edgemtl.model.vit")
+    comparators: Any = None if want["vit"] else importlib.import_module("edgemtl.train.comparators")
     files: Any = importlib.import_module("safetensors")
     from edgemtl.config import ModelConfig
 
@@ -122,9 +127,12 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
             config = ModelConfig.model_validate_json(file.metadata()["config"])
             state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  no mapping
         with torch.device("meta"):
-            model = vit.MultiTaskViT(config)
+            model = vit.MultiTaskViT(config) if want["vit"] else comparators.BiSeNet(config)
         model.load_state_dict(state, assign=True)
-        network = forms.Network(model, config.task_names[0], want["form"]).eval()
+        if want["vit"]:
+            network = forms.Network(model, config.task_names[0], want["form"]).eval()
+        else:
+            network = forms.Alone(model, want["task"]).eval()
         del model, state
         if want["compile"]:
             network = torch.compile(network)
@@ -139,41 +147,81 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
     return load
 
 
+_ORT = "CPUExecutionProvider, all graph optimisations, sequential, intra-op threads as given"
+_OPENVINO = "LATENCY hint, inference precision f32, 1 stream, threads as given, input shared"
+_EXPORT = "torch.onnx.export (dynamo), opset {}; experts sparse (NonZero, GatherND, ScatterND each) or all dense"
+_INT8 = "experts sparse or dense, opset 18, calibrated on the same 32 pictures as edgemtl"
+
+
 def _table() -> dict[str, Engine]:
-    ort, torch = ("onnxruntime",), ("torch",)
+    ort, torch, forms = ("onnxruntime",), ("torch",), ("sparse", "dense")
+    onnx = {opset: tuple(f"onnx-{form}-{opset}" for form in forms) for opset in (18, 23)}
+    eager = ("torch-sparse", "torch-dense")
+    int8 = {tool: tuple(f"{tool}-{form}-18" for form in forms) for tool in ("dynamic", "static", "nncf")}
+    dynamic = "quantize_dynamic, INT8 weights per channel, INT8 activations by the frame"
+    static = "quantize_static, QDQ, UINT8 activations, INT8 weights per channel"
+    nncf = "nncf.quantize, transformer model type, MIXED preset"
+    native = "one program for the task and this CPU, backend tvm-cpu, `Engine.raw`"
     rows = [
-        Engine("edgemtl", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle",), _edgemtl, own=True),
-        Engine("onnxruntime-18", ort, "onnxruntime", ("onnx-sparse-18", "onnx-dense-18"), _onnxruntime),
-        Engine("onnxruntime-23", ort, "onnxruntime", ("onnx-sparse-23", "onnx-dense-23"), _onnxruntime),
+        Engine("edgemtl", "edgemtl", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle",), _edgemtl, native, own=True),
         Engine(
+            "edgemtl-int8",
+            "edgemtl",
+            ("tvm_ffi",),
+            '"edgemtl[cpu]"',
+            ("bundle-int8",),
+            _edgemtl,
+            f"{native}; INT8 weights and activations, calibrated on 32 pictures",
+            own=True,
+            precision="int8",
+        ),
+        *(
+            Engine(f"onnxruntime-{n}", "onnxruntime", ort, *ort, onnx[n], _onnxruntime, f"{_EXPORT.format(n)}; {_ORT}")
+            for n in (18, 23)
+        ),
+        *(
+            Engine(
+                f"onnxruntime-{tool}",
+                "onnxruntime",
+                ort,
+                *ort,
+                int8[tool],
+                _onnxruntime,
+                f"{how}; {_INT8}; {_ORT}",
+                precision="int8",
+            )
+            for tool, how in (("dynamic", dynamic), ("static", static))
+        ),
+        Engine(
+            "openvino",
             "openvino",
             ("openvino",),
             "openvino",
-            ("onnx-sparse-18", "onnx-sparse-23", "onnx-dense-18", "onnx-dense-23"),
+            (onnx[18][0], onnx[23][0], onnx[18][1], onnx[23][1]),
             _openvino,
-        ),
-        Engine("edgemtl-int8", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle-int8",), _edgemtl, own=True, precision="int8"),
-        *(
-            Engine(
-                f"onnxruntime-{t}",
-                ort,
-                "onnxruntime",
-                (f"{t}-sparse-18", f"{t}-dense-18"),
-                _onnxruntime,
-                precision="int8",
-            )
-            for t in ("dynamic", "static")
+            f"{_EXPORT.format('18 or 23')}; {_OPENVINO}",
         ),
         Engine(
             "openvino-nncf",
+            "openvino",
             ("openvino", "nncf"),
             "openvino nncf",
-            ("nncf-sparse-18", "nncf-dense-18"),
+            int8["nncf"],
             _openvino,
+            f"{nncf}; {_INT8}; {_OPENVINO}",
             precision="int8",
         ),
-        Engine("torch", torch, "torch", ("torch-sparse", "torch-dense"), _torch),
-        Engine("torch.compile", torch, "torch", ("torch-sparse", "torch-dense"), _torch, compiles=True),
+        Engine("torch", "torch", torch, *torch, eager, _torch, "eager, inference mode, experts sparse or dense"),
+        Engine(
+            "torch-compile",
+            "torch-compile",
+            torch,
+            *torch,
+            eager,
+            _torch,
+            "torch.compile, inductor with frozen weights, its cache warm, experts sparse or dense",
+            compiles=True,
+        ),
     ]
     return {e.name: e for e in rows}
 

@@ -29,6 +29,30 @@ def describe() -> dict[str, Any]:
     }
 
 
+def pin(threads: int) -> None:
+    """Keep this process on `threads` CPUs, each of another core as far as they go; with more threads than CPUs, or
+    where the system has no such call, nothing is pinned.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    mine = sorted(os.sched_getaffinity(0))
+    cores: dict[str, int] = {}
+    for cpu in mine:
+        cores.setdefault(_siblings(cpu), cpu)
+    first = list(cores.values())
+    order = [*first, *(cpu for cpu in mine if cpu not in first)]
+    if threads <= len(order):
+        os.sched_setaffinity(0, order[:threads])
+
+
+def _siblings(cpu: int) -> str:
+    """The CPUs that share a core with `cpu`, as the kernel writes them."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
 def memory() -> dict[str, int]:
     """Bytes of this process: resident now, its anonymous part, and the peak; {} where /proc does not tell."""
     try:

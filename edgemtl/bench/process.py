@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+STALLED = "no result after"
+
 
 class ProcessError(Exception):
     """A process that gave nothing; the message is the reason, `said` the lines that it printed before."""
@@ -33,7 +35,7 @@ def child(module: str, request: dict[str, Any], timeout: float, env: dict[str, s
         except subprocess.TimeoutExpired:
             process.kill()
             out, _ = process.communicate()
-            raise ProcessError(f"no result after {timeout:.0f} s", out.splitlines()) from None
+            raise ProcessError(f"{STALLED} {timeout:.0f} s", out.splitlines()) from None
         except BaseException:
             process.kill()
             raise

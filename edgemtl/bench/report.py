@@ -1,10 +1,10 @@
-"""From samples to rows and tables. Every figure names its origin: measured, counted by formula, or not measured."""
+"""The tables people read. Every figure names its origin: measured, counted by formula, modelled, or not measured."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,10 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from edgemtl.bench import macs, peak, stats
+from edgemtl.bench.alternatives import WORDS, Alternative, join
 from edgemtl.bench.compare import Comparison
+from edgemtl.bench.devices import Line
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.samples import TOLERANCE, Sample, of, times
+from edgemtl.bench.rows import MB, Row, best_peer, rows
+from edgemtl.bench.samples import Sample, of, times
 from edgemtl.bench.subjects import Subject
+from edgemtl.bench.switching import Walk
 
 GOALS = {  # kind of model, precision, threads: paired ratio to the best peer
     ("sparse", "fp32", 1): 0.75,
@@ -25,122 +29,6 @@ GOALS = {  # kind of model, precision, threads: paired ratio to the best peer
     ("dense", "fp32", 1): 0.90,
     ("dense", "fp32", 2): 0.80,
 }
-MB = 1e6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One engine on one subject. Without `p50` it gave nothing that may be compared, and `reason` says why."""
-
-    subject: str
-    threads: int
-    engine: str
-    export: str
-    rounds: int = 0
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    fps: float | None = None
-    ratio: float | None = None  # to the best peer, median over rounds
-    gflops: float | None = None  # of the model's own arithmetic, dense export or not
-    share: float | None = None  # of the best SGEMM library
-    roof: float | None = None  # of the FMA roof
-    error: float | None = None
-    load_ms: float | None = None
-    first_ms: float | None = None
-    peak_mb: float | None = None
-    resident_mb: float | None = None
-    growth_mb: float | None = None
-    weights_mb: float | None = None
-    joules: float | None = None
-    reason: str = ""
-
-
-def best_peer(samples: Sequence[Sample], subject: str, threads: int, precision: str = "fp32") -> str | None:
-    """The fastest engine of this precision that is not edgemtl's, among those with right results."""
-    mine = [s for s in of(samples, subject, threads) if ENGINES[s.engine].precision == precision]
-    names = dict.fromkeys(s.engine for s in mine if not ENGINES[s.engine].own)
-    return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
-
-
-def rows(
-    samples: Sequence[Sample], subject: Subject, threads: int, peaks: Mapping[str, float] | None = None
-) -> list[Row]:
-    """A row per engine, in the order of the table of engines. peaks: rates by source of peak.py."""
-    mine = list(of(samples, subject.name, threads))
-    base = {p: best_peer(samples, subject.name, threads, p) for p in ("fp32", "int8")}
-    base_times = {p: times(s for s in mine if s.engine == name) for p, name in base.items()}
-    names = [n for n in ENGINES if any(s.engine == n for s in mine)]
-    work, known = macs.count(subject.config, subject.task).total, peaks or {}
-
-    def row(name: str) -> Row:
-        ran = [s for s in mine if s.engine == name]
-        return _row(subject, threads, name, ran, base_times[ENGINES[name].precision], work, known)
-
-    return [row(name) for name in names]
-
-
-def _row(
-    subject: Subject,
-    threads: int,
-    engine: str,
-    mine: Sequence[Sample],
-    base: Mapping[int, float],
-    work: int,
-    peaks: Mapping[str, float],
-) -> Row:
-    ran = [s.result for s in mine if s.result]
-    error = max((float(r["error"]) for r in ran), default=None)
-    export = next((s.artifact for s in mine if s.artifact), "")
-    allowed = next((s.tolerance for s in mine if s.result), TOLERANCE)
-    if error is not None and error > allowed:
-        reason = f"wrong: differs from torch by {error:.1e} of the largest value, at most {allowed:g} is allowed"
-        return Row(subject.name, threads, engine, export, error=error, reason=reason)
-    good = [s.result for s in mine if s.right and s.result]
-    failures = [s.failure for s in mine if s.failure]
-    if not good:
-        return Row(subject.name, threads, engine, export, reason=failures[0] if failures else "not measured")
-    frames = [t for r in good for t in r["ms"]]
-    p = stats.summary(frames)
-    gflops = 2e-6 * work / p.p50
-    library = peak.best_library(peaks)
-    memory = [r["memory"] for r in good if r["memory"]["after"]]
-    weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
-    joules = [r["joules"] for r in good if r["joules"] is not None]
-    return Row(
-        subject.name,
-        threads,
-        engine,
-        export,
-        rounds=len(good),
-        p50=p.p50,
-        p95=p.p95,
-        p99=p.p99,
-        fps=1e3 * len(frames) / sum(frames),
-        ratio=stats.paired(times(mine), base),
-        gflops=gflops,
-        share=gflops / peaks[library] if library else None,
-        roof=gflops / peaks[peak.FMA] if peaks.get(peak.FMA) else None,
-        error=error,
-        load_ms=1e3 * statistics.median(r["load_s"] for r in good),
-        first_ms=1e3 * statistics.median(r["first_s"] for r in good),
-        peak_mb=max((m["after"]["peak"] for m in memory), default=0) / MB or None,
-        resident_mb=_median(m["after"]["resident"] for m in memory),
-        growth_mb=_median(m["after"]["resident"] - m["before"]["resident"] for m in memory),
-        weights_mb=_median(weights),
-        joules=statistics.median(joules) if joules else None,
-        reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
-    )
-
-
-def _error(mine: Iterable[Sample]) -> float:
-    """The largest error of an engine's samples."""
-    return max((float(s.result["error"]) for s in mine if s.result), default=0.0)
-
-
-def _median(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return statistics.median(found) / MB if found else None
 
 
 def show(value: float | None, form: str = ".2f", none: str = "–") -> str:
@@ -166,19 +54,21 @@ def table(
 
 def speed(subject: Subject, found: Sequence[Row], touched: Sequence[int] | None) -> Group:
     """Latency of the network alone."""
-    work = macs.count(subject.config, subject.task)
-    streamed = macs.weight_bytes(subject.config, subject.task, touched)
+    read = macs.weight_bytes(subject.config, subject.task, touched) / MB if subject.vit else None
+    weights = "" if read is None else f" and {read:.1f} MB of weights read"
     title = (
-        f"{subject.name}, {found[0].threads} thread(s): {work.total / 1e9:.3g} GMAC and {streamed / MB:.1f} MB of"
-        f" weights read per frame (counted); {subject.origin}; milliseconds measured"
+        f"{subject.name}, {found[0].threads} thread(s): {subject.work / 1e9:.3g} GMAC{weights} per frame (counted);"
+        f" {subject.origin}; milliseconds measured"
     )
-    cells = []
+    cells, metric = [], next((r.metric for r in found if r.metric), "")
     for r in found:
-        figures = [show(v) for v in (r.p50, r.p95, r.p99)] + [show(r.fps, ".1f"), show(r.ratio), show(r.gflops, ".1f")]
-        figures += [show(r.share, ".0%"), show(r.roof, ".0%"), show(r.error, ".0e")]
+        figures = [show(v) for v in (r.p50, r.p95, r.p99)] + [show(r.fps, ".1f"), show(r.ratio), show(r.gmac, ".3g")]
+        figures += [show(r.gflops, ".1f"), show(r.share, ".0%"), show(r.roof, ".0%"), show(r.error, ".0e")]
+        figures += [show(r.score, ".4g")] if metric else []
         export = r.export.removeprefix("onnx-").removeprefix("torch-")
         cells.append([r.engine, export, f"{r.rounds}", *figures, r.reason])
-    head = ("rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GFLOP/s", "of SGEMM", "of roof", "error")
+    head = ["rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GMAC done", "GFLOP/s", "of SGEMM", "of roof"]
+    head += ["error", *([metric] if metric else [])]
     return table(title, ("engine", "export"), head, cells, note=True)
 
 
@@ -187,15 +77,15 @@ def loading(subject: Subject, found: Sequence[Row]) -> Group:
     cells = [
         [
             r.engine,
-            *(show(v, ".0f") for v in (r.load_ms, r.first_ms)),
+            *(show(v, ".0f") for v in (r.import_ms, r.load_ms, r.first_ms)),
             *(show(v, ".1f") for v in (r.peak_mb, r.resident_mb, r.growth_mb)),
             show(r.weights_mb, ".1f", "not measured"),
-            show(r.joules, ".3f", "not measured"),
+            "not measured" if r.joules is None else f"{r.joules:.3f} ({r.energy})",
         ]
         for r in found
         if r.p50 is not None
     ]
-    head = ("load ms", "first run ms", "peak MB", "resident MB", "growth MB", "weights MB", "J/frame")
+    head = ("import ms", "load ms", "first run ms", "peak MB", "resident MB", "growth MB", "weights MB", "J/frame")
     return table(f"{subject.name}: load and memory", ("engine",), head, cells)
 
 
@@ -216,7 +106,7 @@ def ratios(comparison: Comparison, precision: str = "fp32") -> Group | None:
             best = best_peer(samples, subject.name, threads, precision)
             ratio = against.get(best) if best else None
             kind = "dense" if subject.dense else "sparse"
-            goal = GOALS.get((kind, precision, threads)) if subject.config.dim == 192 else None
+            goal = GOALS.get((kind, precision, threads)) if subject.vit and subject.config.dim == 192 else None
             verdict = "" if goal is None or ratio is None else "met" if ratio <= goal else "not met"
             errors = {n: _error(s for s in mine if s.engine == n) for n in (own, best) if n}
             if precision == "int8" and best and errors[best] < errors[own]:
@@ -226,6 +116,58 @@ def ratios(comparison: Comparison, precision: str = "fp32") -> Group | None:
     head = ("threads", "to best peer", "goal", "", *peers)
     title = f"edgemtl / peer in {precision}, median over rounds of paired ratios: less than 1 means edgemtl is faster"
     return table(title, ("subject", "best peer"), head, cells)
+
+
+def switches(walks: Sequence[Walk]) -> Group:
+    """What a change of the task costs each engine."""
+    cells = []
+    for w in walks:
+        if w.failure:
+            cells.append([w.name, f"{w.threads}", *["–"] * 7, w.failure])
+            continue
+        cold, warm = w.of("cold"), w.of("warm")
+        held, weights = [v.resident for v in w.visits], [v.weights for v in w.visits if v.weights is not None]
+        cells.append(
+            [
+                w.name,
+                f"{w.threads}",
+                *(show(statistics.median(v.switch_ms + v.penalty_ms for v in kind)) for kind in (cold, warm)),
+                *(show(statistics.median(v.bytes for v in kind) / MB) for kind in (cold, warm)),
+                show(statistics.median(held) / MB, ".1f"),
+                show(max(held) / MB, ".1f"),
+                show(statistics.median(weights) / MB if weights else None, ".1f", "not measured"),
+                "",
+            ]
+        )
+    head = ("threads", "cold ms", "warm ms", "cold MB", "warm MB", "memory MB", "most MB", "weights MB")
+    title = "a switch of the task: time with the first frame's extra, bytes mapped or read, memory grown (measured)"
+    return table(title, ("engine",), head, cells, note=True)
+
+
+def alternatives(found: Sequence[Alternative]) -> Group:
+    """Simpler models in the place of the sparse one."""
+    cells = []
+    for a in found:
+        score = f"{a.metric} {a.value:.4g}" if a.value is not None else "not measured"
+        size = show(4 * a.parameters / MB if a.parameters else None, ".1f")
+        figures = [show(a.p50), show(a.gmac, ".3g"), size, score]
+        cells.append([a.task, WORDS[a.kind], f"{a.precision}, {a.threads}", a.engine, *figures])
+    head = ("p50 ms", "GMAC", "MB of float weights", "accuracy")
+    title = "why not something simpler? fastest engine of each (measured), accuracy of docs/results/study.json"
+    return table(title, ("task", "model", "precision, threads", "engine"), head, cells)
+
+
+def devices(lines: Sequence[Line]) -> Group:
+    """Figures of devices that are not this CPU, in a block of their own."""
+    cells = []
+    for x in lines:
+        exact = {True: "equal bit for bit", False: "NOT EQUAL", None: "not run"}[x.exact]
+        figures = [show(x.ms), f"{x.cycles:,}" if x.cycles else "–", show(x.ddr_mb)]
+        switch = "–" if x.switch_bytes is None else f"{x.switch_bytes} B, {show(x.switch_us, '.1f')} us"
+        cells.append([x.device, x.task, x.origin, exact, *figures, switch, x.energy, x.absent])
+    head = ("ms/frame", "cycles", "MB of DDR", "switch", "J/frame")
+    title = "devices: not measured on this machine, so not to be ranked with the engines above"
+    return table(title, ("device", "task", "origin", "results"), head, cells, note=True)
 
 
 def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Console) -> list[Row]:
@@ -241,18 +183,29 @@ def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Consol
         if peaks:
             console.print(peak.sentence(peaks, threads), markup=False)
         for subject in comparison.subjects:
-            found = rows(comparison.samples, subject, threads, peaks)
+            found = rows(comparison.samples, subject, threads, peaks, comparison.scores)
             if found:
                 console.print()
                 console.print(speed(subject, found, comparison.artifacts.touched.get(subject.name)))
                 console.print(loading(subject, found))
                 every += found
-    for summary in (ratios(comparison, p) for p in ("fp32", "int8")):
-        if summary is not None and every:
+    blocks = [ratios(comparison, p) for p in ("fp32", "int8")] if every else []
+    joined = join([asdict(r) for r in every], comparison.study)
+    blocks += [alternatives(joined)] if joined else []
+    blocks += [switches(comparison.walks)] if comparison.walks else []
+    blocks += [devices(comparison.devices)] if comparison.devices else []
+    for block in blocks:
+        if block is not None:
             console.print()
-            console.print(summary)
+            console.print(block)
     if every:
         console.print(LEGEND, markup=False)
+        console.print("\nhow each engine was run (object to it):", markup=False)
+        for name in dict.fromkeys(row.engine for row in every):
+            console.print(f"  {name}: {ENGINES[name].how}", markup=False, soft_wrap=True)
+    if comparison.scores:
+        images = max(s.images for s in comparison.scores.values())
+        console.print(f"accuracy: {images} labelled pictures of {comparison.data}, never trained on", markup=False)
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
     for row in every:
@@ -260,11 +213,18 @@ def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Consol
     return every
 
 
+def _error(mine: Iterable[Sample]) -> float:
+    """The largest error of an engine's samples."""
+    return max((float(s.result["error"]) for s in mine if s.result), default=0.0)
+
+
 LEGEND = """
 rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
-rounds of p50 / best peer's p50 in the same round. GFLOP/s: twice the model's own multiply-accumulates (counted) by p50,
-also where a dense export does more; of SGEMM: of the best library's rate, of roof: of multiply-adds that never leave
-the registers. error: largest difference from torch eager, relative to the largest value; of INT8 the root mean square
-over 8 pictures that no engine was calibrated on, by the float map's standard deviation. load: opening the model and
-making it ready, imports left out; torch.compile loads from its warm cache. growth: resident memory after the frames
-minus before loading. weights: mapped weights in memory (smaps). J/frame: RAPL, if readable."""
+rounds of p50 / best peer's p50 in the same round. GMAC done: by the export, counted. GFLOP/s: twice the model's own
+multiply-accumulates (counted) by p50, also where a dense export does more; of SGEMM: of the best library's rate, of
+roof: of multiply-adds that never leave the registers. error: largest difference from torch eager, relative to the
+largest value; of INT8 the root mean square over 8 pictures that no engine was calibrated on, by the float map's
+standard deviation. A metric is that of `edgemtl eval`; one fp32 engine's stands for all that agree with torch. import:
+Python's modules of the engine. load: opening the model and making it ready; torch-compile loads from its warm cache.
+growth: resident memory after the frames minus before loading. weights: mapped weights in memory (smaps). J/frame: with
+its source."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemtl.bench import stats
+from edgemtl.bench.process import STALLED
 
 TOLERANCE = 1e-3  # of an output against torch, relative to the largest value of the map
 GARBAGE = 0.9  # of an INT8 output: an error like this means that it has nothing to do with the model
@@ -18,7 +19,7 @@ class Settings:
 
     lag: a peer this many times slower than the best one, twice, is left out of later rounds. doubtful: an export with
     more than this many times the work of the sparse one is not tried. minutes: from the start; begin nothing later,
-    but do `least` rounds.
+    but do `least` rounds. timeout: of one measuring process; one that stalls is not started again.
     """
 
     threads: tuple[int, ...] = (2,)
@@ -31,9 +32,11 @@ class Settings:
     lag: float = 1.5
     doubtful: float = 2.0
     minutes: float | None = None
-    timeout: float = 300.0
-    build_timeout: float = 900.0
+    timeout: float = 120.0
+    build_timeout: float = 1800.0
     peak_s: float = 1.0  # of each source of peak.py, before and after
+    walk: bool = True  # measure switches of the task
+    scored: int = 100  # labelled pictures, for accuracy
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Sample:
     def right(self) -> bool:
         """Whether there are times, and the output was PyTorch's."""
         return bool(self.result and self.result["ms"] and self.result["error"] <= self.tolerance)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether its process ran into the time limit."""
+        return bool(self.failure and self.failure.startswith(STALLED))
 
     @property
     def tolerance(self) -> float:

@@ -3,6 +3,8 @@
 | name | model |
 |---|---|
 | `rooms`, `rooms:TASK` | the given bundle, all tasks or one |
+| `single:TASK` | a dense ViT of the bundle's size, for this task alone |
+| `bisenet:TASK` | a two-stream convolution network, BiSeNet's kind (edgemtl/train/comparators.py), one head of four |
 | `edge-moe:TOKENS`, `edge-moe:TOKENS:eN` | Edge-MoE's shape (192 wide, top-2, hidden 384), 16 or N experts |
 | `vit-tiny:TOKENS`, `vit-s:TOKENS` | dense ViTs |
 | `micro`, `micro-dense` | for tests |
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgemtl.bench import macs
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import ConfigError
 
@@ -29,6 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 MICRO: dict[str, Any] = {"dim": 32, "depth": 4, "heads": 2, "image_size": (32, 64), "head_dim": 16}
 DEFAULT = ("rooms", "edge-moe:129", "edge-moe:197", "vit-tiny:197", "vit-s:1025")
+ALTERNATIVES = ("single", "bisenet")
 RANDOM = "random weights, seed 0"
 _TASK = TaskConfig(name="depth", kind="depth", channels=1)
 
@@ -43,6 +47,22 @@ class Subject:
     origin: str = RANDOM
     bundle: str | None = None
     checkpoint: str | None = None
+    macs: int | None = None  # of a network that is no ViT, all of one frame
+
+    @property
+    def vit(self) -> bool:
+        """Whether it is what edgemtl compiles; else `make_network("bisenet")` of edgemtl.train.comparators."""
+        return self.macs is None
+
+    @property
+    def alternative(self) -> bool:
+        """Whether it stands for what one might take in place of the sparse model."""
+        return self.name.split(":")[0] in ALTERNATIVES
+
+    @property
+    def work(self) -> int:
+        """Multiply-accumulates of one frame, experts sparse."""
+        return macs.count(self.config, self.task).total if self.macs is None else self.macs
 
     @property
     def dense(self) -> bool:
@@ -54,7 +74,7 @@ class Subject:
         """What decides which export is a peer's best: equal for tasks of one model with paths of equal size."""
         c = self.config
         path = tuple(len(bank) for bank in c.path(self.task))
-        return c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
+        return self.vit, c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
 
 
 def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None) -> list[Subject]:
@@ -62,6 +82,8 @@ def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None)
     first, *rest = name.split(":")
     if first == "rooms" and len(rest) <= 1:
         return _rooms(rest, bundle, checkpoint)
+    if first in ALTERNATIVES and len(rest) == 1:
+        return [_alternative(first, rest[0], bundle)]
     if name in ("micro", "micro-dense"):
         banks = {"experts": 6, "top_k": 2, "expert_ratio": 1.0}
         banks = {"experts": 1, "top_k": 1, "expert_ratio": 4.0} if name == "micro-dense" else banks
@@ -69,8 +91,9 @@ def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None)
     found = re.fullmatch(r"(\d+)(?::e(\d+))?", ":".join(rest))
     if first not in SHAPES or not found or int(found[1]) not in SIZES or (found[2] and first != "edge-moe"):
         raise ConfigError(
-            f"there is no benchmark subject {name!r}; choose rooms, rooms:TASK, edge-moe:TOKENS, edge-moe:TOKENS:eN,"
-            f" vit-tiny:TOKENS or vit-s:TOKENS, with {', '.join(map(str, SIZES))} tokens"
+            f"there is no benchmark subject {name!r}; choose rooms, rooms:TASK, single:TASK, bisenet:TASK,"
+            " edge-moe:TOKENS, edge-moe:TOKENS:eN, vit-tiny:TOKENS or vit-s:TOKENS, with"
+            f" {', '.join(map(str, SIZES))} tokens"
         )
     shape = SHAPES[first] | ({"experts": int(found[2])} if found[2] else {})
     config = ModelConfig(name=first, image_size=SIZES[int(found[1])], tasks=(_TASK,), **shape)
@@ -83,9 +106,34 @@ def _rooms(tasks: list[str], bundle: Path | None, checkpoint: Path | None) -> li
     if bundle is None:
         raise ConfigError("the subject 'rooms' needs a bundle: --bundle build/rooms.edgemtl (`make demo` builds it)")
     with Bundle.open(bundle) as opened:
+        if opened.manifest.precision != "f32":
+            raise ConfigError(
+                f"{bundle.name} holds {opened.manifest.precision} weights; give the float32 bundle, of which"
+                " --precision int8 makes INT8 for edgemtl and for peers"
+            )
         config, origin = opened.manifest.model, opened.manifest.origin or "shipped weights"
     for task in tasks:
         if task not in config.task_names:
             raise ConfigError(f"{bundle.name} has no task {task!r}; it has {', '.join(config.task_names)}")
     source = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
     return [Subject(f"rooms:{t}", config, t, origin, str(bundle), source) for t in tasks or config.task_names]
+
+
+def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:
+    """What one might take in place of the sparse model, of the size of the bundle's; or of the shipped one's."""
+    from edgemtl.bundle.reader import Bundle
+    from edgemtl.model.presets import preset
+
+    config = preset("tiny")
+    if bundle is not None and bundle.is_file():
+        with Bundle.open(bundle) as opened:
+            config = opened.manifest.model
+    if task not in config.task_names:
+        raise ConfigError(f"{kind} is for one of the tasks {', '.join(config.task_names)}, not {task!r}")
+    plain = {"experts": 1, "top_k": 1, "expert_ratio": float(config.mlp_ratio), "paths": {}}
+    if kind == "single":
+        fields = {**dict(config), **plain, "name": "single", "tasks": (config.task(task),)}
+        return Subject(f"single:{task}", ModelConfig(**fields), task)
+    fields = {"name": "bisenet", "tasks": config.tasks, "image_size": config.image_size, **plain}
+    network = ModelConfig(**fields)
+    return Subject(f"bisenet:{task}", network, task, macs=macs.convolutions(network, task))

@@ -1,15 +1,18 @@
 """One measurement in a fresh process: `python -m edgemtl.bench.worker JSON` prints one JSON line.
 
 The network alone is timed, one image at a time, on an input that is already preprocessed; its output is compared with
-PyTorch's. The request names an engine of `edgemtl.bench.engines` and what it shall open, or is {"peak": a source of
-`edgemtl.bench.peak`, "threads": ..., "seconds": ...}.
+PyTorch's. The request names the function that opens an engine (`Engine.prepare`) and what it shall open, or is {"peak":
+a source of `edgemtl.bench.peak`, "threads": ..., "seconds": ...}; with "score" the engine runs labelled pictures
+instead. The process is pinned to as many cores as threads.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,27 @@ def main(request: str) -> None:
     want: dict[str, Any] = json.loads(request)
     from edgemtl.bench import machine, peak
 
+    machine.pin(want["threads"])
     if "peak" in want:
         print(json.dumps({"rate": peak.measure(want["peak"], want["threads"], want["seconds"])}))
         return
     import numpy as np
 
-    from edgemtl.bench.engines import ENGINES
     from edgemtl.bench.prepare import EXPECTED, INPUT
 
     folder = Path(want["folder"])
     image, expected = np.load(folder / INPUT), np.load(folder / EXPECTED)
     began = time.perf_counter()
-    load = ENGINES[want["engine"]].prepare(want, image)
+    load = function(want["prepare"])(want, image)
     imported = time.perf_counter()
     before = machine.memory()
     call = load()
     loaded = time.perf_counter()
+    if "score" in want:
+        from edgemtl.bench import accuracy
+
+        print(json.dumps(accuracy.measure(call, image, folder, **want["score"])))
+        return
     got = np.asarray(call(), np.float32)
     first = time.perf_counter()
     int8 = want.get("precision") == "int8"
@@ -64,6 +72,13 @@ def main(request: str) -> None:
             }
         )
     )
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The function "MODULE:NAME"."""
+    module, _, what = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), what)
+    return found
 
 
 def relative(got: Any, expected: Any) -> float:

@@ -20,6 +20,7 @@ from edgemtl.bench.cold import cold, measure
 from edgemtl.bench.compare import Comparison, order
 from edgemtl.bench.engines import ENGINES, Engine
 from edgemtl.bench.process import ProcessError, child
+from edgemtl.bench.rows import rows as made_rows
 from edgemtl.bench.samples import Sample, Settings
 from edgemtl.bench.subjects import Subject, parse
 from edgemtl.errors import BackendError
@@ -67,7 +68,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
 
 
 def rows(comparison: Comparison) -> dict[str, report.Row]:
-    return {r.engine: r for r in report.rows(comparison.samples, comparison.subjects[0], 1, {"numpy": 100.0})}
+    return {r.engine: r for r in made_rows(comparison.samples, comparison.subjects[0], 1, {"numpy": 100.0})}
 
 
 def printed(comparison: Comparison) -> str:
@@ -110,11 +111,38 @@ def test_the_better_export_is_measured(faked: Any) -> None:
     assert rows(comparison)["onnxruntime-18"].export == "onnx-dense-18"
 
 
+def test_a_trial_is_not_done_again_in_the_same_folder(faked: Any) -> None:
+    """The exports are chosen once for a folder; the second run finds the choice of the first, and its speed."""
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return result({"sparse": 5.0, "dense": 2.0}[request["form"]])
+
+    first, _ = faked(answer, ["onnxruntime-18"], doubtful=99)
+    again, _ = faked(lambda _: result(1.0), ["onnxruntime-18"], doubtful=99)
+    assert sum(s.round == module.TRIAL for s in first.samples) == 2
+    assert not again.samples
+    assert again.artifacts.trials == first.artifacts.trials == {("micro", "onnxruntime-18", 1): ("onnx-dense-18", 2.0)}
+    again.measure()
+    assert {s.artifact for s in again.samples} == {"onnx-dense-18"}
+
+
 def test_a_dense_export_with_much_more_work_is_not_tried(faked: Any) -> None:
     comparison, _ = faked(lambda _: result(1.0), ["onnxruntime-18"], subject="edge-moe:129")
     comparison.measure()
     assert {s.artifact for s in comparison.samples} == {"onnx-sparse-18"}
     assert any("dense exports do 3." in note for note in comparison.notes)
+
+
+def test_what_no_engine_runs_is_made_for_the_first_subject_with_trained_weights(faked: Any, tmp_path: Path) -> None:
+    (micro,) = parse("micro")
+    (tmp_path / "rooms.edgemtl").write_bytes(b"")
+    trained = replace(micro, name="rooms:depth", bundle=str(tmp_path / "rooms.edgemtl"))
+    comparison, _ = faked(lambda _: result(1.0), ["torch"], [trained, micro])
+    assert comparison.artifacts.find(trained, "bundle-zcu104") is None
+    comparison.artifacts.also = ("bundle-zcu104",)
+    comparison.prepare()
+    assert comparison.artifacts.find(trained, "bundle-zcu104") == tmp_path
+    assert comparison.artifacts.find(micro, "bundle-zcu104") is None
 
 
 def test_a_wrong_output_is_a_row_and_no_ratio(faked: Any) -> None:
@@ -155,12 +183,12 @@ def test_tasks_of_one_shape_share_what_the_first_decided(faked: Any) -> None:
     """The second task tries no exports, compiles nothing for a minute, and leaves out who was far behind."""
     (first,) = parse("micro")
     second = replace(first, name="micro:second")
-    speed = {"edgemtl": 1.0, "openvino": 2.0, "torch": 9.0, "torch.compile": 2.0}
+    speed = {"edgemtl": 1.0, "openvino": 2.0, "torch": 9.0, "torch-compile": 2.0}
     comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), [first, second], doubtful=99)
     comparison.measure()
-    found = {r.engine: r for r in report.rows(comparison.samples, second, 1)}
+    found = {r.engine: r for r in made_rows(comparison.samples, second, 1)}
     assert not any(s.round == module.TRIAL and s.subject == second.name for s in comparison.samples)
-    assert found["torch.compile"].reason.startswith("compiles for long, so measured on micro alone")
+    assert found["torch-compile"].reason.startswith("compiles for long, so measured on micro alone")
     assert found["torch"].reason == "left out: 4.5 times slower than the best on micro, which has the same shape"
     assert found["openvino"].rounds == found["edgemtl"].rounds == 3
     assert {s.artifact for s in comparison.samples if s.engine == "openvino" and s.round >= 0} == {"onnx-sparse-18"}
@@ -171,7 +199,7 @@ def test_shares_are_of_the_best_library_and_of_the_roof(faked: Any) -> None:
     """Both are named; a library that was not measured (a figure that cannot be read) is left out."""
     comparison, _ = faked(lambda _: result(2.0), ["edgemtl"])
     comparison.measure()
-    row = report.rows(comparison.samples, comparison.subjects[0], 1, comparison.peaks[1])[0]
+    row = made_rows(comparison.samples, comparison.subjects[0], 1, comparison.peaks[1])[0]
     assert row.share == pytest.approx(row.gflops / 100)
     assert row.roof == pytest.approx(row.gflops / 200)
     said = printed(comparison)
@@ -225,7 +253,9 @@ def test_time_is_up_but_two_rounds_are_done(faked: Any) -> None:
 
 
 def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "openvino", Engine("openvino", ("no_such_package",), "openvino", (), lambda *_: None))  # type: ignore[arg-type, return-value]
+    monkeypatch.setitem(
+        ENGINES, "openvino", Engine("openvino", "openvino", ("no_such_package",), "openvino", (), lambda *_: None)
+    )  # type: ignore[arg-type, return-value]
     comparison = Comparison(parse("micro"), ["openvino"], Settings(threads=(1,), rounds=1), tmp_path)
     comparison.samples += [Sample("micro", e, "", 1, 0, failure=ENGINES[e].missing()) for e in ("openvino",)]
     assert "not installed: pip install openvino" in printed(comparison)

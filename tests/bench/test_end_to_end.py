@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,14 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgemtl.bench import machine, prepare, sweep
+from edgemtl.bench import document, machine, prepare, sweep
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.forms import Form, Network
 from edgemtl.bench.process import child
-from edgemtl.bench.report import rows
+from edgemtl.bench.rows import rows
 from edgemtl.bench.samples import Sample, Settings
 from edgemtl.bench.subjects import parse
 from edgemtl.bench.worker import relative
+from edgemtl.bundle.manifest import Manifest
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT
 
@@ -107,6 +110,12 @@ def test_subjects(bundle: Path) -> None:
         parse("rooms")
 
 
+def test_a_bundle_of_another_precision_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Manifest, "precision", "int8")
+    with pytest.raises(ConfigError, match=r"micro.edgemtl holds int8 weights; give the float32 bundle"):
+        parse("rooms", bundle)
+
+
 def test_sweep_writes_a_table_and_a_drawing(tmp_path: Path) -> None:
     values = sweep.subjects("experts")
     assert list(values) == [8, 16, 32, 64, 128]
@@ -117,12 +126,11 @@ def test_sweep_writes_a_table_and_a_drawing(tmp_path: Path) -> None:
     assert [p.p50_ms for p in found] == [1, 2, 4, 8, 16]
     assert len({p.gmac_experts for p in found}) == 1
     sweep.write_csv(tmp_path / "s.csv", found)
-    sweep.write_svg(tmp_path / "s.svg", "experts", found)
     assert (tmp_path / "s.csv").read_text().splitlines()[0].startswith("value,engine,threads,p50_ms")
-    drawing = (tmp_path / "s.svg").read_text()
-    assert drawing.count("<circle") == 15
-    assert "edgemtl, 1 thread(s)" in drawing
-    sweep.write_svg(tmp_path / "none.svg", "experts", [])
+    pytest.importorskip("matplotlib")
+    for name, points in (("s.svg", found), ("none.svg", [])):
+        sweep.write_plot(tmp_path / name, "experts", points)
+    assert "<!-- edgemtl, 1 thread(s) -->" in (tmp_path / "s.svg").read_text()
     assert "nothing measured" in (tmp_path / "none.svg").read_text()
 
 
@@ -139,17 +147,55 @@ def test_energy_is_read_or_said_to_be_missing(tmp_path: Path) -> None:
     assert energy.joules() == pytest.approx(200e-6)
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the command finds what an earlier run of it exported."""
+    return tmp_path_factory.mktemp("work")
+
+
+WORDS = ["--subjects", "micro-dense", "--engines", "onnxruntime-18", "--threads", "1", "--no-cold"]
+
+
 @needs_onnx
-def test_the_command(tmp_path: Path) -> None:
-    words = ["--quick", "--subjects", "micro-dense", "--engines", "onnxruntime-18", "--threads", "1", "--no-cold"]
-    command = [sys.executable, str(DEMO), *words, "--out", str(tmp_path / "o.jsonl")]
+def test_the_command(work: Path, tmp_path: Path) -> None:
+    files = ["--out", str(tmp_path / "o.jsonl"), "--json", str(tmp_path / "o.json"), "--work", str(work)]
+    command = [sys.executable, str(DEMO), "--quick", *WORDS, *files]
+    if importlib.util.find_spec("matplotlib"):
+        command += ["--plot", str(tmp_path / "o.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "micro-dense, 1 thread(s)" in done.stdout
     assert "not measured" in done.stdout
+    assert "onnxruntime-18: torch.onnx.export (dynamo), opset 18" in done.stdout
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert kinds.count("sample") == 2
     assert kinds[0] == "machine"
+    made = document.read(tmp_path / "o.json")
+    assert [r["engine"] for r in made["rows"]] == ["onnxruntime-18"]
+    assert not made["interrupted"]
+    if "--plot" in command:
+        assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_onnx
+def test_ctrl_c_prints_what_was_measured(work: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "o.jsonl"
+    files = ["--out", str(raw), "--json", str(tmp_path / "o.json"), "--work", str(work)]
+    command = [sys.executable, str(DEMO), *WORDS, *files, "--rounds", "10000", "--seconds", "0.01", "--minutes", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 200
+        while not (raw.is_file() and '"kind": "sample"' in raw.read_text()) and time.monotonic() < end:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "micro-dense, 1 thread(s)" in said
+    assert "interrupted: the tables hold what was measured until then" in said
+    assert "Traceback" not in errors
+    made = document.read(tmp_path / "o.json")
+    assert made["interrupted"]
+    assert made["rows"][0]["rounds"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -161,6 +207,8 @@ def test_the_command(tmp_path: Path) -> None:
         (["--prepare-only"], "needs --work FOLDER"),
         (["--precision", "fp8"], "--precision is fp32, int8 or fp32,int8, not 'fp8'"),
         (["--sweep", "heads"], "over experts or tokens, not 'heads'"),
+        (["--data", "nowhere", "--subjects", "micro"], "--data nowhere is no folder"),
+        (["--plot", "run.jpeg"], "--plot writes .png, .svg, .pdf, not 'run.jpeg'"),
     ],
 )
 def test_refusals_are_one_sentence(

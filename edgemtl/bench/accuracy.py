@@ -1,0 +1,50 @@
+"""An engine's accuracy on labelled pictures that nothing was trained or calibrated on: a data set's val split.
+
+Runs in a measuring process (`edgemtl.bench.worker` with "score"), through the same call that is timed. Needs PyTorch,
+whose metrics are the ones that training reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgemtl.preprocess import Array
+
+
+class Scored(NamedTuple):
+    """A task's main metric, as `edgemtl eval` computes it, over so many pictures."""
+
+    metric: str
+    value: float
+    images: int
+
+
+def measure(call: Callable[[], Any], image: Array, folder: Path, data: str, images: int) -> dict[str, Any]:
+    """The fields of `Scored`. call: runs the network on `image`, float32 [1, 3, H, W], which is written to.
+
+    folder: of the subject, whose weights tell the model's shape; data: in the NYUD_MT layout. Raises DataError,
+    ConfigError for a data set that is missing, damaged or of other classes.
+    """
+    from safetensors import safe_open
+
+    from edgemtl.bench.prepare import WEIGHTS
+    from edgemtl.config import ModelConfig
+    from edgemtl.train.data import open_data
+    from edgemtl.train.evaluate import MAIN, evaluate
+
+    with safe_open(str(folder / WEIGHTS), "np") as file:
+        config = ModelConfig.model_validate_json(file.metadata()["config"])
+    (task,) = config.tasks
+    shape = (1, task.channels, *config.map_size)
+
+    def predict(picture: Any) -> dict[str, Any]:
+        image[...] = picture.numpy()
+        return {task.name: np.array(call(), np.float32).reshape(shape)}
+
+    score = evaluate(predict, open_data(Path(data), "val", config), config, limit=images)
+    metric = next(m for m in MAIN if m in score[task.name])
+    return {"metric": metric, "value": float(score[task.name][metric]), "images": int(score["images"]["count"])}

@@ -1,0 +1,111 @@
+"""What the benchmark's command line asks for, checked before anything runs: engines, precisions, threads, files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemtl.bench.engines import ENGINES
+from edgemtl.errors import ConfigError
+
+PRECISIONS = ("fp32", "int8")
+DEVICES = ("fpga-sim", "fpga", "cuda")  # not ranked with the CPU's engines; see devices.py
+FAMILIES = tuple(dict.fromkeys(e.family for e in ENGINES.values()))
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Names of `ENGINES` in the table's order, and devices; `notes` says what was asked for in vain."""
+
+    engines: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def engines(text: str, precision: str) -> Chosen:
+    """The engines that `text` means: families (all their engines of these precisions), single engines, devices.
+
+    Empty: every family, and the modelled accelerator. Raises ConfigError for a word that is none of them.
+    """
+    wanted = _words(precision)
+    if not wanted or not set(wanted) <= set(PRECISIONS):
+        raise ConfigError(f"--precision is fp32, int8 or fp32,int8, not {precision!r}")
+    words = _words(text) or (*FAMILIES, DEVICES[0])
+    names: set[str] = set()
+    notes = []
+    for word in words:
+        if word in FAMILIES:
+            found = {e.name for e in ENGINES.values() if e.family == word and e.precision in wanted}
+            names |= found
+            if not found:
+                notes.append(f"{word} has no engine in {' or '.join(wanted)}: it is left out")
+        elif word in ENGINES:
+            names.add(word)
+        elif word not in DEVICES:
+            known = (*FAMILIES, *DEVICES, *(n for n in ENGINES if n not in FAMILIES))
+            near = difflib.get_close_matches(word, known, 1, 0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"there is no engine {word!r}{hint}; choose of {', '.join(known)}")
+    return Chosen(tuple(n for n in ENGINES if n in names), tuple(d for d in DEVICES if d in words), tuple(notes))
+
+
+def threads(text: str) -> tuple[int, ...]:
+    """Thread counts, each once. Raises ConfigError."""
+    words = _words(text)
+    if not words or not all(t.isascii() and t.isdigit() and 0 < int(t) <= 1024 for t in words):
+        raise ConfigError(f"thread counts are whole numbers from 1, like 2 or 1,2; not {text!r}")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def tasks(text: str, known: Sequence[str], bundle: Path) -> tuple[str, ...]:
+    """Tasks of the bundle; "all" or nothing means every one. Raises ConfigError."""
+    words = _words(text)
+    if not words or words == ("all",):
+        return tuple(known)
+    for word in words:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, 1, 0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"{bundle.name} has no task {word!r}{hint}; it has {', '.join(known)}")
+    return tuple(dict.fromkeys(words))
+
+
+def files(wanted: Iterable[tuple[str, Path | None]]) -> None:
+    """Make sure that every (option, file) can be written, so that nothing is lost after ten minutes.
+
+    Makes missing folders. Raises ConfigError, which names the option.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in wanted:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ConfigError(f"{option} {path} is a folder; give a file, such as {option} {path / 'benchmark.json'}")
+        if (place := path.resolve()) in seen:
+            raise ConfigError(f"{option} and {seen[place]} both name {path}; give each a file of its own")
+        seen[place] = option
+        there = path.exists()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab"):
+                pass
+            if not there:
+                path.unlink()
+        except OSError as e:
+            raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
+
+
+def plot(path: Path | None, *, needed: bool = False) -> None:
+    """Whether a plot can be drawn, into `path` or, where one is `needed` anyway, elsewhere. Raises ConfigError."""
+    if path is not None and path.suffix not in PICTURES:
+        raise ConfigError(f"--plot writes {', '.join(PICTURES)}, not {path.name!r}; give --plot {path.stem}.png")
+    if (path is not None or needed) and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError('plots need matplotlib: pip install "edgemtl[bench]"')
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))

@@ -1,0 +1,111 @@
+"""A whole run as one JSON document: what was measured, on what, with which settings, and every figure's origin."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgemtl.bench.alternatives import join
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.prepare import PACKAGES
+from edgemtl.bench.rows import rows
+from edgemtl.errors import DataError
+
+SCHEMA_VERSION = 1
+ORIGINS = {
+    "rows": "measured, in fresh processes; gmac: counted by formula; weights_mb: measured (smaps)",
+    "peaks": "measured in this run: GFLOP/s; int8 roof GOP/s; read roof GB/s",
+    "scores": "measured on labelled pictures; fp32: one engine for all that agree with PyTorch",
+    "walks": "measured; weights: smaps",
+    "alternatives": "p50 measured, of random weights where the subject says so; value: of the study's own models",
+    "devices": "each by its own field `origin`; not measured on this machine's CPU",
+}
+
+
+def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *, interrupted: bool) -> dict[str, Any]:
+    """The document of what `run` found so far."""
+    every = [
+        asdict(row)
+        for threads in run.settings.threads
+        for s in run.subjects
+        for row in rows(run.samples, s, threads, run.peaks.get(threads), run.scores)
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "made": time.strftime("%Y-%m-%d"),
+        "command": " ".join(_plain(word) for word in command),
+        "interrupted": interrupted,
+        "machine": {k: machine[k] for k in ("cpu", "cpus", "features", "load", "python") if k in machine},
+        "packages": packages(),
+        "origins": ORIGINS,
+        "settings": asdict(run.settings),
+        "engines": {n: {"how": ENGINES[n].how, "precision": ENGINES[n].precision} for n in run.engines},
+        "subjects": [
+            {
+                "name": s.name,
+                "task": s.task,
+                "weights": s.origin,
+                "gmac": s.work / 1e9,
+                "dense": s.dense,
+            }
+            for s in run.subjects
+        ],
+        "peaks": {str(threads): found for threads, found in run.peaks.items()},
+        "rows": every,
+        "scores": [
+            {"subject": subject, "engine": engine, **found._asdict()} for (subject, engine), found in run.scores.items()
+        ],
+        "alternatives": [a._asdict() for a in join(every, run.study)],
+        "walks": [{**asdict(w), "name": w.name} for w in run.walks],
+        "devices": [asdict(line) for line in run.devices],
+        "notes": list(run.notes),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of what the engines are made of, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """As JSON; numbers that JSON does not know (an infinite error) become null."""
+    path.write_text(json.dumps(_finite(document), indent=1) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A document that `write` wrote. Raises DataError for a file that is none."""
+    try:
+        found = json.loads(path.read_text())
+    except OSError as e:
+        raise DataError(f"cannot read {path}: {e.strerror or e}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is no JSON; give a file that demos/benchmark.py --json wrote") from None
+    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "rows" not in found:
+        raise DataError(f"{path} is no benchmark of version {SCHEMA_VERSION}; make it again: demos/benchmark.py --json")
+    return found
+
+
+def _plain(word: str) -> str:
+    """An argument without the folders of this machine."""
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,145 @@
+"""From samples to rows: one engine on one subject with one thread count, all its rounds together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgemtl.bench import macs, peak, stats
+from edgemtl.bench.accuracy import Scored
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.samples import TOLERANCE, Sample, of, times
+from edgemtl.bench.subjects import Subject
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine on one subject. Without `p50` it gave nothing that may be compared, and `reason` says why."""
+
+    subject: str
+    threads: int
+    engine: str
+    export: str
+    precision: str = "fp32"
+    rounds: int = 0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    fps: float | None = None
+    ratio: float | None = None  # to the best peer, median over rounds
+    gmac: float | None = None  # done, which a dense export does more of
+    gflops: float | None = None  # of the model's own arithmetic, dense export or not
+    share: float | None = None  # of the best SGEMM library
+    roof: float | None = None  # of the FMA roof
+    error: float | None = None
+    metric: str = ""
+    score: float | None = None  # of the metric, on labelled pictures
+    import_ms: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_mb: float | None = None
+    resident_mb: float | None = None
+    growth_mb: float | None = None
+    weights_mb: float | None = None
+    joules: float | None = None
+    energy: str = "not measured"  # what measured it
+    reason: str = ""
+
+
+def best_peer(samples: Sequence[Sample], subject: str, threads: int, precision: str = "fp32") -> str | None:
+    """The fastest engine of this precision that is not edgemtl's, among those with right results."""
+    mine = [s for s in of(samples, subject, threads) if ENGINES[s.engine].precision == precision]
+    names = dict.fromkeys(s.engine for s in mine if not ENGINES[s.engine].own)
+    return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
+
+
+def rows(
+    samples: Sequence[Sample],
+    subject: Subject,
+    threads: int,
+    peaks: Mapping[str, float] | None = None,
+    scores: Mapping[tuple[str, str], Scored] | None = None,
+) -> list[Row]:
+    """A row per engine, in the order of the table of engines. peaks: rates by source of peak.py. scores: by subject
+    and engine; the one of fp32 counts for every fp32 engine, as all that agree with PyTorch have the same.
+    """
+    mine = list(of(samples, subject.name, threads))
+    base = {p: best_peer(samples, subject.name, threads, p) for p in ("fp32", "int8")}
+    base_times = {p: times(s for s in mine if s.engine == name) for p, name in base.items()}
+    names = [n for n in ENGINES if any(s.engine == n for s in mine)]
+    work, known = subject.work, peaks or {}
+
+    def row(name: str) -> Row:
+        ran = [s for s in mine if s.engine == name]
+        row = _row(subject, threads, name, ran, base_times[ENGINES[name].precision], work, known)
+        score = (scores or {}).get((subject.name, name if row.precision == "int8" else "fp32"))
+        return replace(row, metric=score.metric, score=score.value) if score and row.p50 is not None else row
+
+    return [row(name) for name in names]
+
+
+def _row(
+    subject: Subject,
+    threads: int,
+    engine: str,
+    mine: Sequence[Sample],
+    base: Mapping[int, float],
+    work: int,
+    peaks: Mapping[str, float],
+) -> Row:
+    ran = [s.result for s in mine if s.result]
+    error = max((float(r["error"]) for r in ran), default=None)
+    export = next((s.artifact for s in mine if s.artifact), "")
+    start = Row(subject.name, threads, engine, export, ENGINES[engine].precision)
+    allowed = next((s.tolerance for s in mine if s.result), TOLERANCE)
+    if error is not None and error > allowed:
+        reason = f"wrong: differs from torch by {error:.1e} of the largest value, at most {allowed:g} is allowed"
+        return replace(start, error=error, reason=reason)
+    good = [s.result for s in mine if s.right and s.result]
+    failures = [s.failure for s in mine if s.failure]
+    if not good:
+        return replace(start, reason=failures[0] if failures else "not measured")
+    frames = [t for r in good for t in r["ms"]]
+    p = stats.summary(frames)
+    gflops = 2e-6 * work / p.p50
+    library = peak.best_library(peaks)
+    memory = [r["memory"] for r in good if r["memory"]["after"]]
+    weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
+    joules = [r["joules"] for r in good if r["joules"] is not None]
+    return replace(
+        start,
+        rounds=len(good),
+        p50=p.p50,
+        p95=p.p95,
+        p99=p.p99,
+        fps=1e3 * len(frames) / sum(frames),
+        ratio=stats.paired(times(mine), base),
+        gmac=(_dense(subject) if "-dense" in export else work) / 1e9,
+        gflops=gflops,
+        share=gflops / peaks[library] if library else None,
+        roof=gflops / peaks[peak.FMA] if peaks.get(peak.FMA) else None,
+        error=error,
+        import_ms=1e3 * statistics.median(r["import_s"] for r in good),
+        load_ms=1e3 * statistics.median(r["load_s"] for r in good),
+        first_ms=1e3 * statistics.median(r["first_s"] for r in good),
+        peak_mb=max((m["after"]["peak"] for m in memory), default=0) / MB or None,
+        resident_mb=_median(m["after"]["resident"] for m in memory),
+        growth_mb=_median(m["after"]["resident"] - m["before"]["resident"] for m in memory),
+        weights_mb=_median(weights),
+        joules=statistics.median(joules) if joules else None,
+        energy=good[0]["energy_origin"] if joules else "not measured",
+        reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
+    )
+
+
+def _dense(subject: Subject) -> int:
+    """The work of an export that runs every expert on every token."""
+    return macs.count(subject.config, subject.task, every_expert=True).total
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return statistics.median(found) / MB if found else None

@@ -1,0 +1,168 @@
+"""What a change of the task costs: time, bytes and memory, frame by frame, for edgemtl and for its peers.
+
+A peer has one model per task, and two ways to change: "swap" closes one and opens the other, "keep" opens each once and
+holds them all. edgemtl has one bundle, of which the active task's weights alone are mapped. Every engine walks through
+the tasks twice: the first visit of a task is cold, the second warm.
+
+`python -m edgemtl.bench.switching JSON` is the child: one engine and policy, one JSON line.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Policy = Literal["active", "swap", "keep"]
+STAY = 12  # frames per visit
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One stay at a task. switch_ms: from one task's last frame to the first of this, that frame left out.
+
+    penalty_ms: the first frame less the median of the others. bytes: of weights mapped, or of the model's files read.
+    resident: bytes of the process's memory at the end of the stay, less before anything was loaded; of files mapped,
+    what is in memory counts. weights: of it mapped weights (smaps), where the engine can tell.
+    """
+
+    task: str
+    kind: str  # "cold" or "warm"
+    switch_ms: float
+    first_ms: float
+    penalty_ms: float
+    later_ms: float
+    bytes: int
+    resident: int
+    weights: int | None
+    frames: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """All visits of one engine; without any, `failure` says why."""
+
+    engine: str
+    policy: Policy
+    threads: int
+    visits: tuple[Visit, ...] = ()
+    failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return self.engine if self.policy == "active" else f"{self.engine}, {WORDS[self.policy]}"
+
+    def of(self, kind: str) -> list[Visit]:
+        """The cold or the warm visits; the very first, which also starts the engine, is no switch."""
+        return [v for v in self.visits[1:] if v.kind == kind]
+
+
+WORDS: Mapping[Policy, str] = {"active": "active task alone", "swap": "one model at a time", "keep": "all models open"}
+
+
+def policies(own: bool) -> tuple[Policy, ...]:
+    """The ways to change the task that an engine has."""
+    return ("active",) if own else ("swap", "keep")
+
+
+def walk(said: Mapping[str, Any]) -> Walk:
+    """From a child's line."""
+    visits = tuple(Visit(**{**v, "frames": tuple(v["frames"])}) for v in said["visits"])
+    return Walk(said["engine"], said["policy"], said["threads"], visits)
+
+
+def main(text: str) -> None:
+    """The child: request {"engine", "policy", "threads", "models": [a request of the worker per task]}."""
+    want = json.loads(text)
+    import numpy as np
+
+    from edgemtl.bench import machine
+    from edgemtl.bench.prepare import INPUT
+    from edgemtl.bench.worker import function
+
+    machine.pin(want["threads"])
+    models = want["models"]
+    image = np.load(Path(models[0]["folder"]) / INPUT)
+    function(models[0]["prepare"])(models[0], image)  # imports what it needs
+    gc.collect()
+    before = machine.memory().get("resident", 0)
+    steps = _active(models, image) if want["policy"] == "active" else _models(models, image, want["policy"])
+    visits = []
+    for number, model in enumerate([*models, *models]):
+        start = time.perf_counter()
+        call, size, weights = steps(model)
+        switch = 1e3 * (time.perf_counter() - start)
+        frames = []
+        for _ in range(STAY):
+            start = time.perf_counter()
+            call()
+            frames.append(1e3 * (time.perf_counter() - start))
+        later = statistics.median(frames[1:])
+        visits.append(
+            {
+                "task": model["task"],
+                "kind": "cold" if number < len(models) else "warm",
+                "switch_ms": switch,
+                "first_ms": frames[0],
+                "penalty_ms": frames[0] - later,
+                "later_ms": later,
+                "bytes": size,
+                "resident": machine.memory().get("resident", 0) - before,
+                "weights": weights(),
+                "frames": frames,
+            }
+        )
+    print(json.dumps({**{k: want[k] for k in ("engine", "policy", "threads")}, "visits": visits}))
+
+
+Step = Callable[[dict[str, Any]], tuple[Callable[[], Any], int, Callable[[], int | None]]]
+
+
+def _active(models: Sequence[dict[str, Any]], image: Any) -> Step:
+    import edgemtl
+
+    engine: Any = None
+
+    def step(model: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], int | None]]:
+        nonlocal engine
+        if engine is None:
+            engine = edgemtl.load(model["path"], backend="tvm-cpu", threads=model["threads"])
+        task = model["task"]
+        engine.activate(task)
+        return lambda: engine.raw(image)[task], engine.switches[-1].mapped, lambda: engine.residency().resident
+
+    return step
+
+
+def _models(models: Sequence[dict[str, Any]], image: Any, policy: Policy) -> Step:
+    from edgemtl.bench.worker import function
+
+    held: dict[str, Callable[[], Any]] = {}
+
+    def step(model: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], int | None]]:
+        task, size = model["task"], 0
+        if policy == "swap":
+            held.clear()
+            gc.collect()
+        if task not in held:
+            held[task] = function(model["prepare"])(model, image)()
+            size = _size(Path(model["path"]))
+        return held[task], size, lambda: None
+
+    return step
+
+
+def _size(path: Path) -> int:
+    """Bytes of a model's files: an OpenVINO model's weights lie beside it."""
+    return sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p.is_file())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

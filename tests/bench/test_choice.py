@@ -1,0 +1,89 @@
+"""What the command line means, and every way to get it wrong: one sentence before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgemtl.bench import choice
+from edgemtl.bench.engines import ENGINES
+from edgemtl.errors import ConfigError
+
+TASKS = ("semseg", "depth", "normals", "edge")
+
+
+def test_families_mean_their_engines_of_the_precisions() -> None:
+    assert choice.engines("edgemtl,onnxruntime", "fp32").engines == ("edgemtl", "onnxruntime-18", "onnxruntime-23")
+    both = choice.engines("edgemtl, openvino", "fp32,int8")
+    assert both.engines == ("edgemtl", "edgemtl-int8", "openvino", "openvino-nncf")
+    assert choice.engines("onnxruntime-static", "fp32").engines == ("onnxruntime-static",)
+    everything = choice.engines("", "fp32,int8")
+    assert everything.engines == tuple(ENGINES)
+    assert everything.devices == ("fpga-sim",)
+
+
+def test_devices_are_apart_and_a_family_without_the_precision_is_named() -> None:
+    found = choice.engines("cuda,torch,fpga", "int8")
+    assert found == choice.Chosen((), ("fpga", "cuda"), ("torch has no engine in int8: it is left out",))
+
+
+@pytest.mark.parametrize(
+    ("words", "precision", "said"),
+    [
+        ("openvin", "fp32", r"no engine 'openvin' \(did you mean 'openvino'\?\); choose of edgemtl, onnxruntime"),
+        ("edgemtl", "fp8", "--precision is fp32, int8 or fp32,int8, not 'fp8'"),
+        ("edgemtl", "", "--precision is fp32, int8 or fp32,int8, not ''"),
+    ],
+)
+def test_engines_that_are_none(words: str, precision: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        choice.engines(words, precision)
+
+
+def test_threads_and_tasks() -> None:
+    assert choice.threads("1, 2,2") == (1, 2)
+    for text in ("", "0", "two", "-1", "1.5", "2000", "²"):
+        with pytest.raises(ConfigError, match="whole numbers from 1"):
+            choice.threads(text)
+    assert choice.tasks("all", TASKS, Path("b")) == TASKS
+    assert choice.tasks("edge,depth", TASKS, Path("b")) == ("edge", "depth")
+    with pytest.raises(ConfigError, match=r"rooms has no task 'dept' \(did you mean 'depth'\?\); it has semseg"):
+        choice.tasks("dept", TASKS, Path("rooms"))
+
+
+def test_files_that_can_be_written_are_left_as_they_were(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("of an earlier run")
+    choice.files([("--json", kept), ("--plot", tmp_path / "new" / "p.png"), ("--out", None)])
+    assert kept.read_text() == "of an earlier run"
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--out .* is a folder; give a file, such as --out .*/benchmark\.json"):
+        choice.files([("--out", tmp_path)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--json .* cannot be written: (Not a directory|File exists)"):
+        choice.files([("--json", tmp_path / "file" / "run.json")])
+    with pytest.raises(ConfigError, match="--plot and --json both name"):
+        choice.files([("--json", tmp_path / "a"), ("--plot", tmp_path / "." / "a")])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_files_in_a_folder_without_leave(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        choice.files([("--json", tmp_path / "run.json")])
+
+
+def test_plots_need_a_picture_and_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice.plot(None)
+    with pytest.raises(ConfigError, match="not 'p.jpeg'; give --plot p.png"):
+        choice.plot(Path("p.jpeg"))
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r'pip install "edgemtl\[bench\]"'):
+        choice.plot(Path("p.png"))
+    with pytest.raises(ConfigError, match="plots need matplotlib"):
+        choice.plot(None, needed=True)

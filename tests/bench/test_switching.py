@@ -1,0 +1,154 @@
+"""Switches: what a peer and edgemtl read and hold, in real processes; and devices that are not this CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemtl.bench import devices, extras, prepare, switching
+from edgemtl.bench.artifacts import Artifacts
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.process import ProcessError, child
+from edgemtl.bench.samples import Settings
+from edgemtl.bench.subjects import parse
+from edgemtl.bundle.reader import Bundle
+from edgemtl.runtime.mapping import segments, sizes
+
+TASKS = ("depth", "semseg")
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnxruntime", "onnxscript"))), reason="onnxruntime, onnxscript"
+)
+
+
+def run(engine: str, policy: switching.Policy, models: list[dict[str, Any]]) -> switching.Walk:
+    want = {"engine": engine, "policy": policy, "threads": 1, "models": models}
+    (said,) = child("edgemtl.bench.switching", want, 300)
+    return switching.walk(json.loads(said))
+
+
+@needs_onnx
+def test_a_peer_reads_a_model_or_holds_all(tmp_path: Path) -> None:
+    """One export stands for both tasks; how often its file is read is what counts."""
+    (subject,) = parse("micro")
+    artifacts = Artifacts(tmp_path, Settings(threads=(1,)))
+    place = artifacts.place(subject)
+    place.mkdir()
+    (line,) = child("edgemtl.bench.prepare", prepare.request(subject, place, ["onnx-sparse-18"]), 300)
+    artifacts._paths[subject.name, "onnx-sparse-18"] = json.loads(line)["path"]
+    size = Path(json.loads(line)["path"]).stat().st_size
+    models = [{**artifacts.request(subject, "onnxruntime-18", "onnx-sparse-18", 1, 0), "task": t} for t in TASKS]
+    swap, keep = (run("onnxruntime-18", policy, models) for policy in switching.policies(False))
+    assert [v.task for v in swap.visits] == [*TASKS, *TASKS]
+    assert [v.kind for v in swap.visits] == ["cold", "cold", "warm", "warm"]
+    assert [v.bytes for v in swap.visits] == [size] * 4
+    assert [v.bytes for v in keep.visits] == [size, size, 0, 0]
+    assert all(v.weights is None and len(v.frames) == switching.STAY for v in (*swap.visits, *keep.visits))
+    assert max(v.switch_ms for v in keep.of("warm")) < min(v.switch_ms for v in swap.of("warm"))
+    assert keep.name == "onnxruntime-18, all models open"
+
+
+def test_edgemtl_maps_what_the_task_lacks(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    if not shutil.which("g++"):
+        pytest.skip("needs: apt-get install g++")
+    subjects = [s for s in parse("rooms", bundle) if s.task in TASKS]
+    artifacts = Artifacts(tmp_path, Settings(threads=(1,)))
+    with Bundle.open(bundle) as opened:
+        config = opened.manifest.model
+        held = {t: segments(config, [t]) for t in TASKS}
+        (tmp_path / "rooms-depth").mkdir()
+        image = opened.golden()[0]["0"]
+        import numpy as np
+
+        np.save(tmp_path / "rooms-depth" / prepare.INPUT, image)
+        more = {
+            t: sum(sizes(opened, held[t] - held[other]).values()) for t, other in zip(TASKS, TASKS[::-1], strict=True)
+        }
+        whole = sum(sizes(opened, held["depth"]).values())
+    for s in subjects:
+        artifacts._paths[s.name, "bundle"] = str(bundle)
+    by_task = {s.task: artifacts.request(s, "edgemtl", "bundle", 1, 0) for s in subjects}
+    for request in by_task.values():
+        request["folder"] = str(tmp_path / "rooms-depth")
+    found = run("edgemtl", "active", [by_task[t] for t in TASKS])
+    assert [v.bytes for v in found.visits] == [whole, more["semseg"], more["depth"], more["semseg"]]
+    assert all(v.weights is not None and 0 < v.weights <= whole + max(more.values()) for v in found.visits)
+    assert found.name == "edgemtl"
+
+
+def test_the_best_peer_of_each_kind_walks(tmp_path: Path) -> None:
+    """Of two ONNX Runtime exports the faster one; torch is left out, and edgemtl is always in."""
+    (subject,) = parse("micro")
+    comparison = Comparison([subject], [], Settings(threads=(1,)), tmp_path)
+    speed = {"onnxruntime-18": 3.0, "onnxruntime-23": 2.0, "openvino": 9.0, "torch": 1.0}
+    comparison.artifacts.trials |= {("micro", e, 1): ("", ms) for e, ms in speed.items()}
+    engines = ["edgemtl", *speed, "onnxruntime-static"]
+    assert extras._best(comparison, subject, engines, 1) == [
+        "edgemtl",
+        "onnxruntime-23",
+        "openvino",
+        "onnxruntime-static",
+    ]
+
+
+def test_a_device_that_is_not_there_says_why(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with Bundle.open(bundle) as opened:
+        config = opened.manifest.model
+    assert not devices.has_program(bundle)
+    lines = devices.measure("fpga-sim", config, bundle, TASKS)
+    assert [x.task for x in lines] == list(TASKS)
+    for x in lines:  # the shape can be modelled without a program
+        assert (x.origin, x.exact) == ("model", None)
+        assert x.ms is not None
+        assert x.ms > 0
+        assert x.switch_bytes == 4
+        assert x.absent.startswith("micro.edgemtl: holds nothing for the FPGA board zcu104; make it with edgemtl")
+    (board,) = devices.measure("fpga", config, bundle, TASKS[:1])
+    assert (board.ms, board.origin) == (None, "not measured")
+    assert "pynq" in board.absent or "board" in board.absent
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(devices.shutil, "which", lambda _: None)
+    (gpu,) = devices.measure("cuda", config, bundle, TASKS)
+    assert gpu.absent.startswith("this machine has no NVIDIA GPU")
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path)
+    assert "edgemtl.bench.cuda BUNDLE" in devices.cuda_absent()
+
+
+@pytest.mark.parametrize("device", ["fpga-sim", "fpga"])
+def test_results_of_a_device_and_their_origin(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation's own time is never shown: its milliseconds are the model's."""
+    config = parse("micro")[0].config
+    said = {"exact": {"depth": True}, "ms": {"depth": [3.0, 4.0, 5.0]}}
+    monkeypatch.setattr(devices, "child", lambda *_: [json.dumps(said)])
+    (line,) = devices.measure(device, config, Path("x"), ["depth"])
+    assert line.exact is True
+    assert line.origin == {"fpga-sim": "model", "fpga": "board"}[device]
+    assert (line.ms == 4.0) == (device == "fpga")
+
+
+def test_a_device_that_crashes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> list[str]:
+        raise ProcessError("killed by signal 11: it printed nothing")
+
+    monkeypatch.setattr(devices, "child", crash)
+    (line,) = devices.measure("fpga", parse("micro")[0].config, Path("x"), ["depth"])
+    assert line.absent == "killed by signal 11: it printed nothing"
+
+
+@pytest.mark.slow
+def test_a_bundle_for_the_accelerator_is_made_and_simulated(tmp_path: Path) -> None:
+    """What `--engines fpga-sim` does where the bundle has no program for it."""
+    from edgemtl.fpga.simulation import obstacle
+
+    if reason := obstacle():
+        pytest.skip(reason)
+    (subject,) = parse("micro")
+    (line,) = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, [prepare.BOARD_BUNDLE]), 600)
+    assert devices.has_program(Path(json.loads(line)["path"]))
+    (found,) = devices.measure("fpga-sim", subject.config, Path(json.loads(line)["path"]), [subject.task])
+    assert (found.exact, found.origin, found.absent) == (True, "model", "")
