@@ -25,6 +25,7 @@ COLOURS = {
 }
 OTHER = "#56b4e9"
 MB = 1e6
+SAME = 0.01  # a panel of accuracy shows at least this share of the metric above and below
 LOWER_IS_BETTER = ("rmse", "mean_angle")
 
 
@@ -74,13 +75,14 @@ def accuracy(axes: Axes, document: Mapping[str, Any], subject: str) -> None:
             r["p50"], r["score"], _mark(r["engine"], r["precision"]), ms=9, mfc=face, mec=colour(r["engine"]), mew=1.8
         )
     metric = rows[0]["metric"]
-    if metric in LOWER_IS_BETTER:
-        axes.invert_yaxis()
     axes.set_title(subject, fontsize=10)
     axes.set_xlabel(f"p50 ms, {threads} thread(s)")
     axes.set_ylabel(f"{metric}{' (upside down: up is better)' if metric in LOWER_IS_BETTER else ''}", fontsize=8)
-    axes.set_xlim(left=0)
-    axes.margins(y=0.25)
+    axes.set_xlim(0, 1.12 * max(r["p50"] for r in rows if r["threads"] == threads))
+    scores = [r["score"] for r in rows]
+    middle = (min(scores) + max(scores)) / 2
+    half = max(0.65 * (max(scores) - min(scores)), SAME * abs(middle))  # rounding must not look like a difference
+    axes.set_ylim(*sorted((middle - half, middle + half), reverse=metric in LOWER_IS_BETTER))
     axes.grid(alpha=0.3)
 
 
@@ -101,12 +103,15 @@ def memory(axes: Axes, walks: Sequence[Mapping[str, Any]]) -> None:
             )
             if visit["weights"] is not None:
                 axes.barh(place, visit["weights"] / MB, 0.9 * height, color="none", ec="black", hatch="////", lw=0.6)
-            axes.text(visit["resident"] / MB, place, f" {task} {visit['resident'] / MB:.0f}", va="center", fontsize=7)
+        grown = [v["resident"] / MB for v in w["visits"][-len(tasks) :]]
+        axes.text(max(grown), i, f" {min(grown):.0f} to {max(grown):.0f}", va="center", fontsize=7)
     axes.set_yticks(range(len(walks)), [w["name"] for w in walks], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel(
-        "MB of memory grown since before loading, each task in the second round; hatched: mapped weights; pale: INT8"
+        f"MB of memory grown since before loading, second round; bars from above: {', '.join(tasks)};"
+        " hatched: mapped weights; pale: INT8",
+        fontsize=8,
     )
     axes.grid(axis="x", alpha=0.3)
 
