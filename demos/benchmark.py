@@ -18,7 +18,7 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -85,7 +85,8 @@ def main(
         raise ConfigError("--prepare-only needs --work FOLDER, where a later run finds what was prepared")
     if work is not None and work.exists() and not work.is_dir():
         raise ConfigError(f"--work {work} is a file; give a folder")
-    choice.plot(plot, needed=bool(sweep_over))
+    dimension = _dimension(sweep_over)
+    choice.plot(plot, needed=bool(dimension))
     choice.files([("--out", out), ("--json", json), ("--plot", plot)])
     if endurance_frames:
         lasted = endurance.run(bundle or BUNDLE, endurance_frames, threads=counts[0])
@@ -103,7 +104,7 @@ def main(
         minutes=minutes or None,
         scored=4 if quick else Settings.scored,
     )
-    measured, values = _subjects(subject, sweep_over, bundle, tasks, checkpoint, console)
+    measured, values = _subjects(subject, dimension, bundle, tasks, checkpoint, console)
     calibrate = calibrate or data
     int8 = any(ENGINES[n].precision == "int8" for n in chosen.engines)
     if int8 and calibrate is None and any(s.bundle for s in measured):
@@ -121,7 +122,7 @@ def main(
     with contextlib.ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemtl-bench-")))
         status = stack.enter_context(Console(stderr=True).status("starting"))
-        run = Comparison(measured, chosen.engines, settings, folder, out, calibrate, status.update)
+        run = Comparison(measured, chosen.engines, settings, folder, out, calibrate, data, status.update)
         run.notes += chosen.notes
         run.study = study
         run.record("machine", **about)
@@ -152,9 +153,8 @@ def main(
             interrupted = True
         status.stop()
         report.show_all(run, about, console)
-        if values:
+        if dimension:
             found = sweep.points(run, values)
-            dimension: sweep.Dimension = "experts" if sweep_over == "experts" else "tokens"
             sweep.write_csv(out.with_suffix(".csv"), found)
             sweep.write_plot(out.with_suffix(".png"), dimension, found)
             console.print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.png')}", markup=False)
@@ -173,17 +173,26 @@ def main(
             sys.exit(130)
 
 
+def _dimension(over: str) -> sweep.Dimension | None:
+    """What --sweep names. Raises ConfigError for another word."""
+    if over not in ("", "experts", "tokens"):
+        raise ConfigError(f"--sweep is over experts or tokens, not {over!r}")
+    return "experts" if over == "experts" else "tokens" if over else None
+
+
 def _subjects(
-    wanted: str, over: str, bundle: Path | None, tasks: str, checkpoint: Path | None, console: Console
+    wanted: str,
+    over: sweep.Dimension | None,
+    bundle: Path | None,
+    tasks: str,
+    checkpoint: Path | None,
+    console: Console,
 ) -> tuple[list[subjects.Subject], dict[int, subjects.Subject]]:
     """What to measure; with a sweep, also by value. Of a bundle that is named, its tasks alone; without one, the
     default, from which a shipped model that is not there is left out.
     """
     if over:
-        if over not in ("experts", "tokens"):
-            raise ConfigError(f"--sweep is over experts or tokens, not {over!r}")
-        kind: Literal["experts", "tokens"] = "experts" if over == "experts" else "tokens"
-        values = sweep.subjects(kind)
+        values = sweep.subjects(over)
         return list(values.values()), values
     place = bundle or BUNDLE
     checkpoint = checkpoint or (CHECKPOINT if place == BUNDLE else None)

@@ -21,7 +21,9 @@ class Board:
             raise ConfigError(
                 "tensorboard: true needs tensorboardX, which is not installed; type: pip install 'edgemtl[train]'"
             ) from None
-        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        # Files are named by the second: a run that goes on within it would write over what it wrote before.
+        again = f".{len(list(folder.glob('*')))}"
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if step else None, filename_suffix=again)
 
     def write(self, type: str, entry: dict[str, Any]) -> None:
         if type == "step":
