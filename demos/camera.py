@@ -17,8 +17,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -127,7 +128,7 @@ class Show:
         self.stage.select(self.stage.tasks[int(clock / self.cycle) % len(self.stage.tasks)])
 
     @contextlib.contextmanager
-    def refusals(self):
+    def refusals(self) -> Iterator[None]:
         """An impossible wish is told, and the show goes on."""
         try:
             yield
@@ -170,7 +171,7 @@ class Show:
                 self.recorder.put(picture, seconds)
 
     @contextlib.contextmanager
-    def writing(self):
+    def writing(self) -> Iterator[None]:
         """A full disk ends the recordings, not a show that somebody watches."""
         try:
             yield
@@ -190,7 +191,7 @@ class Show:
         if log is not None:
             log.close()
 
-    def figures(self) -> dict:
+    def figures(self) -> dict[str, Any]:
         status = self.feed.status
         source = {"name": self.feed.name, "state": status.state, "text": status.text, "dropped": self.feed.dropped}
         error = self._error if time.monotonic() < self._error_until else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ def make(folder: Path) -> None:
         raise EdgeMTLError(f"cannot make the folder {folder}: {e.strerror or e}") from None
 
 
-def save(folder: Path, found: dict, album: Album) -> None:
+def save(folder: Path, found: dict[str, Any], album: Album) -> None:
     """The contact sheet and the report as files. Raises EdgeMTLError when they cannot be written."""
     assert album.last is not None
     sheet = contact_sheet(album.tiles or [album.last], columns=2)
@@ -78,7 +79,7 @@ def save(folder: Path, found: dict, album: Album) -> None:
         raise EdgeMTLError(f"cannot write sheet.png and report.json into {folder}: {e.strerror or e}") from None
 
 
-def print_report(found: dict, console: Console) -> None:
+def print_report(found: dict[str, Any], console: Console) -> None:
     """The table after the last frame."""
     console.print("frames/s: decoding, engine, drawing and writing; ms: the engine's call and the map's colours alone")
     simulated = found["backend"] == "fpga-sim"
@@ -96,7 +97,7 @@ def print_report(found: dict, console: Console) -> None:
         _print_weights(found, console)
 
 
-def _print_weights(found: dict, console: Console) -> None:
+def _print_weights(found: dict[str, Any], console: Console) -> None:
     """Resident weights, and what switches mapped and let go."""
     whole = found["total_weight_bytes"]
     table = Table(title=f"resident weights with one task active, of {whole / 1e6:.2f} MB (measured: smaps)")
@@ -128,7 +129,7 @@ def _print_weights(found: dict, console: Console) -> None:
     console.print(table)
 
 
-def _print_board(found: dict, console: Console) -> None:
+def _print_board(found: dict[str, Any], console: Console) -> None:
     """What an accelerator counted, and what switches wrote to it."""
     for task, counted in found["counters"].items():
         console.print(f"the accelerator's counters of the last frame, {task}:")

@@ -37,6 +37,7 @@ class RerunLog:
         """The frame, the maps of its tasks, and the figures. Raises FrameError when the disk is full."""
         check_room(self._path)
         rr, out = self._rr, stage.output
+        assert out is not None  # the stage has shown this frame
         self._stream.set_time("frame", sequence=stage.frames)
         self._stream.log("camera", rr.Image(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)).compress(jpeg_quality=85))
         for name, result in out.items():
