@@ -7,7 +7,9 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -157,17 +159,25 @@ def _spent(study: Study, out: Path, member: Member, seed: int) -> tuple[int, int
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as a Markdown table."""
-    tasks = list(dict.fromkeys(t for m in report["models"] for t in m["tasks"]))
-    shown = {t: MAIN[m["metrics"][t]["metric"]] for m in report["models"] for t in m["tasks"]}
-    lines = ["| model | " + " | ".join(f"{t} {' '.join(shown[t])}" for t in tasks) + " | Δm % | images | CPU h |"]
-    lines.append("|---" * (len(tasks) + 4) + "|")
-    for m in report["models"]:
-        cells = [f"{m['metrics'][t]['value']:.4f}" if t in m["metrics"] else "" for t in tasks]
-        delta = "" if m["delta_m"] is None else f"{m['delta_m']:+.2f}"
-        name = m["name"] + (f" (seed {m['seed']})" if m["seed"] else "")
-        lines.append(f"| {name} | {' | '.join(cells)} | {delta} | {m['images_seen']} | {m['cpu_hours']:.2f} |")
+    """The report as a Markdown table, a row per model; of several seeds their mean ± standard deviation (n - 1)."""
+    models = report["models"]
+    tasks = list(dict.fromkeys(t for m in models for t in m["tasks"]))
+    shown = {t: MAIN[m["metrics"][t]["metric"]] for m in models for t in m["tasks"]}
+    heads = [*(f"{t} {' '.join(shown[t])}" for t in tasks), "Δm %", "images", "CPU h", "seeds"]
+    lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name in dict.fromkeys(m["name"] for m in models):
+        runs = [m for m in models if m["name"] == name]
+        cells = [_spread([m["metrics"][t]["value"] for m in runs if t in m["metrics"]], ".4f") for t in tasks]
+        cells.append(_spread([m["delta_m"] for m in runs if m["delta_m"] is not None], "+.2f"))
+        cells += [str(runs[0]["images_seen"]), f"{mean(m['cpu_hours'] for m in runs):.2f}", str(len(runs))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if len(values) < 2:
+        return "".join(f"{v:{form}}" for v in values)
+    return f"{mean(values):{form}} ± {stdev(values):{form.removeprefix('+')}}"
 
 
 def line(report: dict[str, Any], name: str, seed: int) -> str:

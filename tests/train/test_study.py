@@ -103,6 +103,18 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"{entries['paths']['metrics']['depth']['value']:.4f}" in text
 
 
+def test_a_table_of_several_seeds() -> None:
+    def entry(name: str, seed: int, value: float, delta: float | None) -> dict[str, Any]:
+        metrics = {"depth": {"metric": "rmse", "value": value, "trivial": 2.0}}
+        rest = {"tasks": ["depth"], "images_seen": 80, "cpu_hours": 0.5 + seed, "delta_m": delta}
+        return {"name": name, "seed": seed, "metrics": metrics, **rest}
+
+    models = [entry("open", s, value, delta) for s, (value, delta) in enumerate([(0.5, 1.0), (0.6, 2.0), (0.7, 6.0)])]
+    lines = table({"models": [*models, entry("bisenet", 0, 0.25, None)]}).splitlines()
+    assert lines[2] == "| open | 0.6000 ± 0.1000 | +3.00 ± 2.65 | 80 | 1.50 | 3 |"
+    assert lines[3] == "| bisenet | 0.2500 |  | 80 | 0.50 | 1 |"
+
+
 def _delta_by_hand(entries: dict[str, Any], name: str) -> float:
     gains = []
     for task, up in (("semseg", 1), ("depth", -1), ("normals", -1), ("edge", 1)):
