@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -52,15 +53,14 @@ class Study(_Lenient):
     test_images: int
     models: Annotated[list[Member], Field(max_length=10_000)]
 
-    def find(self, kind: str, task: str) -> Member | None:
-        """The model of a kind of subject that was scored on `task`, of the first seed."""
+    def find(self, kind: str, task: str) -> list[Member]:
+        """The models of a kind of subject that were scored on `task`: one per seed."""
         name = STUDIED[kind].format(task)
-        found = [m for m in self.models if m.name == name and task in m.metrics]
-        return min(found, key=lambda m: m.seed, default=None)
+        return [m for m in self.models if m.name == name and task in m.metrics]
 
 
 class Alternative(NamedTuple):
-    """One kind of model on one task. `engine` is the fastest; accuracy is None where the study has none."""
+    """One kind of model on one task. `engine` is the fastest; `value` is the mean over the study's seeds, or None."""
 
     kind: str
     task: str
@@ -94,7 +94,7 @@ def read(path: Path) -> Study | None:
 
 
 def join(rows: Sequence[Mapping[str, Any]], study: Study | None) -> list[Alternative]:
-    """The fastest engine of each kind of model, task, precision and thread count; empty without an alternative.
+    """The fastest engine of each kind of model, wherever several kinds do one task in one precision and thread count.
 
     rows: as in a document. A model is compared in its best engine, be it edgemtl's or a peer's.
     """
@@ -104,17 +104,17 @@ def join(rows: Sequence[Mapping[str, Any]], study: Study | None) -> list[Alterna
         key = (kind, task, row["threads"], row["precision"])
         if kind in KINDS and row["p50"] is not None and (key not in best or row["p50"] < best[key]["p50"]):
             best[key] = row
-    if not {*ALTERNATIVES} & {key[0] for key in best}:
-        return []
     out = []
     for (kind, task, threads, precision), row in best.items():
-        member = study.find(kind, task) if study else None
-        metric = member.metrics[task] if member and precision == "fp32" else None
+        if sum(key[1:] == (task, threads, precision) for key in best) < 2:
+            continue
+        members = study.find(kind, task) if study else []
+        metrics = [m.metrics[task] for m in members] if precision == "fp32" else []
         out.append(
             Alternative(
                 kind, task, threads, precision, row["engine"], row["p50"], row["gmac"],
-                member.parameters if member else None, metric.metric if metric else "",
-                metric.value if metric else None, member.images_seen if member else None,
+                members[0].parameters if members else None, metrics[0].metric if metrics else "",
+                mean(m.value for m in metrics) if metrics else None, members[0].images_seen if members else None,
             )
         )  # fmt: skip
     return sorted(out, key=lambda a: (a.task, a.precision, a.threads, KINDS.index(a.kind)))

@@ -45,6 +45,7 @@ ROWS = [
     row("bisenet:depth", "edgemtl", None),
     row("bisenet:depth", "openvino", 4.0),
     row("bisenet:depth", "openvino-nncf", 2.0, "int8"),
+    row("rooms:edge", "edgemtl", 9.0),
     row("vit-tiny:197", "openvino", 1.0),
 ]
 
@@ -54,10 +55,9 @@ def test_each_kind_by_its_fastest_engine_with_the_accuracy_of_the_study(tmp_path
     found = alternatives.join(ROWS, alternatives.read(tmp_path / "study.json"))
     assert [(a.kind, a.engine, a.p50, a.value) for a in found] == [
         ("rooms", "openvino", 8.0, 0.6),
-        ("single", "edgemtl", 7.0, 0.65),
+        ("single", "edgemtl", 7.0, pytest.approx(0.675)),  # the mean of two seeds
         ("bisenet", "openvino", 4.0, None),
-        ("bisenet", "openvino-nncf", 2.0, None),
-    ]
+    ]  # what only one kind did, has nothing to be compared with
     assert {a.images_seen for a in found} == {3840, None}
 
 
