@@ -125,7 +125,7 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     console.print(
         _text.clean(
             f"{manifest.name}: {show_size(facts['bytes'])}, of that weights {show_size(facts['weights_bytes'])};"
-            f" made by {manifest.created_by}; trained on: {manifest.origin or 'not said'}"
+            f" made by {manifest.created_by}; weights from: {manifest.origin or 'not said'}"
         )
     )
     console.print(
