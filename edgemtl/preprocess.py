@@ -34,6 +34,11 @@ class Geometry:
     height: int
     width: int
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether the frame gets smaller both ways, and so pixels are averaged; else they are interpolated."""
+        return self.height < self.frame[0] and self.width < self.frame[1]
+
 
 def check_frame(frame: object) -> Image:
     """The frame as it is, if it can be one; raises FrameError saying what was given, what is needed, what to type."""
@@ -62,6 +67,12 @@ def check_frame(frame: object) -> Image:
     return frame
 
 
+def check_colour(colour: object) -> None:
+    """Raises FrameError unless it is an order of channels."""
+    if colour not in ("rgb", "bgr"):
+        raise FrameError(f"the colour order is 'rgb' or 'bgr', not {colour!r}")
+
+
 def aligned_zeros(shape: tuple[int, ...]) -> Array:
     """Float32 zeros that begin on a 64-byte boundary: compiled programs load whole vectors, numpy promises 16 bytes."""
     size = 4 * int(np.prod(shape))
@@ -82,23 +93,31 @@ class Preprocessor:
         self._scale = np.float32(1) / (255 * std)
         self._shift = np.array(settings.mean, np.float32) / std
 
-    def __call__(self, frame: Image, colour: Colour) -> tuple[Array, Geometry]:
+    def __call__(self, frame: object, colour: Colour) -> tuple[Array, Geometry]:
         """Input [1, 3, H, W], normalised RGB, and where in it the frame lies. Raises FrameError."""
-        check_frame(frame)
-        if colour not in ("rgb", "bgr"):
-            raise FrameError(f"the colour order is 'rgb' or 'bgr', not {colour!r}")
+        frame = check_frame(frame)
+        check_colour(colour)
         place = self.geometry((frame.shape[0], frame.shape[1]))
         inner = self._small[place.top : place.top + place.height, place.left : place.left + place.width]
         if inner.size < self._small.size:
             self._small[:] = self._settings.fill
-        shrinks = place.height < frame.shape[0] and place.width < frame.shape[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        method = cv2.INTER_AREA if place.shrinks else cv2.INTER_LINEAR
         inner[...] = cv2.resize(frame, (place.width, place.height), interpolation=method)
         cv2.split(self._small, self._planes)
         for c, plane in enumerate(self._planes if colour == "rgb" else self._planes[::-1]):
-            np.multiply(plane, self._scale[c], out=self.input[0, c], dtype=np.float32)
-            np.subtract(self.input[0, c], self._shift[c], out=self.input[0, c])
+            self._normalise(plane, c, self.input[0, c])
         return self.input, place
+
+    def levels(self) -> Array:
+        """What a byte becomes in each channel: float32 [3, 256], R, G, B."""
+        table, every = np.empty((3, 256), np.float32), np.arange(256, dtype=np.uint8)
+        for c in range(3):
+            self._normalise(every, c, table[c])
+        return table
+
+    def _normalise(self, plane: Image, channel: int, out: Array) -> None:
+        np.multiply(plane, self._scale[channel], out=out, dtype=np.float32)
+        np.subtract(out, self._shift[channel], out=out)
 
     def geometry(self, frame: tuple[int, int]) -> Geometry:
         """Where a frame of (H, W) lies in the input.

@@ -18,7 +18,6 @@ import pytest
 from edgemtl.bundle.layout import pack_state
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
-from edgemtl.runtime.cuda import driver
 
 if TYPE_CHECKING:
     from edgemtl.model import MultiTaskViT
@@ -183,7 +182,7 @@ def integer_bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factor
 @pytest.fixture(scope="session", autouse=emulated_gpu.WANTED)
 def gpu() -> Iterator[None]:
     """The emulation in place of NVIDIA's driver, in float32 and for the micro model, until the session ends."""
-    with emulated_gpu.installed(half=False, head=16):
+    with emulated_gpu.installed("f32", head=16):
         yield
 
 
@@ -193,19 +192,9 @@ def cuda_bundle(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> tuple
     the emulation does not look at.
     """
     pytest.importorskip("tvm")
-    from edgemtl_compiler import compile_bundle
-    from edgemtl_compiler.cuda import toolchain
-
-    folder = tmp_path_factory.mktemp("cuda")
-    (folder / "none").write_bytes(b"no code")
+    path = tmp_path_factory.mktemp("cuda") / "m.edgemtl"
     images = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))
-    options: dict[str, Any] = {"targets": ["cuda"], "arches": ["sm_87", "sm_90"], "precision": "f16"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toolchain, "find_nvcc", lambda: "true")
-        patch.setattr(toolchain, "cubin", lambda *_: folder / "none")
-        patch.setattr(driver, "LIBRARY", "no GPU, please")
-        built = compile_bundle(micro.model, folder / "m.edgemtl", golden_images=images, **options)
-    return built, folder / "m.edgemtl"
+    return emulated_gpu.compiled(micro.model, path, arches=["sm_87", "sm_90"], golden_images=images), path
 
 
 Rezip = Callable[[Mapping[str, bytes]], Path]

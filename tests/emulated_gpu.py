@@ -9,9 +9,16 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from edgemtl.errors import CompileError
 from edgemtl.runtime.cuda import driver
+
+if TYPE_CHECKING:
+    from edgemtl_compiler.bundle import Built
 
 WANTED = os.environ.get("EDGEMTL_TEST_EMULATED_GPU") == "1"
 FORWARD, BACKWARD, SHUFFLED = range(3)  # orders in which threads and blocks get their turn
@@ -57,12 +64,28 @@ class Emulation:
         self._lib.emulated_order(which, ctypes.c_uint64(seed))
 
 
+def compiled(model: Any, path: Path, **options: Any) -> Built:
+    """A bundle of `model` at `path` for GPUs (by default sm_90, in f16), checked in the emulation: without code for any
+    GPU, so no nvcc is needed; the emulation does not look at it.
+    """
+    from edgemtl_compiler import compile_bundle
+    from edgemtl_compiler.cuda import toolchain
+
+    none = path.parent / "none"
+    none.write_bytes(b"no code")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toolchain, "find_nvcc", lambda: "true")
+        patch.setattr(toolchain, "cubin", lambda *_: none)
+        patch.setattr(driver, "LIBRARY", "no GPU, please")
+        return compile_bundle(model, path, **{"targets": ["cuda"], "arches": ["sm_90"], "precision": "f16", **options})
+
+
 @contextmanager
-def installed(half: bool, head: int) -> Iterator[Emulation]:
+def installed(precision: str, head: int) -> Iterator[Emulation]:
     """`edgemtl.runtime.cuda.driver` finds the emulation of kernels with these settings, and no GPU."""
     from edgemtl_compiler.cuda import toolchain
 
-    before, driver.LIBRARY = driver.LIBRARY, str(toolchain.emulation(half, head))
+    before, driver.LIBRARY = driver.LIBRARY, str(toolchain.emulation(precision, head))
     try:
         yield Emulation(driver.LIBRARY)
     finally:

@@ -51,7 +51,7 @@ class Built:
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     boards: dict[str, int] = field(default_factory=dict)  # FPGA board -> bytes of its part
     precision: str = "f32"
-    rounding: dict[str, float] = field(default_factory=dict)  # f16: task -> relative error of the rounded weights
+    rounding: dict[str, float] = field(default_factory=dict)  # f16, bf16: task -> relative error of the rounded weights
     quantisation: Quantisation | None = None  # int8: what it costs
     emulated: tuple[str, ...] = ()  # GPU targets that were checked in an emulation on the CPU
 
@@ -78,8 +78,9 @@ def compile_bundle(
     targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
     `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "zcu104" (the accelerator, in
     INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of images).
-    precision: "f32", "f16" (weights stored in half precision), "int8" (calibrated likewise, and its cost measured on up
-    to `evaluate` images). tasks: those to keep (default all); experts that none of them may choose are left out.
+    precision: "f32", "f16" (weights stored in half precision), "bf16" (as bfloat16; no CPU target has it), "int8"
+    (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all); experts
+    that none of them may choose are left out.
     golden_images: RGB frames to check with, now and on the device.
     Raises CompileError, or CheckpointError, TaskError, BundleError; then no file is left behind.
     """
@@ -97,20 +98,20 @@ def compile_bundle(
         model, info = load_checkpoint(Path(model))
         origin = info.origin if origin is None else origin
     model = subset(without_training(copy.deepcopy(model).float().cpu().eval()), tasks)
-    cpu, cuda = (any(isinstance(t, kind) for t in wanted) for kind in (Target, CudaTarget))
-    export.check_config(model.config, kernels=cpu or cuda, cuda=cuda)
+    export.check_config(model.config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
     settings = preprocess or Preprocess()
     programs.start_compilers(wanted)
     prepared = None
     if precision == "int8":
         prepared = int8_job.prepare(model, Path(str(calibrate)), images, evaluate, report)
     report("computing the expected outputs")
-    weights = precisions.half(model) if precision == "f16" else precisions.single(model)
+    halves = precision in precisions.HALVES
+    weights = precisions.half(model, precision) if halves else precisions.single(model)
     pieces = programs.slices(weights.model)
     given = goldens.inputs(model.config, settings, golden_images)
     golden = goldens.outputs(weights.model, pieces, given)
     built = Built(out, 0, (*(t if isinstance(t, str) else t.name for t in wanted), *boards), precision=precision)
-    if precision == "f16":
+    if halves:
         built.rounding = _rounding(model, given, golden)
     fpga, files = [], {}
     for board in boards:
@@ -129,11 +130,12 @@ def compile_bundle(
             done = int8_job.run(prepared, build, given, golden, report)
         else:
             made = build(weights)
-            errors = programs.check_all(made, weights.parts, given, golden, TOLERANCE, report)
+            emulate = programs.worth_emulating(model.config)
+            errors = programs.check_all(made, weights.parts, given, golden, TOLERANCE, report, emulate)
             done = Finished(weights, made, errors, TOLERANCE)
         files.update({member: path.read_bytes() for one in done.made for member, path in one.paths.items()})
     built.errors, built.quantisation = done.errors, done.report
-    built.emulated = tuple(one.program.target for one in done.made if one.emulated)
+    built.emulated = tuple(one.program.target for one in done.made if one.emulated and built.errors[one.program.target])
     report("writing the bundle")
     fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "fpga": fpga}
     fields |= {"programs": [one.program for one in done.made], "origin": origin or ""}

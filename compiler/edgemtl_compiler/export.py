@@ -48,9 +48,9 @@ class Exported:
     output: tuple[int, ...]
 
 
-def check_config(config: ModelConfig, *, kernels: bool = True, cuda: bool = False) -> None:
+def check_config(config: ModelConfig, *, kernels: bool = True) -> None:
     """Raises CompileError, naming the setting, for what no program can compute; with `kernels`, for what this project's
-    kernels do not cover, and with `cuda`, for what those of GPUs do not.
+    kernels do not cover.
     """
     if config.gate != "multi":
         raise CompileError("a model with one shared gate has no task paths to compile; convert it with to_multi_gate")
@@ -60,12 +60,6 @@ def check_config(config: ModelConfig, *, kernels: bool = True, cuda: bool = Fals
         )
     if not kernels:
         return
-    if cuda and config.head == "conv":
-        raise CompileError("target cuda has no kernels for head conv (M3ViT's decoder): choose --target cpu or onnx")
-    if cuda and config.gate_bias:
-        raise CompileError(
-            "target cuda's gate adds no bias, which a task-conditioned gate needs: choose --target cpu or onnx"
-        )
     head = config.dim // config.heads
     for what, value in (("dim / heads", head), ("dim", config.dim), ("head_dim", config.head_dim)):
         if value % 16:

@@ -169,9 +169,9 @@ def _head(m: Match, config: ModelConfig, task: str) -> Handle:
     return m.call("to_map", [x, m.weight(m.entry("w", "b").ref), tiles])
 
 
-def _conv_head_pattern() -> Pattern:
+def conv_head_pattern(tokens: Pattern = "x") -> Pattern:
     """Tokens without the class token to a map: convolution and ReLU, doubled but for the last, and a 1x1 step."""
-    x: Pattern = op("reshape", op("permute_dims", "x"), "_1")
+    x: Pattern = op("reshape", op("permute_dims", tokens), "_1")
     for i in range(4):
         x = op("nn.relu", _conv(op("image.resize2d", x, f"_size{i}") if i else x, f"w{i}", f"b{i}"))
     return _conv(x, "w", "b")
@@ -233,7 +233,7 @@ RULES = (
     Rule("gate with bias", Custom("route_biased", ("x", "gate", "bias")), _route),
     Rule("expert bank", Custom("experts", _BANK), _experts),
     Rule("head", head_pattern(), _head),
-    Rule("conv head", _conv_head_pattern(), _conv_head),
+    Rule("conv head", conv_head_pattern(), _conv_head),
     Rule(
         "dense MLP",
         op("add", "residual", linear_pattern(op("nn.gelu", linear_pattern("x", "w1", "b1")), "w2", "b2")),

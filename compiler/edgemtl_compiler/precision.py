@@ -1,7 +1,8 @@
 """The weights of a bundle in the precision asked for, and the model that they then are.
 
-float16: the rounded weights *are* the model from here on, so programs must equal it as closely as in float32; how far
-the rounding moved the maps is said apart. INT8: the model stays the float one, and what INT8 costs is measured.
+float16 and bfloat16: the rounded weights *are* the model from here on, so programs must equal it as closely as in
+float32; how far the rounding moved the maps is said apart. INT8: the model stays the float one, and what INT8 costs is
+measured.
 """
 
 from __future__ import annotations
@@ -53,13 +54,19 @@ def single(model: MultiTaskViT) -> Weights:
     return Weights("panel16-f32", model, _pack(model, "panel16-f32"))
 
 
-def half(model: MultiTaskViT) -> Weights:
-    """Linear layers and experts stored as float16. Raises CheckpointError for a value that float16 cannot hold."""
-    parts = _pack(model, "panel16-f16")
+HALVES: dict[str, WeightLayout] = {"f16": "panel16-f16", "bf16": "panel16-bf16"}
+
+
+def half(model: MultiTaskViT, precision: str = "f16") -> Weights:
+    """Linear layers and experts stored in 16 bits: "f16" or "bf16". Raises CheckpointError for a value that float16
+    cannot hold.
+    """
+    layout = HALVES[precision]
+    parts = _pack(model, layout)
     state = unpack_state(model.config, lambda part, tensor: parts[part][tensor])
     rounded = copy.deepcopy(model)
     rounded.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
-    return Weights("panel16-f16", rounded, parts)
+    return Weights(layout, rounded, parts)
 
 
 def int8(model: MultiTaskViT, quantised: Quantised, without: Collection[str] = ()) -> Weights:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from edgemtl.errors import CompileError
 from edgemtl.runtime import cpu
 
-PRECISIONS = ("f32", "f16", "int8")
+PRECISIONS = ("f32", "f16", "bf16", "int8")
+_CPU_PRECISIONS = ("f32", "f16", "int8")
 # What g++ and LLVM call a feature where it is not what the kernel calls it.
 _COMPILER_NAMES = {"avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni"}
 _TRIPLES = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
@@ -30,7 +31,7 @@ class Target:
     needs: tuple[str, ...]
     flags: tuple[str, ...] = ()  # for g++, besides one -m per feature on x86
     attributes: tuple[str, ...] = ()  # for LLVM, besides the features on x86
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = _CPU_PRECISIONS
 
     @property
     def cxx_flags(self) -> tuple[str, ...]:
@@ -87,6 +88,11 @@ def resolve_all(name: str, precision: str = "f32") -> tuple[Target, ...]:
     "aarch64", all of that machine. Only those of use for `precision` count. Raises CompileError.
     """
     useful = [t for t in TARGETS.values() if precision in t.precisions]
+    if not useful:
+        raise CompileError(
+            f"no CPU target multiplies {precision}, which is for GPUs: choose --target cuda, or --precision f16, whose"
+            " weights are as small"
+        )
     machines = tuple(dict.fromkeys(t.machine for t in useful))
     known = f"choose cpu, onnx, {', '.join(machines)} (all of a machine) or one of {', '.join(t.name for t in useful)}"
     if name == "cpu":

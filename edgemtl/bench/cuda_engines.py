@@ -48,11 +48,11 @@ class Own(Engine):
         from edgemtl_compiler.cuda.check import PlanRunner
 
         weights = precision.half(model)
-        planned = build.plans(weights, {task: weights.model.slice(task)}, half=True, batch=len(images))
+        planned = build.plans(weights, {task: weights.model.slice(task)}, batch=len(images))
         plans = {name: plan for name, (plan, _) in planned.items()}
         functions = {name: function for name, (_, function) in planned.items()}
         gpu = Driver()
-        code = toolchain.cubin(gpu.arch, True, model.config.dim // model.config.heads)
+        code = toolchain.cubin(gpu.arch, "f16", model.config.dim // model.config.heads)
         self._runner = PlanRunner(gpu, plans, functions, code.read_bytes, weights.parts)
         self._frames, self._task, self.stream = self._runner.frames, task, self._runner.frames.stream
         self._frames.give(images)
@@ -84,6 +84,8 @@ class _OfTorch(Engine):
         if self.compiled:
             self._call = torch.compile(network, mode="max-autotune", fullgraph=form != "sparse")
         self._torch, self._image = torch, torch.from_numpy(images).half().cuda()
+        if self.compiled:  # else every replay copies the input to a place of its own
+            torch._dynamo.mark_static_address(self._image)
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.stream = self._stream.cuda_stream
         self.submit()
@@ -119,6 +121,7 @@ class _OfOnnx(Engine):
     """ONNX Runtime on the GPU, half precision, inputs and outputs bound there; exported for one image."""
 
     provider: ClassVar[str] = "CUDAExecutionProvider"
+    options: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
         import onnxruntime
@@ -137,30 +140,49 @@ class _OfOnnx(Engine):
             path = export_onnx(model.slice(task), Path(folder) / "model.onnx").path
             proto = convert_float_to_float16(onnx.load(path), keep_io_types=True)
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        options = {"user_compute_stream": str(stream.cuda_stream)}
-        self._session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=[(self.provider, options)])
+        providers = self.providers(stream.cuda_stream)
+        self._session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=providers)
         self._binding = self._session.io_binding()
         self._image, self._stream, self.stream = torch.from_numpy(images).cuda(), stream, stream.cuda_stream
-        shape, address = tuple(self._image.shape), self._image.data_ptr()
-        self._binding.bind_input("image", "cuda", 0, np.float32, shape, address)
-        self._binding.bind_output("map", "cuda")
+        config = model.config
+        self._map = torch.empty((1, config.task(task).channels, *config.map_size), device="cuda")
+        for bind, name, tensor in (
+            (self._binding.bind_input, "image", self._image),
+            (self._binding.bind_output, "map", self._map),
+        ):
+            bind(name, "cuda", 0, np.float32, tuple(tensor.shape), tensor.data_ptr())
+        self.submit()  # a graph is captured in the first run
+
+    @classmethod
+    def providers(cls, stream: int) -> list[tuple[str, dict[str, str]]]:
+        """Who runs the nodes, in this order; what another provider refuses must not fall to the CPU."""
+        shared = {"user_compute_stream": str(stream)}
+        rest = [(_OfOnnx.provider, shared)] if cls.provider != _OfOnnx.provider else []
+        return [(cls.provider, {**shared, **cls.options}), *rest]
 
     def submit(self) -> None:
         self._session.run_with_iobinding(self._binding)
 
     def result(self) -> Any:
         self._stream.synchronize()
-        return self._binding.copy_outputs_to_cpu()[0]
+        return self._map.cpu().numpy()
 
 
 class OnnxCuda(_OfOnnx):
     pass
 
 
+class OnnxCudaGraph(_OfOnnx):
+    """As one CUDA graph, where ONNX Runtime can: it refuses models with loops or shapes that depend on values."""
+
+    options: ClassVar[dict[str, str]] = {"enable_cuda_graph": "1"}
+
+
 class OnnxTensorRT(_OfOnnx):
     """TensorRT through ONNX Runtime; parts that TensorRT refuses run on CUDA."""
 
     provider = "TensorrtExecutionProvider"
+    options: ClassVar[dict[str, str]] = {"trt_fp16_enable": "1", "trt_cuda_graph_enable": "1"}
 
 
 ENGINES: dict[str, type[Engine]] = {
@@ -170,6 +192,7 @@ ENGINES: dict[str, type[Engine]] = {
     "torch-compile": CompiledSparse,
     "torch-compile-dense": CompiledDense,
     "ort-cuda": OnnxCuda,
+    "ort-cuda-graph": OnnxCudaGraph,
     "tensorrt": OnnxTensorRT,
 }
 

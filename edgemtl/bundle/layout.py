@@ -1,12 +1,12 @@
 """Which tensors a bundle's weights are, and how each is packed: in the order that the kernels read, so that loading
 packs nothing.
 
-Three layouts. `panel16-f32`: every tensor float32. `panel16-f16`: linear layers, convolutions and experts in float16,
-the rest as before. `panel16-i8`: linear layers and experts in INT8 (their bytes as uint8), except those that stayed
-float32, which a tensor's type tells; the rest as before. `packing` has the forms themselves. Every tensor is 1-D and a
-multiple of 64 bytes, so that a file of them keeps each on a 64-byte boundary; an expert is padded to whole pages, so
-that it can be mapped and dropped alone. `entries` lists what a model's bundle holds; the compiler, the packer and the
-unpacker all follow that one list.
+Four layouts. `panel16-f32`: every tensor float32. `panel16-f16`: linear layers, convolutions and experts in float16,
+the rest as before. `panel16-bf16`: the same in bfloat16, whose bits are a uint16 to NumPy. `panel16-i8`: linear layers
+and experts in INT8 (their bytes as uint8), except those that stayed float32, which a tensor's type tells; the rest as
+before. `packing` has the forms themselves. Every tensor is 1-D and a multiple of 64 bytes, so that a file of them keeps
+each on a 64-byte boundary; an expert is padded to whole pages, so that it can be mapped and dropped alone. `entries`
+lists what a model's bundle holds; the compiler, the packer and the unpacker all follow that one list.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from edgemtl.bundle.packing import (
     Packed,
     expert_bytes,
     expert_size,
+    from_bfloat16,
     linear_bytes,
     linear_size,
     pack_expert,
@@ -37,6 +38,7 @@ from edgemtl.bundle.packing import (
     pack_linear_i8,
     pack_rows,
     round_up,
+    to_bfloat16,
     unpack_expert,
     unpack_expert_i8,
     unpack_linear,
@@ -66,10 +68,11 @@ __all__ = [
 Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "conv", "expert"]
 AllCodes = Mapping[str, tuple[Codes, ...]]  # by reference of an INT8 tensor: the codes of its input, or inputs
 
-_ITEM = {"float32": 4, "float16": 2, "uint8": 1}  # bytes per element
+_ITEM = {"float32": 4, "float16": 2, "uint16": 2, "uint8": 1}  # bytes per element
 _TYPES = {  # of linear layers and experts
     "panel16-f32": ("float32",),
     "panel16-f16": ("float16",),
+    "panel16-bf16": ("uint16",),
     "panel16-i8": ("uint8", "float32"),
 }
 
@@ -141,17 +144,19 @@ class Entry:
                 return pack_expert(*values)
         return pack_rows(*values)
 
-    def pack_half(self, values: list[Array]) -> NDArray[np.float16]:
-        """The float16 tensor of a linear layer or an expert. Raises CheckpointError for values beyond float16."""
+    def pack_half(self, values: list[Array], dtype: str) -> Packed:
+        """The tensor of a linear layer or an expert as "float16", or as "uint16", the bits of bfloat16. Raises
+        CheckpointError for values beyond float16.
+        """
         packed = self.pack(values)
         most = float(np.abs(packed).max(initial=0))
-        if most > float(np.finfo(np.float16).max):
+        if dtype == "float16" and most > float(np.finfo(np.float16).max):
             raise CheckpointError(
                 f"{self.sources[0][0]!r} holds {most:.4g}, more than float16 can (65504): compile with --precision f32"
             )
-        out = np.zeros(self.length("float16"), np.float16)
+        out = np.zeros(self.length(dtype), dtype)
         used = min(out.size, packed.size)  # an expert's padding to whole pages is longer in one of the two
-        out[:used] = packed[:used]
+        out[:used] = packed[:used] if dtype == "float16" else to_bfloat16(packed[:used])
         return out
 
     def pack_int8(self, values: list[Array], codes: tuple[Codes, ...]) -> NDArray[np.uint8]:
@@ -169,6 +174,8 @@ class Entry:
             raise BundleError(
                 f"weight {self.ref} is {packed.dtype} {list(packed.shape)}; this model needs float32 [{self.length()}]"
             )
+        if dtype == "uint16":
+            packed = from_bfloat16(packed)
         shapes = [shape for _, shape in self.sources]
         match self.kind:
             case "linear":
@@ -274,8 +281,8 @@ def pack_state(
                 raise CheckpointError(f"{key!r} has shape {list(value.shape)}; the configuration needs {list(want)}")
             values.append(np.asarray(value[entry.row] if entry.bank else value, np.float32))
         packed: Packed
-        if layout == "panel16-f16" and entry.compact:
-            packed = entry.pack_half(values)
+        if layout in ("panel16-f16", "panel16-bf16") and entry.compact:
+            packed = entry.pack_half(values, *entry.types(layout))
         elif codes and entry.ref in codes:
             packed = entry.pack_int8(values, codes[entry.ref])
         else:

@@ -27,7 +27,8 @@ PAGE = 4096
 PART_PATTERN = r"(?:trunk|task\.[a-z][a-z0-9_]{0,31}|experts\.\d{1,3})"
 
 MemberName = Annotated[str, Field(pattern=r"^[a-z0-9_][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,4}$")]
-WeightLayout = Literal["panel16-f32", "panel16-f16", "panel16-i8"]
+WeightLayout = Literal["panel16-f32", "panel16-f16", "panel16-bf16", "panel16-i8"]
+Precision = Literal["f32", "f16", "bf16", "int8"]
 WeightRef = Annotated[str, Field(pattern=rf"^{PART_PATTERN}:[A-Za-z0-9_.]{{1,100}}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -182,11 +183,12 @@ class Manifest(Strict):
     members: tuple[Member, ...]
 
     @property
-    def precision(self) -> Literal["f32", "f16", "int8"]:
+    def precision(self) -> Precision:
         """Of the weights, as `edgemtl compile --precision` names it."""
-        words: dict[WeightLayout, Literal["f32", "f16", "int8"]] = {
+        words: dict[WeightLayout, Precision] = {
             "panel16-f32": "f32",
             "panel16-f16": "f16",
+            "panel16-bf16": "bf16",
             "panel16-i8": "int8",
         }
         return words[self.weight_layout]

@@ -1,8 +1,8 @@
 """One linear layer, expert or vector as a flat array, in the order in which the kernels read it; and back.
 
 Panels of 16 output channels serve every machine: one AVX-512 load, two AVX2 loads or four NEON loads per step. Float
-panels (float32 or float16) hold one input channel per step, INT8 panels four, which is what a dot-product instruction
-takes at once. INT8 weights have one scale per output channel, the way of Jacob et al. (CVPR 2018).
+panels (float32, float16 or bfloat16) hold one input channel per step, INT8 panels four, which is what a dot-product
+instruction takes at once. INT8 weights have one scale per output channel, the way of Jacob et al. (CVPR 2018).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUP = 4  # input channels that one lane of a dot-product instruction takes
 PAGE_FLOATS = PAGE // 4
 
 Array = NDArray[np.float32]
-Packed = NDArray[Any]  # float32, float16, or uint8: the bytes of an INT8 layer
+Packed = NDArray[Any]  # float32, float16, uint16: the bits of bfloat16, or uint8: the bytes of an INT8 layer
 
 
 class Codes(NamedTuple):
@@ -40,6 +40,18 @@ def padded(values: Packed, size: int) -> Packed:
     out = np.zeros(size, values.dtype)
     out[: values.size] = values.ravel()
     return out
+
+
+def to_bfloat16(values: Array) -> NDArray[np.uint16]:
+    """The bits of each value's nearest bfloat16 (ties to even): the upper half of a float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> Array:
+    """The float32 values of bfloat16's bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def linear_size(n: int, k: int) -> int:

@@ -1,8 +1,9 @@
 """Tensors in a bundle: safetensors members whose data begins on a page, written and read strictly.
 
 A stock safetensors library reads them: the header is padded with the spaces that the format allows. The reader here
-takes float32, float16 and bytes (INT8 layers with their scales) only, has limits, and hands out places in the file
-rather than arrays, so that nothing is allocated before everything is checked.
+takes float32, float16, bfloat16 and bytes (INT8 layers with their scales) only, has limits, and hands out places in the
+file rather than arrays, so that nothing is allocated before everything is checked. NumPy has no bfloat16: its arrays
+here are the bits, as uint16.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from edgemtl.errors import BundleError
 
 MAX_HEADER = 1 << 20
 MAX_NAME = 100
-TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
+TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,8 @@ def encode(tensors: Mapping[str, np.ndarray[Any, Any]]) -> list[bytes | memoryvi
     for name, array in tensors.items():
         if array.dtype not in names or not array.flags.c_contiguous:
             raise BundleError(
-                f"tensor {name!r} must be contiguous float32, float16 or uint8 to go into a bundle, not {array.dtype}"
+                f"tensor {name!r} must be contiguous float32, float16, uint16 (bfloat16's bits) or uint8 to go into a"
+                f" bundle, not {array.dtype}"
             )
         header[name] = {
             "dtype": names[array.dtype],

@@ -11,6 +11,7 @@ from edgemtl.cli import _text
 WORDS = {
     "panel16-f32": "float32",
     "panel16-f16": "linear layers and experts stored as float16, arithmetic in float32",
+    "panel16-bf16": "linear layers and experts stored as bfloat16, sums in float32",
     "panel16-i8": "linear layers and experts in INT8",
 }
 GOAL = 0.01  # relative loss of a task's metric

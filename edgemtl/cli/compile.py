@@ -36,7 +36,8 @@ def compile_(
         bool, typer.Option("--letterbox", help="Keep a frame's shape and pad it; by default it is stretched.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="f32; f16 (weights stored in half precision); int8 (needs --calibrate).")
+        str,
+        typer.Option(help="f32; f16 (weights stored in half precision); bf16 (cuda, onnx); int8 (needs --calibrate)."),
     ] = "f32",
     calibrate: Annotated[
         Path | None,
@@ -109,7 +110,8 @@ def _print(built: Built) -> None:
         soft_wrap=True,
     )
     if built.rounding:
+        kind = {"f16": "float16", "bf16": "bfloat16"}[built.precision]
         moved = ", ".join(f"{task} {error:.1e}" for task, error in built.rounding.items())
-        _text.console().print(f"rounding the weights to float16 moved the maps by at most: {moved}", soft_wrap=True)
+        _text.console().print(f"rounding the weights to {kind} moved the maps by at most: {moved}", soft_wrap=True)
     if built.quantisation is not None:
         _quantisation.show(built.quantisation)

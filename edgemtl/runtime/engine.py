@@ -18,22 +18,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
 from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
-from edgemtl.preprocess import Array, Colour, Image, Preprocessor
+from edgemtl.preprocess import Array, Colour, Image, Preprocessor, check_colour
 from edgemtl.runtime import backends
 from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store
+from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
 from edgemtl.runtime.postprocess import Map, map_form, to_frame
 from edgemtl.runtime.residency import Residency, Share
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
+
+if TYPE_CHECKING:
+    from edgemtl.runtime.cuda.maps import DeviceMap
 
 KEPT_SWITCHES = 100  # records of the last ones; an engine that runs for months must not grow
 
@@ -63,8 +67,7 @@ def load(
     budget = None if memory_budget is None else parse_size(memory_budget)
     if threads is not None and (not isinstance(threads, int) or not 0 < threads <= 1024):
         raise EdgeMTLError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
-    if color not in ("rgb", "bgr"):
-        raise FrameError(f"the colour order is 'rgb' or 'bgr', not {color!r}")
+    check_colour(color)
     bundle = Bundle.open(path)
     try:
         kind, choice, why = backends.choose(backend, bundle, program)
@@ -125,7 +128,7 @@ class Engine:
 
     @property
     def precision(self) -> str:
-        """Of the bundle's weights: "f32", "f16" or "int8"."""
+        """Of the bundle's weights: "f32", "f16", "bf16" or "int8"."""
         return self._bundle.manifest.precision
 
     @property
@@ -172,9 +175,13 @@ class Engine:
             self.switches.append(switch)
             switch.seconds = time.perf_counter() - start
 
-    def __call__(self, frame: Image, *, color: Colour | None = None, out: Mapping[str, Map] | None = None) -> Output:
+    def __call__(
+        self, frame: Image | Tensor, *, color: Colour | None = None, out: Mapping[str, Map] | None = None
+    ) -> Output:
         """Run the active tasks on `frame`, uint8 [H, W, 3], in the order `color` (default: the engine's).
 
+        frame: a NumPy array; for tvm-cuda also a CUDA tensor (anything with `__dlpack__`), which is resized and
+        normalised on the GPU: nothing but the small raw maps comes to the host.
         out: {task: array} to write maps to, each contiguous and of the map's shape and type (`TaskOutput`); tasks that
         it leaves out get new arrays. Raises FrameError for a frame or an array that cannot be one, TaskError when no
         task is active or `out` names one that is not.
@@ -183,11 +190,18 @@ class Engine:
             self._ready()
             order: Colour = color or self.color
             start = time.perf_counter()
-            image, place = self._preprocess(frame, order)
             config, outputs = self.manifest.model, {}
-            given = self._places(out, lambda name: map_form(config.task(name), place.frame))
-            middle = time.perf_counter()
-            ran = self._run(image)
+            if self._on_device(frame):
+                ran = self._run(frame, colour=order)
+                if ran.place is None:
+                    raise FrameError("the frame is an input, normalised already: give it to engine.raw")
+                place, prepared = ran.place, ran.prepared
+                given = self._places(out, lambda name: map_form(config.task(name), place.frame))
+            else:
+                image, place = self._preprocess(frame, order)
+                given = self._places(out, lambda name: map_form(config.task(name), place.frame))
+                prepared = time.perf_counter() - start
+                ran = self._run(image)
             after = time.perf_counter()
             for name in self._active:
                 task, raw = config.task(name), ran.maps[name]
@@ -195,30 +209,72 @@ class Engine:
                 outputs[name] = TaskOutput(task, made, raw, order)
             end = time.perf_counter()
             run = {name: 1e3 * s for name, s in ran.seconds.items()}
-            timing = Timing(1e3 * (middle - start), run, 1e3 * (end - after), ran.counts)
+            timing = Timing(1e3 * prepared, run, 1e3 * (end - after), ran.counts)
             self.switches[-1].frame(1e3 * (end - start), ran.written)
             return Output(outputs, timing)
 
-    def raw(self, image: Array, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Raw maps {task: float32 [channels, h, w]} of the active tasks for a normalised input float32 [1, 3, H, W],
-        which for tvm-cuda may also be a CUDA tensor (anything with `__dlpack__`), read where it lies.
+    @overload
+    def raw(
+        self,
+        image: Array | Image | Tensor,
+        *,
+        color: Colour | None = None,
+        out: Mapping[str, Array] | None = None,
+        on_device: Literal[False] = False,
+    ) -> dict[str, Array]: ...
 
+    @overload
+    def raw(
+        self, image: Array | Image | Tensor, *, color: Colour | None = None, on_device: Literal[True]
+    ) -> dict[str, DeviceMap]: ...
+
+    def raw(
+        self,
+        image: Array | Image | Tensor,
+        *,
+        color: Colour | None = None,
+        out: Mapping[str, Array] | None = None,
+        on_device: bool = False,
+    ) -> dict[str, Array] | dict[str, DeviceMap]:
+        """Raw maps {task: float32 [channels, h, w]} of the active tasks, at a quarter of the input's size.
+
+        image: a normalised input, float32 [1, 3, H, W], or a frame, uint8 [height, width, 3] in the order `color`
+        (default: the engine's). For tvm-cuda either may be a CUDA tensor (anything with `__dlpack__`), which is read
+        where it lies, a frame with any strides.
         out: {task: contiguous float32 array of the map's shape} to write to; with one for every active task, tvm-cpu
-        allocates no memory for a frame after the first. Raises FrameError when an array has another shape or type,
-        TaskError when `out` names a task that is not active.
+        allocates no memory for an input after the first.
+        on_device: maps stay in the GPU's memory, as `DeviceMap`s, which PyTorch's and CuPy's `from_dlpack` take; the
+        call returns when the image has been read, before the maps are there. For tvm-cuda only.
+        Raises FrameError when an array has another shape or type, TaskError when `out` names a task that is not active,
+        BackendError when the backend has no device memory.
         """
         with self._lock:
             self._ready()
-            shape = (1, 3, *self.manifest.model.image_size)
-            config = self.manifest.model
+            config, order = self.manifest.model, color or self.color
+            shape = (1, 3, *config.image_size)
             places = self._places(out, lambda name: ((config.task(name).channels, *config.map_size), np.float32))
-            if self._runner.store is not None and hasattr(image, "__dlpack_device__") and not hasattr(image, "ctypes"):
-                return self._run(image, places).maps  # a tensor on the device; the backend looks at it
-            if not isinstance(image, np.ndarray) or image.shape != shape or image.dtype != np.float32:
-                given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-                raise FrameError(f"raw needs a float32 array of shape {shape}, not {given}")
-            self._preprocess.input[...] = image  # aligned and contiguous, whatever the caller's array is
-            return self._run(self._preprocess.input, places).maps
+            device = self._runner.device
+            if on_device and device is None:
+                raise BackendError(
+                    f"backend {self.backend!r} has no GPU memory for maps to stay in: load the bundle with"
+                    " backend='tvm-cuda', or leave on_device out"
+                )
+            if on_device and out:
+                raise FrameError("out is for maps that come to the host: leave it or on_device out")
+            tensor = self._on_device(image)
+            if tensor:
+                given: Any = image
+            elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
+                given = self._preprocess(image, order)[0]
+            elif isinstance(image, np.ndarray) and image.shape == shape and image.dtype == np.float32:
+                given = self._preprocess.input
+                given[...] = image  # aligned and contiguous, whatever the caller's array is
+            else:
+                what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise FrameError(f"raw needs a float32 array of shape {shape} or a uint8 frame, not {what}")
+            if on_device and device is not None:
+                return device.leave(given, self._active, order)
+            return self._run(given, places, order if tensor else None).maps
 
     def residency(self) -> Residency:
         """How many bytes of weights are mapped and in memory now, by group; see `Residency`."""
@@ -285,11 +341,19 @@ class Engine:
                 raise FrameError(f"out[{name!r}] is {given}{hint}; it must be like {need}")
         return out or {}
 
-    def _run(self, image: Array, out: Mapping[str, Array] | None = None) -> Ran:
+    def _on_device(self, image: object) -> bool:
+        """Whether the backend takes `image` where it lies."""
+        return self._runner.device is not None and is_tensor(image)
+
+    def _run(self, image: Any, out: Mapping[str, Array] | None = None, colour: Colour | None = None) -> Ran:
         """Run the active tasks, maps into `out` where it has a place; raises BackendError when a map is not what the
-        manifest says.
+        manifest says. colour: the image is a tensor on the device, and if it is a frame, this is its order.
         """
-        ran, config = self._runner.run(image, self._active), self.manifest.model
+        if colour is None or self._runner.device is None:
+            ran = self._runner.run(image, self._active)
+        else:
+            ran = self._runner.device.run_tensor(image, self._active, colour)
+        config = self.manifest.model
         for name in self._active:
             shape, want = ran.maps[name].shape, (config.task(name).channels, *config.map_size)
             if shape != want:

@@ -11,7 +11,7 @@ import emulated_gpu
 import numpy as np
 import pytest
 
-from edgemtl.bench import cuda, nvml
+from edgemtl.bench import cuda, cuda_engines, nvml
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 from edgemtl.runtime.cuda import driver
@@ -110,6 +110,15 @@ def test_ratios_are_paired_by_round_and_the_best_peer_is_the_base() -> None:
     assert "batch 4 =" not in text  # there is no dense model at that batch, and no peer
 
 
+def test_tensorrt_multiplies_halves_and_leaves_the_rest_to_cuda() -> None:
+    """Without trt_fp16_enable it refuses a model of halves; without a second provider the rest runs on the CPU."""
+    first, second = cuda_engines.OnnxTensorRT.providers(7)
+    assert first[0] == "TensorrtExecutionProvider"
+    assert first[1].items() >= {"trt_fp16_enable": "1", "user_compute_stream": "7"}.items()
+    assert second == ("CUDAExecutionProvider", {"user_compute_stream": "7"})
+    assert len(cuda_engines.OnnxCuda.providers(7)) == 1
+
+
 def test_energy_without_a_counter() -> None:
     meter = nvml.Meter(library="libnowhere.so")
     assert (meter.absent, meter.millijoules()) == ("libnowhere.so cannot be loaded", None)
@@ -171,7 +180,7 @@ def test_edgemtls_own_engine_in_the_emulation(cuda_bundle: Any, tmp_path: Path, 
     (tmp_path / "none").write_bytes(b"")
     monkeypatch.setattr(toolchain, "cubin", lambda *_: tmp_path / "none")
     words = ["--batch", "3", "--engines", "edgemtl", "--rounds", "1", "--seconds", "0.001", "--task", "depth"]
-    with emulated_gpu.installed(half=True, head=16):
+    with emulated_gpu.installed("f16", head=16):
         assert cuda.main([str(cuda_bundle[1]), *words, "--no-dense", "--json", str(tmp_path / "rows.json")]) == 0
     (found,) = json.loads((tmp_path / "rows.json").read_text())
     assert (found["batch"], found["engine"], found["failure"]) == (3, "edgemtl", "")

@@ -1,4 +1,4 @@
-"""Weights stored as float16 and INT8: packed as the kernels read them, undone, and refused where they do not belong."""
+"""Weights in fewer bits than float32: packed as the kernels read them, undone, refused where they do not belong."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_layer_of_zeros_stays_zero() -> None:
     np.testing.assert_array_equal(bias, 1)
 
 
-@pytest.mark.parametrize(("kind", "error"), [("panel16-f16", 1e-3), ("panel16-i8", 2e-2)])
+@pytest.mark.parametrize(("kind", "error"), [("panel16-f16", 1e-3), ("panel16-bf16", 4e-3), ("panel16-i8", 2e-2)])
 def test_a_state_comes_back_as_float32(kind: str, error: float) -> None:
     parts, state = packed(kind), random_state()
     back = layout.unpack_state(CONFIG, lambda part, tensor: parts[part][tensor])
@@ -91,9 +91,11 @@ def test_a_state_comes_back_as_float32(kind: str, error: float) -> None:
         assert np.abs(back[key] - value).max() <= error * np.abs(value).max(), key
 
 
-@pytest.mark.parametrize("kind", ["panel16-f16", "panel16-i8"])
-def test_only_layers_and_experts_are_compact(kind: str) -> None:
-    parts, small = packed(kind), "float16" if kind == "panel16-f16" else "uint8"
+@pytest.mark.parametrize(
+    ("kind", "small"), [("panel16-f16", "float16"), ("panel16-bf16", "uint16"), ("panel16-i8", "uint8")]
+)
+def test_only_layers_and_experts_are_compact(kind: str, small: str) -> None:
+    parts = packed(kind)
     for entry in layout.entries(CONFIG):
         array = parts[entry.part][entry.tensor]
         assert str(array.dtype) == (small if entry.kind in ("linear", "expert") else "float32")
@@ -102,7 +104,7 @@ def test_only_layers_and_experts_are_compact(kind: str) -> None:
         assert array.nbytes % (4096 if entry.kind == "expert" else 64) == 0
 
 
-@pytest.mark.parametrize("kind", ["panel16-f32", "panel16-f16", "panel16-i8"])
+@pytest.mark.parametrize("kind", ["panel16-f32", "panel16-f16", "panel16-bf16", "panel16-i8"])
 def test_a_bundle_of_each_precision(kind: str, tmp_path: Path) -> None:
     parts = packed(kind)
     write_bundle(tmp_path / "b.edgemtl", manifest_fields=fields(kind), weights=parts)
@@ -124,6 +126,8 @@ def fields(kind: str) -> dict[str, Any]:
     [
         ("panel16-f16", "panel16-f32", "is float16; in the layout panel16-f32 it must be float32"),
         ("panel16-f32", "panel16-f16", "is float32; in the layout panel16-f16 it must be float16"),
+        ("panel16-bf16", "panel16-f16", "is uint16; in the layout panel16-f16 it must be float16"),
+        ("panel16-f16", "panel16-bf16", "is float16; in the layout panel16-bf16 it must be uint16"),
         ("panel16-f16", "panel16-i8", "is float16; in the layout panel16-i8 it must be uint8 or float32"),
         ("panel16-i8", "panel16-f32", "is uint8; in the layout panel16-f32"),
     ],
@@ -156,3 +160,23 @@ def test_values_that_float16_cannot_hold() -> None:
     state["backbone.patch_embed.proj.weight"][0, 0, 0, 0] = -70000
     with pytest.raises(CheckpointError, match=r"holds 7e\+04, more than float16 can \(65504\)"):
         layout.pack_state(CONFIG, state, "panel16-f16")
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, (1 << 32) - 1), min_size=1, max_size=50))
+def test_bfloat16_is_rounded_as_pytorch_rounds(bits: list[int]) -> None:
+    """Any float32: subnormal, infinite, and those that are not a number, whatever their payload."""
+    torch = pytest.importorskip("torch")
+    values = np.array([*bits, 0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800001, 0xFFFFFFFF, 1], np.uint32)
+    got = packing.to_bfloat16(values.view(np.float32))
+    want = torch.from_numpy(values.view(np.float32)).bfloat16().float().numpy()
+    np.testing.assert_array_equal(packing.from_bfloat16(got), want)
+    again = packing.to_bfloat16(packing.from_bfloat16(got))
+    np.testing.assert_array_equal(again, got)
+
+
+def test_bfloat16_refuses_no_size_of_weight() -> None:
+    state = random_state()
+    state["backbone.patch_embed.proj.weight"][0, 0, 0, 0] = -70000
+    part = layout.pack_state(CONFIG, state, "panel16-bf16")["trunk"]["patch_embed"]
+    assert packing.from_bfloat16(part).min() == -70144  # the nearest

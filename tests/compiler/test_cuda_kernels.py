@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import emulated_gpu
+import ml_dtypes  # noqa: F401  (makes NumPy know bfloat16)
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,12 @@ from emulated_gpu import BACKWARD, FORWARD, SHUFFLED, Emulation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgemtl.bundle.layout import Entry
 from edgemtl.bundle.packing import expert_size, linear_size, pack_expert, pack_linear, pack_rows, padded, round_up
 from edgemtl.errors import BackendError
 from edgemtl.model.moe import gate_logits, route, sparse_experts
 from edgemtl.runtime.cuda.driver import Driver
-from edgemtl_compiler.cuda import lower, toolchain
+from edgemtl_compiler.cuda import TYPES, lower, toolchain
 
 HEAD = 16
 few = settings(
@@ -32,12 +34,12 @@ few = settings(
 class Gpu:
     """Launches single kernels. Arrays go to the device as they are; `new` makes room for a result."""
 
-    def __init__(self, half: bool, emulated: bool) -> None:
-        path, self.half = str(toolchain.emulation(half, HEAD)), half
+    def __init__(self, precision: str, emulated: bool) -> None:
+        path, self.precision = str(toolchain.emulation(precision, HEAD)), precision
         self.emulation, self.driver = Emulation(path), Driver(name=path if emulated else None)
-        self.type: Any = np.float16 if half else np.float32
-        self.tolerance = 4e-3 if half else 3e-6
-        code = b"" if emulated else toolchain.cubin(self.driver.arch, half, HEAD).read_bytes()
+        self.type: Any = np.dtype({"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[precision])
+        self.tolerance = {"f32": 3e-6, "f16": 4e-3, "bf16": 3.2e-2}[precision]
+        code = b"" if emulated else toolchain.cubin(self.driver.arch, precision, HEAD).read_bytes()
         self._module, self._stream = self.driver.module(code), self.driver.stream()
         self._room: dict[int, int] = {}
 
@@ -74,7 +76,7 @@ class Gpu:
 
     def linear(self, kernel: str, rows: int, width: int, *args: Any) -> None:
         grid = (-(-rows // 32), -(-width // 64))
-        self.launch(kernel, grid, 128, lower.linear_shared(self.type().itemsize), *args)
+        self.launch(kernel, grid, 128, lower.linear_shared(self.type.itemsize), *args)
 
     def clear(self) -> None:
         """Give everything back; whoever wrote beyond its memory is found here."""
@@ -83,9 +85,9 @@ class Gpu:
         self._room.clear()
 
 
-KINDS = {"f16": (True, True), "f32": (False, True)}
+KINDS = {precision: (precision, True) for precision in TYPES}
 if not emulated_gpu.no_gpu():
-    KINDS |= {"f16-gpu": (True, False), "f32-gpu": (False, False)}
+    KINDS |= {f"{precision}-gpu": (precision, False) for precision in TYPES}
 
 
 @pytest.fixture(
@@ -98,7 +100,7 @@ def _gpu(request: pytest.FixtureRequest) -> Gpu:
 
 @pytest.fixture
 def gpu(_gpu: Gpu) -> Iterator[Gpu]:
-    """Emulated ones of both precisions, and this machine's where it has one."""
+    """Emulated ones of every precision, and this machine's where it has one."""
     yield _gpu
     _gpu.emulation.order(FORWARD)
     _gpu.clear()
@@ -143,7 +145,7 @@ def test_normalised_linear(gpu: Gpu, rows: int, n: int, k: int, gelu: bool) -> N
     x = (5 + 3 * rng.standard_normal((rows, k))).astype(np.float32)
     scale, shift = rng.standard_normal((2, k)).astype(np.float32)
     w, b, packed = layer(gpu, rng, n, k)
-    out = gpu.new(gpu.type().itemsize * rows * n)
+    out = gpu.new(gpu.type.itemsize * rows * n)
     kernel = "norm_linear_gelu" if gelu else "norm_linear"
     gpu.linear(kernel, rows, n, x, pack_rows(scale, shift), packed, out, rows, k, n, 1e-6)
     normed = F.layer_norm(torch.from_numpy(x), (k,), torch.from_numpy(scale), torch.from_numpy(shift), 1e-6)
@@ -152,8 +154,19 @@ def test_normalised_linear(gpu: Gpu, rows: int, n: int, k: int, gelu: bool) -> N
     gpu.clear()
 
 
+def test_values_are_rounded_to_the_nearest(gpu: Gpu) -> None:
+    """A norm of zeros gives its bias, and a layer that is the identity gives what the bias was rounded to."""
+    ties = [1 + 1 / 256, 1 + 3 / 256, 1 + 1 / 2048, 1 + 3 / 2048, 2.0**-25, 3 * 2.0**-25, 2.0**-24, 65504.0]
+    values = np.array(ties + [-v for v in ties] + list(np.random.default_rng(0).standard_normal(48)), np.float32)
+    affine, packed = pack_rows(np.ones(64, np.float32), values), pack_linear(np.eye(64), np.zeros(64, np.float32))
+    out = gpu.new(gpu.type.itemsize * 64)
+    x = np.zeros((1, 64), np.float32)
+    gpu.linear("norm_linear", 1, 64, x, affine, packed.astype(gpu.type), out, 1, 64, 64, 1e-6)
+    np.testing.assert_array_equal(gpu.get(out, (64,), gpu.type), values.astype(gpu.type))
+
+
 def attend(gpu: Gpu, qkv: Any, batch: int, tokens: int, heads: int) -> Any:
-    out = gpu.new(gpu.type().itemsize * batch * tokens * heads * HEAD)
+    out = gpu.new(gpu.type.itemsize * batch * tokens * heads * HEAD)
     grid = (-(-tokens // 16), heads, batch)
     gpu.launch("attention", grid, 128, lower.attention_shared(HEAD), qkv, out, tokens, heads)
     return gpu.get(out, (batch, tokens, heads * HEAD), gpu.type).astype(np.float32)
@@ -181,30 +194,40 @@ def test_attention_to_one_key(gpu: Gpu) -> None:
     near(gpu, attend(gpu, qkv, 1, 40, 1), plain_attention(qkv, 1, 40, 1), slack=10)
 
 
-def choose(gpu: Gpu, x: Any, gate: Any, path: list[int], k: int, renormalise: bool) -> tuple[Any, Any, Any]:
+def choose(
+    gpu: Gpu, x: Any, gate: Any, path: list[int], k: int, renormalise: bool, bias: Any = None
+) -> tuple[Any, Any, Any]:
     """Index, score and normalised tokens of `route`, with a norm that changes nothing but the scale."""
-    rows, dim = x.shape
+    (rows, dim), held = x.shape, gate.shape[1]
     affine = pack_rows(np.ones(dim, np.float32), np.zeros(dim, np.float32))
-    packed = pack_linear(gate.T, np.zeros(gate.shape[1], np.float32))
-    normed, index, score = (gpu.new(n) for n in (rows * dim * gpu.type().itemsize, rows * k * 4, rows * k * 4))
+    packed = pack_linear(gate.T, np.zeros(held, np.float32) if bias is None else bias)
+    normed, index, score = (gpu.new(n) for n in (rows * dim * gpu.type.itemsize, rows * k * 4, rows * k * 4))
     args = (x, affine, packed, np.array(path, np.int32), normed, index, score)
-    sizes = (rows, dim, len(path), k, int(renormalise), 1e-6)
+    sizes = (rows, dim, held, len(path), k, int(renormalise), 1e-6)
     gpu.launch("route", (-(-rows // 4),), 128, lower.route_shared(dim, len(path)), *args, *sizes)
     tokens = gpu.get(normed, (rows, dim), gpu.type)
     return gpu.get(index, (rows, k), np.int32), gpu.get(score, (rows, k)), tokens.astype(np.float32)
 
 
 @few
-@given(rows=st.integers(1, 21), experts=st.integers(1, 40), data=st.data(), renormalise=st.booleans())
-def test_route(gpu: Gpu, rows: int, experts: int, data: Any, renormalise: bool) -> None:
+@given(
+    rows=st.integers(1, 21),
+    experts=st.integers(1, 40),
+    data=st.data(),
+    renormalise=st.booleans(),
+    biased=st.booleans(),
+)
+def test_route(gpu: Gpu, rows: int, experts: int, data: Any, renormalise: bool, biased: bool) -> None:
     path = sorted(data.draw(st.sets(st.integers(0, experts - 1), min_size=1)))
     k = data.draw(st.integers(1, len(path)))
     rng = np.random.default_rng(rows + experts)
     x, gate = rng.standard_normal((rows, 32)).astype(np.float32), rng.standard_normal((32, experts)).astype(np.float32)
-    index, score, normed = choose(gpu, x, gate, path, k, renormalise)
+    bias = rng.standard_normal(experts).astype(np.float32) if biased else np.zeros(experts, np.float32)
+    index, score, normed = choose(gpu, x, gate, path, k, renormalise, bias)
     tokens = F.layer_norm(torch.from_numpy(x), (32,), eps=1e-6)
-    np.testing.assert_allclose(normed, tokens.numpy(), atol=2e-3 if gpu.half else 2e-6)
-    want = route(gate_logits(tokens, torch.from_numpy(gate[:, path]), exact=True), k, renormalise=renormalise)
+    np.testing.assert_allclose(normed, tokens.numpy(), atol=gpu.tolerance / 2)
+    logits = gate_logits(tokens, torch.from_numpy(gate[:, path]), exact=True) + torch.from_numpy(bias[path])
+    want = route(logits, k, renormalise=renormalise)
     np.testing.assert_array_equal(index, want.expert.numpy())
     np.testing.assert_allclose(score, want.score.numpy(), rtol=2e-5, atol=1e-7)
     gpu.clear()
@@ -257,14 +280,14 @@ def mixture(gpu: Gpu, index: Any, rng: Any, experts: int) -> tuple[Any, Any]:
     residual = rng.standard_normal((rows, DIM)).astype(np.float32)
     shapes = ((HIDDEN, DIM), (HIDDEN,), (DIM, HIDDEN), (DIM,))
     bank = [[(rng.standard_normal(s) / 6).astype(gpu.type).astype(np.float32) for s in shapes] for _ in range(experts)]
-    size = expert_size(DIM, HIDDEN, gpu.type().itemsize)
+    size = expert_size(DIM, HIDDEN, gpu.type.itemsize)
     packed = [padded(pack_expert(*e)[: linear_size(HIDDEN, DIM) + linear_size(DIM, HIDDEN)], size) for e in bank]
     table = gpu.put(np.array([gpu.put(p.astype(gpu.type)) for p in packed], np.uint64))
     start, order = queues(gpu, index, experts)
-    hidden, parts = gpu.new(gpu.type().itemsize * index.size * HIDDEN), gpu.new(4 * index.size * DIM)
+    hidden, parts = gpu.new(gpu.type.itemsize * index.size * HIDDEN), gpu.new(4 * index.size * DIM)
     out, tokens = gpu.new(4 * rows * DIM), gpu.put(x)
     tiles = min(index.size, index.size // 32 + experts)
-    shared = lower.linear_shared(gpu.type().itemsize)
+    shared = lower.linear_shared(gpu.type.itemsize)
     sizes = (DIM, HIDDEN, experts, k)
     gpu.launch("expert_up", (tiles, -(-HIDDEN // 64)), 128, shared, tokens, table, start, order, hidden, *sizes)
     down = (hidden, table, start, order, score, parts, *sizes)
@@ -304,9 +327,11 @@ def test_experts_of_any_routing(gpu: Gpu, rows: int, k: int, experts: int, seed:
 def test_no_bit_depends_on_the_order_of_threads(gpu: Gpu, order: int) -> None:
     index = np.argsort(np.random.default_rng(4).random((50, 5)), 1)[:, :2].astype(np.int32)
     qkv = np.random.default_rng(5).standard_normal((37, 3 * HEAD)).astype(gpu.type)
+    image = np.random.default_rng(8).standard_normal((1, 5, 7, 16)).astype(gpu.type)
 
     def results() -> list[Any]:
-        return [mixture(gpu, index, np.random.default_rng(6), 5)[0], attend(gpu, qkv, 1, 37, 1)]
+        mixed = mixture(gpu, index, np.random.default_rng(6), 5)[0]
+        return [mixed, attend(gpu, qkv, 1, 37, 1), convolve(gpu, image, 80, np.random.default_rng(7))[0]]
 
     before = results()
     for seed in range(2):
@@ -339,12 +364,76 @@ def test_the_head_on_tiles(gpu: Gpu) -> None:
     near(gpu, gpu.get(out, tuple(want.shape)), want.numpy())
 
 
+def convolve(gpu: Gpu, x: Any, channels: int, rng: Any) -> tuple[Any, Any]:
+    """ReLU of a 3x3 convolution of maps x [batch, height, width, dim] by the kernel, and by PyTorch."""
+    batch, height, width, dim = x.shape
+    w, b = (rng.standard_normal(s).astype(np.float32) / np.sqrt(9 * dim) for s in ((channels, dim, 3, 3), channels))
+    w, b = w.astype(gpu.type).astype(np.float32), b.astype(gpu.type).astype(np.float32)
+    packed = Entry("task.t", "head.conv_0", "conv", (("w", w.shape), ("b", b.shape))).pack([w, b]).astype(gpu.type)
+    rows = batch * height * width
+    out = gpu.new(4 * rows * channels)
+    gpu.linear("conv_relu", rows, channels, x, packed, out, rows, dim, channels, height, width)
+    image = torch.from_numpy(x.astype(np.float32)).permute(0, 3, 1, 2)
+    want = F.relu(F.conv2d(image, torch.from_numpy(w), torch.from_numpy(b), padding=1)).permute(0, 2, 3, 1)
+    return gpu.get(out, (batch, height, width, channels)), want.numpy()
+
+
+@few
+@given(
+    batch=st.integers(1, 2),
+    size=st.tuples(st.integers(1, 7), st.integers(1, 9)),
+    dim=st.sampled_from([16, 48, 80]),
+    channels=st.sampled_from([16, 48, 80]),
+)
+def test_a_convolution(gpu: Gpu, batch: int, size: tuple[int, int], dim: int, channels: int) -> None:
+    """Of every pixel's neighbourhood: none from another image or another line, zero beyond the borders."""
+    rng = np.random.default_rng(dim + channels)
+    x = rng.standard_normal((batch, *size, dim)).astype(gpu.type)
+    near(gpu, *convolve(gpu, x, channels, rng), slack=1 if gpu.precision == "f32" else 0.1)  # sums are float32
+    gpu.clear()
+
+
+@few
+@given(
+    batch=st.integers(1, 2),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 6)),
+    dim=st.sampled_from([16, 144]),
+)
+def test_a_doubled_map(gpu: Gpu, batch: int, size: tuple[int, int], dim: int) -> None:
+    rng, (height, width) = np.random.default_rng(dim), size
+    x = rng.standard_normal((batch, height, width, dim)).astype(np.float32)
+    out = gpu.new(gpu.type.itemsize * 4 * x.size)
+    gpu.launch("double_map", (4 * height * width, 1, batch), 128, 0, x, out, height, width, dim)
+    image = torch.from_numpy(x).permute(0, 3, 1, 2)
+    want = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    got = gpu.get(out, (batch, 2 * height, 2 * width, dim), gpu.type).astype(np.float32)
+    near(gpu, got, want.numpy(), slack=0.3)  # one rounding
+    gpu.clear()
+
+
+@few
+@given(batch=st.integers(1, 3), patches=st.integers(1, 9), dim=st.sampled_from([16, 80]))
+def test_the_normalised_patches(gpu: Gpu, batch: int, patches: int, dim: int) -> None:
+    """The class token of every image is left out; a block of four rows may span images."""
+    rng = np.random.default_rng(patches)
+    x = (5 + 3 * rng.standard_normal((batch, 1 + patches, dim))).astype(np.float32)
+    scale, shift = rng.standard_normal((2, dim)).astype(np.float32)
+    rows = batch * patches
+    out = gpu.new(gpu.type.itemsize * rows * dim)
+    args = (x, pack_rows(scale, shift), out, rows, patches, dim, 1e-6)
+    gpu.launch("normalise_patches", (-(-rows // 4),), 128, 0, *args)
+    tokens = torch.from_numpy(x[:, 1:].reshape(rows, dim))
+    want = F.layer_norm(tokens, (dim,), torch.from_numpy(scale), torch.from_numpy(shift), 1e-6)
+    near(gpu, gpu.get(out, (rows, dim), gpu.type).astype(np.float32), want.numpy(), slack=0.3)
+    gpu.clear()
+
+
 class TestTheEmulationIsStrict:
     """It must notice what a GPU would let pass or only sometimes punish."""
 
     @pytest.fixture
     def gpu(self) -> Iterator[Gpu]:
-        gpu = Gpu(True, emulated=True)
+        gpu = Gpu("f16", emulated=True)
         yield gpu
         gpu.clear()
 
@@ -356,7 +445,8 @@ class TestTheEmulationIsStrict:
 
         def launch(threads: int = 128, less: int = 0, room: int = 4 * 9 * 32) -> None:
             args = (x, packed, residual, gpu.new(room), 9, 64, 32)
-            gpu.launch("linear_residual", (1, 1), threads, lower.linear_shared(gpu.type().itemsize) - less, *args)
+            gpu.launch("linear_residual", (1, 1), threads, lower.linear_shared(gpu.type.itemsize) - less, *args)
+            gpu.driver.synchronize(gpu._stream)
 
         return launch
 

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import emulated_gpu
+import numpy as np
 import pytest
+import torch
 
+import edgemtl
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BundleError, CompileError
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import without_training
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, read
-from edgemtl_compiler import compile_bundle, export
-from edgemtl_compiler.cuda import build, lower, toolchain
+from edgemtl_compiler import compile_bundle, export, programs
+from edgemtl_compiler.cuda import TYPES, build, lower, toolchain
 from edgemtl_compiler.patterns import PREFIX
 from edgemtl_compiler.tvm_adapter import Called
 
@@ -33,7 +37,7 @@ def plans(micro: Any) -> dict[str, tuple[Plan, Any]]:
     """Plan and manifest entry of the prefix and two tasks of the micro model."""
     pieces = [export.export_prefix(micro.model)]
     pieces += [export.export_task(micro.model.slice(task)) for task in ("depth", "edge")]
-    made = (build.plan_function(e, micro.config, half=True, arch="sm_90", cubin="k.cubin") for e in pieces)
+    made = (build.plan_function(e, micro.config, precision="f16", arch="sm_90", cubin="k.cubin") for e in pieces)
     return {exported.name: made for exported, made in zip(pieces, made, strict=True)}
 
 
@@ -72,6 +76,90 @@ def test_every_weight_is_an_argument_once(plans: Any) -> None:
         assert sorted(used) == list(range(plan.params)) == list(range(len(function.params)))
 
 
+def test_a_gate_with_a_bias_takes_the_same_launches(micro: Any, plans: Any) -> None:
+    """The bias lies behind the columns of all experts that the whole model holds, so the kernel is told how many."""
+    paths = {"depth": micro.config.path("depth")}
+    model = MultiTaskViT(preset("micro", gate_bias=True, paths=paths, tasks=micro.config.tasks)).eval()
+    exported = export.export_task(model.slice("depth"))
+    plan, _ = build.plan_function(exported, model.config, precision="f16", arch="sm_90", cubin="k")
+    assert kernels(plan) == kernels(plans["depth"][0])
+    routes = [launch.args for launch in plan.launches if launch.kernel == "route"]
+    assert [[value for kind, value in args if kind == "int"][2:4] for args in routes] == [[6, 3], [6, 3]]
+
+
+def test_m3vits_decoder_is_nine_launches(micro: Any) -> None:
+    """A norm, four convolutions, three doublings, a map: for a batch of two, each grid covers every pixel."""
+    options: dict[str, Any] = {"head": "conv", "head_dim": 80, "head_stride": 2, "tasks": micro.config.tasks}
+    model = without_training(MultiTaskViT(preset("micro", **options)).eval())
+    exported = export.export_task(model.slice("semseg"), batch=2)
+    plan, function = build.plan_function(exported, model.config, precision="bf16", arch="sm_90", cubin="k")
+    head = plan.launches[-9:]
+    names = ["normalise_patches", *["conv_relu", "double_map"] * 3, "conv_relu", "to_map"]
+    assert [launch.kernel for launch in head] == names
+    high, wide = model.config.grid
+    convs = [launch for launch in head if launch.kernel == "conv_relu"]
+    for step, launch in enumerate(convs):
+        rows, size = 2 * high * wide * 4**step, [high * 2**step, wide * 2**step]
+        assert launch.grid == (-(-rows // lower.ROWS), 2, 1)
+        numbers = [value for kind, value in launch.args if kind == "int"]
+        assert numbers == [rows, model.config.dim if step == 0 else 80, 80, *size]
+    assert function.output == (2, micro.config.task("semseg").channels, 8 * high, 8 * wide)
+    used = [int(v) for launch in plan.launches for kind, v in launch.args if kind == "weight"]
+    assert sorted([*used, *(w for table in plan.experts for w in table)]) == list(range(plan.params))
+
+
+def test_m3vits_own_form_is_computed(tmp_path: Path) -> None:
+    """Its decoder with batch norms, and a task-conditioned gate, which becomes one gate per task with a bias."""
+    torch.manual_seed(3)
+    conv: dict[str, Any] = {"head": "conv", "head_dim": 16, "head_stride": 2, "gate": "conditioned"}
+    model = MultiTaskViT(preset("micro", paths={"depth": ((0, 2, 3), (1, 4, 5))}, **conv))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim > 1 and "norm" not in name:
+                p.mul_(4)
+        model.train()(torch.randn(8, 3, 32, 64))
+    built = emulated_gpu.compiled(model.eval(), tmp_path / "m.edgemtl", tasks=["semseg", "depth"])
+    assert set(built.errors["sm_90"]) == {"semseg", "depth"}
+    assert all(0 < error < 5e-3 for error in built.errors["sm_90"].values())
+    with Bundle.open(tmp_path / "m.edgemtl") as bundle:
+        assert bundle.manifest.model.gate_bias
+        assert {str(p.dtype) for n, p in bundle.parts["task.depth"].items() if ".conv_" in n} == {"float16"}
+
+
+def test_a_bundle_in_bfloat16(micro: Any, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored as such, checked against the rounded weights, run by the backend, and no CPU target has it."""
+    import edgemtl_compiler
+
+    path = tmp_path / "b.edgemtl"
+    built = emulated_gpu.compiled(micro.model, path, precision="bf16", tasks=["depth"])
+    assert 1e-4 < built.errors["sm_90"]["depth"] < build.TOLERANCE["bf16"] / 2
+    with Bundle.open(path, check=True) as bundle:
+        (program,) = bundle.manifest.programs
+        assert (bundle.manifest.precision, program.tolerance) == ("bf16", build.TOLERANCE["bf16"])
+        assert read(bundle.read(program.members["depth"]), "depth").precision == "bf16"
+        assert str(bundle.parts["trunk"]["blocks.0.attn.qkv"].dtype) == "uint16"
+        image = bundle.golden()[0]["0"]
+    maps = []
+    with emulated_gpu.installed("bf16", head=16):
+        for backend in ("tvm-cuda", "torch"):
+            with edgemtl.load(path, backend=backend) as engine:
+                engine.activate("depth")
+                maps.append(engine.raw(image)["depth"].copy())
+    assert 0 < np.abs(maps[0] - maps[1]).max() < build.TOLERANCE["bf16"] / 2 * np.abs(maps[1]).max()
+    assert "stored as bfloat16" in cli("inspect", path).out
+    refused = cli("run", path, "x.jpg", "--backend", "tvm-cpu")
+    assert refused.code == 2
+    monkeypatch.setattr(edgemtl_compiler, "compile_bundle", lambda *_, **__: built)
+    said = cli("compile", "x.safetensors", "-o", "x.edgemtl", "--target", "cuda", "--precision", "bf16")
+    assert "rounding the weights to bfloat16 moved the maps by at most: depth " in said.out
+
+
+@pytest.mark.parametrize("target", ["cpu", "x86_64", "aarch64-a53"])
+def test_no_cpu_target_has_bfloat16(micro: Any, tmp_path: Path, target: str) -> None:
+    with pytest.raises(CompileError, match="no CPU target multiplies bf16, which is for GPUs: choose --target cuda"):
+        compile_bundle(micro.model, tmp_path / "x.edgemtl", targets=[target], precision="bf16")
+
+
 def test_work_of_the_experts_grows_with_choices_not_with_experts(micro: Any) -> None:
     """A dense fallback would have blocks for every expert times every token."""
     pairs = micro.config.tokens * micro.config.top_k
@@ -79,7 +167,7 @@ def test_work_of_the_experts_grows_with_choices_not_with_experts(micro: Any) -> 
     for experts in (6, 24):
         model = MultiTaskViT(preset("micro", experts=experts, tasks=micro.config.tasks)).eval()
         plan, _ = build.plan_function(
-            export.export_task(model.slice("edge")), model.config, half=True, arch="sm_90", cubin="k"
+            export.export_task(model.slice("edge")), model.config, precision="f16", arch="sm_90", cubin="k"
         )
         grids[experts] = {launch.grid for launch in plan.launches if launch.kernel in ("expert_up", "expert_down")}
     assert grids == {6: {(6, 1, 1)}, 24: {(min(pairs, 24), 1, 1)}}
@@ -98,7 +186,7 @@ def test_tensors_that_live_at_once_never_share_bytes(micro: Any) -> None:
     calls += [Called("edgemtl_mlp", (f"%{i}", *weights), f"%{i + 1}", (1, 9, 32)) for i in range(3)]
     calls.append(Called("edgemtl_mlp", ("%0", *weights), "%4", (1, 9, 32)))
     plan = lower.lower(
-        calls, weights, micro.config, half=False, arch="sm_90", cubin="k", batch=1, sizes=(9 * 32 * 4, 9 * 32 * 4)
+        calls, weights, micro.config, precision="f32", arch="sm_90", cubin="k", batch=1, sizes=(9 * 32 * 4, 9 * 32 * 4)
     )
     wide, narrow = 9 * 128 * 4, 9 * 32 * 4
     values: dict[int, str] = {}  # byte -> who wrote it last
@@ -147,7 +235,7 @@ def test_cuda_without_a_gpu_needs_the_architecture(monkeypatch: pytest.MonkeyPat
 
 
 def test_cuda_has_no_int8() -> None:
-    with pytest.raises(CompileError, match="target cuda has no precision int8; choose f32 or f16"):
+    with pytest.raises(CompileError, match="target cuda has no precision int8; choose f32, or f16 or bf16"):
         build.targets(("sm_90",), "int8")
 
 
@@ -198,10 +286,10 @@ def test_a_plan_that_is_none(plans: Any, change: dict[str, Any], message: str) -
         read(json.dumps(fields).encode(), "depth")
 
 
-def ptx(arch: str, half: bool, head: int) -> dict[str, str]:
+def ptx(arch: str, precision: str, head: int) -> dict[str, str]:
     """What nvcc makes of each kernel."""
     command = [toolchain.find_nvcc(), "-std=c++17", "-O3", f"-arch={arch.replace('sm', 'compute')}", "-ptx"]
-    defines = (f"-DEDGEMTL_HALF={int(half)}", f"-DEDGEMTL_HEAD={head}")
+    defines = toolchain._defines(precision, head)
     source = str(toolchain.KERNELS / "kernels.cu")
     text = subprocess.run([*command, *defines, "-o", "-", source], capture_output=True, text=True, check=True).stdout
     parts = re.split(r"\.visible \.entry (\w+)\(", text)
@@ -210,21 +298,26 @@ def ptx(arch: str, half: bool, head: int) -> dict[str, str]:
 
 PRODUCTS = (
     "patch_embed", "norm_linear", "norm_linear_gelu", "head_project", "linear_residual", "attention", "expert_up",
-    "expert_down", "separable_step",
+    "expert_down", "separable_step", "conv_relu",
 )  # fmt: skip
 
 
 @needs_nvcc
-def test_products_of_halves_are_on_tensor_cores() -> None:
-    made = ptx("sm_90", True, 64)
-    assert {name for name, text in made.items() if "mma.sync" in text} == set(PRODUCTS)
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_products_of_16_bits_are_on_tensor_cores(precision: str) -> None:
+    made = ptx("sm_90", precision, 64)
+    multiply = f"mma.sync.aligned.m16n8k16.row.col.f32.{precision}.{precision}.f32"
+    assert {name for name, text in made.items() if multiply in text} == set(PRODUCTS)
+    assert all(text.count("mma.sync") == text.count(multiply) for text in made.values())
     assert {n for n, text in made.items() if "cp.async" in text} == set(PRODUCTS) - {"attention"}
-    assert {*PRODUCTS, "route", "dispatch", "combine", "to_map"} == set(made)
+    others = {"route", "dispatch", "combine", "to_map", "normalise_patches", "double_map", "prepare"}
+    assert {*PRODUCTS, *others} == set(made)
+    assert "fma.rn.f32" not in made["prepare"]  # which would round elsewhere than OpenCV
 
 
 @needs_nvcc
 def test_code_for_an_architecture_holds_every_kernel_of_the_plans(plans: Any) -> None:
-    code = toolchain.cubin("sm_89", True, 16).read_bytes()
+    code = toolchain.cubin("sm_89", "f16", 16).read_bytes()
     assert code[:4] == b"\x7fELF"
     for plan, _ in plans.values():
         for launch in plan.launches:
@@ -234,12 +327,12 @@ def test_code_for_an_architecture_holds_every_kernel_of_the_plans(plans: Any) ->
 @pytest.mark.slow
 @needs_nvcc
 @pytest.mark.parametrize(
-    ("arch", "half", "head"),
-    [(arch, half, 64) for arch in toolchain.ARCHES for half in (True, False)]
-    + [("sm_90", half, head) for head in lower.HEADS for half in (True, False)],
+    ("arch", "precision", "head"),
+    [(arch, precision, 64) for arch in toolchain.ARCHES for precision in TYPES]
+    + [("sm_90", precision, head) for head in lower.HEADS for precision in TYPES],
 )
-def test_code_for_every_architecture(arch: str, half: bool, head: int) -> None:
-    code = toolchain.cubin(arch, half, head).read_bytes()
+def test_code_for_every_architecture(arch: str, precision: str, head: int) -> None:
+    code = toolchain.cubin(arch, precision, head).read_bytes()
     assert all(f".text.{name}\0".encode() in code for name in PRODUCTS)
     assert str(toolchain.KERNELS).encode() not in code
 
@@ -253,11 +346,28 @@ def test_a_bundle_is_checked_in_the_emulation(cuda_bundle: Any) -> None:
     with Bundle.open(path, check=True) as bundle:
         assert bundle.manifest.precision == "f16"
         for program in bundle.manifest.programs:
-            assert (program.backend, program.tolerance) == ("tvm-cuda", build.HALF_TOLERANCE)
+            assert (program.backend, program.tolerance) == ("tvm-cuda", build.TOLERANCE["f16"])
             assert "nvcc" in program.built_with
             plan = read(bundle.read(program.members["depth"]), "depth")
             assert (plan.arch, plan.precision, plan.head) == (program.target, "f16", 16)
             assert plan.cubin in bundle.entries
+
+
+def test_a_model_too_large_to_emulate_is_not_checked(
+    micro: Any, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built all the same, and the command says so."""
+    import edgemtl_compiler
+
+    assert programs.worth_emulating(preset("m3vit-t"))
+    assert not programs.worth_emulating(preset("m3vit-s"))
+    monkeypatch.setattr(programs, "EMULATED", 0)
+    monkeypatch.setattr(toolchain, "emulation", None)
+    built = emulated_gpu.compiled(micro.model, tmp_path / "m.edgemtl", tasks=["depth"])
+    assert (built.errors, built.emulated) == ({"sm_90": {}}, ())
+    monkeypatch.setattr(edgemtl_compiler, "compile_bundle", lambda *_, **__: built)
+    said = cli("compile", "x.safetensors", "-o", "x.edgemtl", "--target", "cuda", "--arch", "sm_90")
+    assert "programs sm_90 (not checked: it runs elsewhere)" in said.out
 
 
 def test_the_command_says_what_was_emulated(cli: Any, cuda_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,53 +1,27 @@
-"""The backend tvm-cuda over an emulated GPU: device memory that follows the tasks, frames as graphs, tensors that lie
-on the device, and errors that say what to do. The cases that every backend shares are tests/suite's.
+"""The backend tvm-cuda over an emulated GPU: device memory that follows the tasks, frames as graphs, and errors that
+say what to do. Tensors that lie on the device are test_cuda_tensors.py's, the cases that every backend shares
+tests/suite's.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import emulated_gpu
 import numpy as np
 import pytest
 
 import edgemtl
 from edgemtl.bundle.reader import Bundle
-from edgemtl.errors import BackendError, FrameError
+from edgemtl.errors import BackendError
 from edgemtl.runtime.backends.tvm_cuda import runs_on
-from edgemtl.runtime.cuda import dlpack, driver
-from edgemtl.runtime.cuda.driver import Driver
-from edgemtl.runtime.engine import Engine
+from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.mapping import segments, sizes
 
 TOLERANCE = 3e-3  # halves multiplied, float32 summed
-
-
-@pytest.fixture
-def gpu16(cuda_bundle: Any) -> Iterator[emulated_gpu.Emulation]:
-    with emulated_gpu.installed(half=True, head=16) as emulation:
-        yield emulation
-
-
-@pytest.fixture
-def load(gpu16: Any, cuda_bundle: Any) -> Iterator[Callable[..., Engine]]:
-    made: list[Engine] = []
-
-    def make(*tasks: str) -> Engine:
-        made.append(edgemtl.load(cuda_bundle[1], "tvm-cuda", tasks=tasks))
-        return made[-1]
-
-    before = gpu16.bytes
-    yield make
-    for engine in made:
-        engine.close()
-    made.clear()
-    assert gpu16.bytes == before  # everything was given back, and no guard zone was touched
 
 
 def weights_of(path: Path, *tasks: str) -> int:
@@ -167,77 +141,6 @@ def test_a_forgotten_engine_gives_its_memory_back(gpu16: Any, cuda_bundle: Any) 
     del engine
     gc.collect()
     assert gpu16.bytes == before
-
-
-class Tensor:
-    """What a library with CUDA tensors would hand over; `changes` are fields of DLPack's struct."""
-
-    def __init__(self, address: int, shape: tuple[int, ...], device: tuple[int, int] = (2, 0), **changes: Any) -> None:
-        self.device, self.streams = device, []
-        self._shape = (ctypes.c_int64 * len(shape))(*shape)
-        self._tensor = dlpack._Tensor(data=address, device=device[0], number=device[1], ndim=len(shape))
-        self._tensor.code, self._tensor.bits, self._tensor.lanes = 2, 32, 1
-        self._tensor.shape = self._shape
-        for name, value in changes.items():
-            setattr(self._tensor, name, value)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device
-
-    def __dlpack__(self, stream: int | None = None) -> Any:
-        self.streams.append(stream)
-        make = ctypes.pythonapi.PyCapsule_New
-        make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-        return make(ctypes.addressof(self._tensor), b"dltensor", None)
-
-
-class TestTensorsOnTheDevice:
-    @pytest.fixture
-    def place(self, gpu16: Any) -> Iterator[Callable[[Any], int]]:
-        gpu = Driver()
-        stream, made = gpu.stream(), []
-
-        def put(array: Any) -> int:
-            made.append(gpu.alloc(array.nbytes))
-            gpu.upload(made[-1], array.ctypes.data, array.nbytes, stream)
-            return made[-1]
-
-        yield put
-        for address in made:
-            gpu.free(address)
-
-    def test_one_is_read_where_it_lies(self, load: Any, place: Any) -> None:
-        image = np.random.default_rng(1).normal(size=(1, 3, 32, 64)).astype(np.float32)
-        engine, address = load("depth"), place(image)
-        want = engine.raw(image)["depth"]
-        engine.raw(np.zeros_like(image))
-        engine._runner.input.fill(np.nan)  # so that a way over the host would show
-        given = Tensor(address, image.shape)
-        np.testing.assert_array_equal(engine.raw(given)["depth"], want)
-        assert given.streams == [engine._runner._frames.stream]  # which its maker lets wait for the tensor
-        out = np.empty_like(want)
-        assert engine.raw(given, out={"depth": out})["depth"] is out
-
-    @pytest.mark.parametrize(
-        ("shape", "changes", "message"),
-        [
-            (
-                (1, 3, 32, 32),
-                {},
-                r"a CUDA tensor of shape \(1, 3, 32, 32\); it must be a contiguous float32 CUDA tensor",
-            ),
-            ((1, 3, 32, 64), {"bits": 16}, "it must be a contiguous float32 CUDA tensor"),
-            ((1, 3, 32, 64), {"strides": (ctypes.c_int64 * 4)(6144, 1, 192, 3)}, "it must be a contiguous"),
-            ((1, 3, 32, 64), {"device": (1, 0)}, "the image lies on no CUDA device; it must be a NumPy array or a"),
-            ((1, 3, 32, 64), {"device": (2, 1)}, "the image lies on GPU 1; it must be"),
-        ],
-    )
-    def test_what_cannot_be_read(self, load: Any, shape: Any, changes: Any, message: str) -> None:
-        engine = load("depth")
-        options = {"device": changes.pop("device")} if "device" in changes else {}
-        with pytest.raises(FrameError, match=message):
-            engine.raw(Tensor(256, shape, **options, **changes))
-        assert engine.raw(np.zeros((1, 3, 32, 64), np.float32))["depth"].shape == (1, 8, 16)
 
 
 def test_no_driver(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

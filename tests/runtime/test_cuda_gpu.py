@@ -62,5 +62,23 @@ def test_a_tensor_of_pytorch_is_read_where_it_lies(engine: Engine, micro: Any) -
         pytest.skip("this PyTorch has no CUDA")
     want = engine.raw(micro.inputs["0"])
     tensor = torch.from_numpy(micro.inputs["0"]).cuda()
-    for task, raw in engine.raw(tensor).items():  # type: ignore[arg-type]
+    for task, raw in engine.raw(tensor).items():
         np.testing.assert_array_equal(raw, want[task])
+
+
+def test_frames_and_maps_that_stay_on_the_gpu(engine: Engine) -> None:
+    """In the default stream and in another, with maps kept while others are made."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    frames = np.random.default_rng(8).integers(0, 256, (20, 45, 80, 3), np.uint8)
+    want = [engine.raw(frame)["depth"] for frame in frames]
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            held = []
+            for frame in frames:
+                tensor = torch.from_numpy(frame).cuda(non_blocking=True)
+                held.append(torch.from_dlpack(engine.raw(tensor, on_device=True)["depth"]))
+                tensor.zero_()  # it has been read
+            for got, raw in zip(held, want, strict=True):
+                np.testing.assert_allclose(got.cpu().numpy(), raw, rtol=1e-6)

@@ -213,6 +213,21 @@ class TestCall:
         with pytest.raises(FrameError, match=r"raw needs a float32 array of shape \(1, 3, 32, 64\)"):
             engine.raw(image)
 
+    def test_raw_takes_a_frame_too(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        for order in ("rgb", "bgr"):
+            want = engine(FRAME, color=order)["depth"].raw
+            np.testing.assert_array_equal(engine.raw(FRAME, color=order)["depth"], want)
+
+    def test_no_map_can_stay_on_a_device_that_is_none(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        with pytest.raises(
+            BackendError, match="has no GPU memory for maps to stay in: load the bundle with backend='tvm-"
+        ):
+            engine.raw(FRAME, on_device=True)
+
     def test_a_map_of_another_shape(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = make()
         engine.activate("depth")

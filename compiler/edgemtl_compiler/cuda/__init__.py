@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BACKEND = "tvm-cuda"
+TYPES = {"f32": "float32", "f16": "float16", "bf16": "uint16"}  # precision -> NumPy type of what is multiplied
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,4 @@ class CudaTarget:
     """One GPU architecture, such as "sm_90", and the precision of what is multiplied."""
 
     name: str
-    half: bool
+    precision: str

@@ -39,7 +39,8 @@ class PlanRunner:
 
     def __call__(self, image: Array, tasks: Sequence[str]) -> dict[str, Array]:
         """Raw maps of the first image of the batch, copies."""
-        maps, _ = self.frames.run(image, tasks, self._ready)
+        self.frames.give(image)
+        maps, _ = self.frames.run(tasks, self._ready)
         return {task: raw[0].copy() for task, raw in maps.items()}
 
     def close(self) -> None:
@@ -67,10 +68,10 @@ def runner(program: Program, paths: Mapping[str, Path], parts: Parts) -> PlanRun
     """Of a built program whose files are in `paths`, by member."""
     plans = {name: read(paths[member].read_bytes(), name) for name, member in program.members.items()}
     one = plans[PREFIX]
-    gpu = Driver() if fits_here(one.arch) else emulated(one.precision == "f16", one.head)
+    gpu = Driver() if fits_here(one.arch) else emulated(one.precision, one.head)
     return PlanRunner(gpu, plans, program.functions, paths[one.cubin].read_bytes, parts)
 
 
-def emulated(half: bool, head: int) -> Driver:
+def emulated(precision: str, head: int) -> Driver:
     """The emulation, as a GPU."""
-    return Driver(name=str(toolchain.emulation(half, head)))
+    return Driver(name=str(toolchain.emulation(precision, head)))

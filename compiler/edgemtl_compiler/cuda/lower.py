@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl.runtime.cuda.plan import ALIGN, Argument, Launch, Plan
+from edgemtl.runtime.cuda.plan import ALIGN, Argument, Launch, Plan, Precision
+from edgemtl_compiler.cuda import TYPES
 
 if TYPE_CHECKING:
     from edgemtl_compiler.tvm_adapter import Called
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 HEADS = (16, 32, 64, 128)  # sizes of an attention head that there is a kernel for
 ROWS, COLUMNS, DEPTH = 32, 64, 64  # of a linear layer's block and step; kernels/linear.h
 THREADS, DISPATCH_THREADS = 128, 256
-QUERIES, WARPS, ROUTED = 16, 4, 4  # kernels/attention.h, kernels/experts.h
+QUERIES, WARPS, ROUTED, NORMED = 16, 4, 4, 4  # kernels/attention.h, experts.h, conv_head.h
 LEAST_SHARED = 99 << 10  # bytes that a block may have on every GPU from compute capability 8.0 on
 
 
@@ -86,10 +89,6 @@ def check_config(config: ModelConfig) -> None:
     """Raises CompileError, naming the setting, for a shape that the kernels do not cover."""
     if config.gate != "multi":
         raise CompileError("a model with one shared gate has no task paths to compile; convert it with to_multi_gate")
-    if config.head != "light":
-        raise CompileError(f"the CUDA targets have no kernels for head {config.head}; choose --target onnx for it")
-    if config.gate_bias:
-        raise CompileError("the CUDA targets' gate adds no bias, which a task-conditioned gate needs; choose onnx")
     if (size := config.dim // config.heads) not in HEADS:
         raise CompileError(
             f"dim / heads is {size}; the CUDA kernels have attention heads of {', '.join(map(str, HEADS))} values"
@@ -116,16 +115,16 @@ def lower(
     params: Sequence[str],
     config: ModelConfig,
     *,
-    half: bool,
+    precision: Precision,
     arch: str,
     cubin: str,
     batch: int,
     sizes: tuple[int, int],
 ) -> Plan:
-    """The plan of a function. `params`: its weights in order; `half`: multiply halves; `sizes`: bytes of its input
-    and its output, for the whole batch.
+    """The plan of a function. `params`: its weights in order; `precision`: of what is multiplied; `sizes`: bytes of
+    its input and its output, for the whole batch.
     """
-    to = _Lowering(config, 2 if half else 4, batch, {ref: i for i, ref in enumerate(params)})
+    to = _Lowering(config, np.dtype(TYPES[precision]).itemsize, batch, {ref: i for i, ref in enumerate(params)})
     for call in calls:
         _OPERATIONS[call.kernel.removeprefix("edgemtl_")](to, call)
     places, scratch = _place(to, calls[-1].result)
@@ -144,7 +143,7 @@ def lower(
     return Plan(
         arch=arch,
         cubin=cubin,
-        precision="f16" if half else "f32",
+        precision=precision,
         head=config.dim // config.heads,
         batch=batch,
         input=sizes[0],
@@ -219,7 +218,7 @@ def _mlp(to: _Lowering, call: Called) -> None:
 
 
 def _experts(to: _Lowering, call: Called) -> None:
-    x, norm, gate, columns, *experts = (_value(to, a) for a in call.args)
+    x, norm, gate, held, columns, *experts = (_value(to, a) for a in call.args)
     c, name, h, k = to.config, call.result, to.config.expert_hidden, to.config.top_k
     count, pairs = len(experts), to.rows * k
     to.experts.append(tuple(to.weights[ref] for ref in experts))
@@ -230,8 +229,8 @@ def _experts(to: _Lowering, call: Called) -> None:
     start, order = to.tensor(f"{name}.start", count + 1), to.tensor(f"{name}.order", pairs)
     hidden = to.tensor(f"{name}.hidden", pairs * h, to.item)
     parts, out = to.tensor(f"{name}.parts", pairs * c.dim), to.tensor(name, to.rows * c.dim)
-    args = (x, norm, gate, path, normed, index, score, to.rows, c.dim, count, k, int(c.renormalise), c.norm_eps)
-    to.launch("route", (_blocks(to.rows, ROUTED),), ROUTED * 32, route_shared(c.dim, count), *args)
+    args = (x, norm, gate, path, normed, index, score, to.rows, c.dim, held, count, k, int(c.renormalise))
+    to.launch("route", (_blocks(to.rows, ROUTED),), ROUTED * 32, route_shared(c.dim, count), *args, c.norm_eps)
     to.launch("dispatch", (count,), DISPATCH_THREADS, 2 * DISPATCH_THREADS // 32 * 4, index, start, order, pairs)
     tiles = min(pairs, pairs // ROWS + count)
     to.linear("expert_up", pairs, h, normed, table, start, order, hidden, c.dim, h, count, k, blocks=tiles)
@@ -252,9 +251,33 @@ def _head(to: _Lowering, call: Called) -> None:
         taps, mix = steps[2 * i : 2 * i + 2]
         count = to.batch * pixels
         to.linear("separable_step", count, d, maps[i], taps, mix, maps[i + 1], count, d, *tiles)
-    channels, out = call.shape[1], to.tensor(name, prod(call.shape))
-    grid = (_blocks(pixels, THREADS), _blocks(channels, 16), to.batch)
-    to.launch("to_map", grid, THREADS, 0, maps[2], last, out, channels, d, *tiles)
+    _to_map(to, call, maps[2], last, tiles)
+
+
+def _conv_head(to: _Lowering, call: Called) -> None:
+    x, norm, *convs, last = (_value(to, a) for a in call.args)
+    c, name, d = to.config, call.result, to.config.head_dim
+    (high, wide), dim, patches = c.grid, c.dim, c.tokens - 1
+    rows = to.batch * patches
+    source = to.tensor(f"{name}.normed", rows * dim, to.item)
+    args = (x, norm, source, rows, patches, dim, c.norm_eps)
+    to.launch("normalise_patches", (_blocks(rows, NORMED),), NORMED * 32, 0, *args)
+    for i, w in enumerate(convs):
+        out = to.tensor(f"{name}.map{i}", rows * d)
+        to.linear("conv_relu", rows, d, source, w, out, rows, dim, d, high, wide)
+        if i < len(convs) - 1:
+            source = to.tensor(f"{name}.doubled{i}", 4 * rows * d, to.item)
+            to.launch("double_map", (4 * high * wide, 1, to.batch), THREADS, 0, out, source, high, wide, d)
+            high, wide, rows, dim = 2 * high, 2 * wide, 4 * rows, d
+    _to_map(to, call, out, last, (high, wide, 1))
+
+
+def _to_map(to: _Lowering, call: Called, x: Tensor, last: str, tiles: tuple[int, int, int]) -> None:
+    """The head's 1x1 step, of a map of so many tiles down and across, each so many pixels wide."""
+    down, across, tile = tiles
+    channels, out = call.shape[1], to.tensor(call.result, prod(call.shape))
+    grid = (_blocks(down * across * tile**2, THREADS), _blocks(channels, 16), to.batch)
+    to.launch("to_map", grid, THREADS, 0, x, last, out, channels, to.config.head_dim, *tiles)
 
 
 _OPERATIONS = {
@@ -263,4 +286,5 @@ _OPERATIONS = {
     "mlp": _mlp,
     "experts": _experts,
     "head": _head,
+    "conv_head": _conv_head,
 }

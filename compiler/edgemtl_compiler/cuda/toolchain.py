@@ -69,24 +69,24 @@ def _folder() -> Path:
     return Path(folder)
 
 
-def _defines(half: bool, head: int) -> tuple[str, str]:
-    return f"-DEDGEMTL_HALF={int(half)}", f"-DEDGEMTL_HEAD={head}"
+def _defines(precision: str, head: int) -> tuple[str, str]:
+    return f"-DEDGEMTL_{precision.upper()}", f"-DEDGEMTL_HEAD={head}"
 
 
 @functools.cache
-def cubin(arch: str, half: bool, head: int) -> Path:
+def cubin(arch: str, precision: str, head: int) -> Path:
     """The kernels for one architecture, precision and size of attention head; once per process. Raises CompileError."""
-    out = _folder() / f"{check_arch(arch)}-{'f16' if half else 'f32'}-{head}.cubin"
-    command = [find_nvcc(), *_FLAGS, f"-arch={arch}", "-cubin", *_defines(half, head), "-o", str(out)]
+    out = _folder() / f"{check_arch(arch)}-{precision}-{head}.cubin"
+    command = [find_nvcc(), *_FLAGS, f"-arch={arch}", "-cubin", *_defines(precision, head), "-o", str(out)]
     toolchain.run([*command, str(KERNELS / "kernels.cu")], f"compiling the CUDA kernels for {arch}")
     return out
 
 
 @functools.cache
-def emulation(half: bool, head: int) -> Path:
+def emulation(precision: str, head: int) -> Path:
     """A library that stands in for libcuda.so.1 and knows the kernels of a cubin with these settings."""
-    out = _folder() / f"emulated-{'f16' if half else 'f32'}-{head}.so"
-    command = [toolchain.find_compiler(), *_EMULATED, *_defines(half, head), "-o", str(out)]
+    out = _folder() / f"emulated-{precision}-{head}.so"
+    command = [toolchain.find_compiler(), *_EMULATED, *_defines(precision, head), "-o", str(out)]
     sources = [str(KERNELS / name) for name in ("emulated_driver.cc", "emulated.cc")]
     toolchain.run([*command, *sources], "compiling the emulation of the CUDA kernels")
     return out

@@ -17,10 +17,12 @@ from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.fpga.counters import FrameCount
+from edgemtl.preprocess import Colour, Geometry
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 
 if TYPE_CHECKING:
+    from edgemtl.runtime.cuda.maps import DeviceMap
     from edgemtl.runtime.cuda.weights import Upload
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -48,13 +50,16 @@ class Choice(NamedTuple):
 class Ran:
     """What a run gave: raw maps [channels, h, w] by task, and seconds by function ("prefix" and each task).
 
-    Of an accelerator also its counters by task, and the bytes that the host wrote to it beside the frame's pixels.
+    Of an accelerator also its counters by task, and the bytes that the host wrote to it beside the frame's pixels. Of a
+    frame that was prepared on the device its place in the input, and the seconds that this took.
     """
 
     maps: dict[str, Array]
     seconds: dict[str, float]
     counts: dict[str, FrameCount] = field(default_factory=dict)
     written: int | None = None
+    place: Geometry | None = None
+    prepared: float = 0
 
 
 def no_program(backend: str, bundle: Bundle) -> BackendError:
@@ -86,12 +91,27 @@ class Store(Protocol):
     def residency(self, model: int) -> Residency: ...
 
 
+class OnDevice(Protocol):
+    """What a backend can do besides whose device has memory that other libraries use, too."""
+
+    def run_tensor(self, image: Any, tasks: Sequence[str], colour: Colour) -> Ran:
+        """Like `Backend.run`, for a tensor on the device (it has `__dlpack__`): an input, float32 [1, 3, H, W], or a
+        frame, uint8 [height, width, 3] in the order `colour`. Raises FrameError for anything else.
+        """
+
+    def leave(self, image: Any, tasks: Sequence[str], colour: Colour) -> dict[str, DeviceMap]:
+        """The same for maps that stay on the device, and for an image that may also be what `Backend.run` takes.
+        Returns when the image has been read, perhaps before the frame is over.
+        """
+
+
 class Backend(ABC):
     """Runs the programs of one bundle. The engine calls it from one thread at a time.
 
     `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
     views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
-    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in.
+    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in. `device`:
+    what takes images that lie on a device.
     """
 
     name: ClassVar[str]
@@ -100,6 +120,7 @@ class Backend(ABC):
     maps: ClassVar[bool] = False
     store: Store | None = None
     input: Array | None = None
+    device: OnDevice | None = None
     CAPABILITIES: ClassVar[dict[str, Cell]]
 
     @abstractmethod

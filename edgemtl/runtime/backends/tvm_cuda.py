@@ -2,22 +2,26 @@
 
 An image goes to the device, one CUDA graph replays the prefix and every active task, the raw maps come back. Weights
 are copied to the device as tasks become active, in a stream of their own. An image that lies on the GPU already (any
-object with `__dlpack__`) is not brought to the host.
+object with `__dlpack__`) is not brought to the host; a frame among them is resized and normalised on the GPU. Maps come
+to the host unless the caller wants them where they are.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgemtl.bundle.reader import Bundle
-from edgemtl.errors import BackendError
+from edgemtl.errors import BackendError, FrameError
+from edgemtl.preprocess import Colour, Geometry, Preprocessor
 from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, no_program
 from edgemtl.runtime.cuda import dlpack, driver
 from edgemtl.runtime.cuda.driver import Driver
 from edgemtl.runtime.cuda.frame import PREFIX, Frames
+from edgemtl.runtime.cuda.maps import DeviceMap, Pool
 from edgemtl.runtime.cuda.plan import read
+from edgemtl.runtime.cuda.prepare import KERNEL, Prepare
 from edgemtl.runtime.cuda.weights import DeviceWeights
 
 TEGRA = ("sm_87",)  # GPUs of Jetsons, whose code no other GPU runs
@@ -40,7 +44,11 @@ class TvmCuda(Backend):
         self.store = self._weights
         self._frames = Frames(self._driver, choice.program.functions)
         self._shape = choice.program.functions[PREFIX].input
-        self.input = self._frames.input
+        self.input, self.device = self._frames.input, self
+        settings = bundle.manifest.preprocess
+        self._maps = Pool(self._driver)
+        sizes = Preprocessor(bundle.manifest.model, settings)
+        self._prepare = Prepare(self._driver, sizes, settings, self._frames.image)
         self._tasks: set[str] = set()
         self._closed = False
 
@@ -82,17 +90,78 @@ class TvmCuda(Backend):
         self._tasks.discard(task)
         if self._frames.bound(task):
             self._frames.release(task)
+        self._maps.forget(task)
         if not self._tasks and self._frames.bound(PREFIX):
             self._frames.release(PREFIX)
 
-    def run(self, image: Array | Any, tasks: Sequence[str]) -> Ran:
+    def run(self, image: Array, tasks: Sequence[str]) -> Ran:
         self._driver.enter()
-        if hasattr(image, "ctypes"):
-            maps, seconds = self._frames.run(image, tasks, self._weights.ready)
-        else:
-            with dlpack.opened(image, self._shape, self._driver.number, self._frames.stream) as address:
-                maps, seconds = self._frames.run(address, tasks, self._weights.ready)
+        self._frames.give(image)
+        return self._frame(tasks)
+
+    def run_tensor(self, image: Any, tasks: Sequence[str], colour: Colour) -> Ran:
+        self._driver.enter()
+        with self._given(image, colour) as place:
+            ran = self._frame(tasks)
+        ran.place, ran.prepared = place, self._frames.arrival
+        return ran
+
+    def leave(self, image: Any, tasks: Sequence[str], colour: Colour) -> dict[str, DeviceMap]:
+        self._driver.enter()
+        with self._given(image, colour):
+            stream = self._frames.stream
+            leases = {task: self._maps.take(task, self._frames.size(task), stream) for task in tasks}
+            self._frames.leave({task: lease.buffer.address for task, lease in leases.items()}, self._weights.ready)
+            for lease in leases.values():
+                self._driver.record(lease.buffer.written, stream)
+        shapes = self._program.functions
+        return {task: DeviceMap(lease, shapes[task].output[1:]) for task, lease in leases.items()}
+
+    def _frame(self, tasks: Sequence[str]) -> Ran:
+        """A frame of the image given last."""
+        maps, seconds = self._frames.run(tasks, self._weights.ready)
         return Ran({task: raw[0] for task, raw in maps.items()}, seconds)
+
+    @contextlib.contextmanager
+    def _given(self, image: Any, colour: Colour) -> Iterator[Geometry | None]:
+        """The image on its way to where the prefix reads it, and a frame's place in the input. Ends when the image has
+        been read, and may be written again.
+        """
+        with self._submitted(image, colour) as place:
+            self._frames.given()
+            try:
+                yield place
+            finally:
+                self._frames.taken()
+
+    @contextlib.contextmanager
+    def _submitted(self, image: Any, colour: Colour) -> Iterator[Geometry | None]:
+        if not dlpack.is_tensor(image):
+            self._frames.give(image)
+            yield None
+            return
+        with dlpack.opened(image, self._driver.number, self._frames.stream) as view:
+            if view.dtype == "uint8" and len(view.shape) == 3 and view.shape[2] == 3:
+                self._frames.start()
+                yield self._prepare.submit(self._kernel, view, colour, self._frames.stream)
+            elif view.dtype == "float32" and view.shape == self._shape and view.contiguous:
+                self._frames.give(view.address)
+                yield None
+            else:
+                hint = "; try tensor.permute(1, 2, 0)" if len(view.shape) == 3 and view.shape[0] == 3 else ""
+                raise FrameError(
+                    f"the image is {view}; it must be a frame, uint8 [height, width, 3], or an input, contiguous"
+                    f" float32 of shape {self._shape}{hint}"
+                )
+
+    def _kernel(self) -> int:
+        try:
+            return self._frames.kernel(KERNEL)
+        except BackendError:
+            raise BackendError(
+                "this bundle was compiled before frames could be resized on the GPU: compile it again with edgemtl"
+                " compile --target cuda, or bring the frame to the host as a NumPy array"
+            ) from None
 
     def close(self) -> None:
         if self._closed:
@@ -100,8 +169,9 @@ class TvmCuda(Backend):
         self._closed = True
         self._driver.enter()
         self._frames.close()
+        self._prepare.close()
         self._weights.close()
-        self._driver.close()
+        self._maps.close(self._driver.close)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # of a process that ends, or of an instance that never came to be

@@ -85,6 +85,16 @@ class Driver:
         """Make the GPU's context the calling thread's."""
         self._call("cuCtxSetCurrent", self._context)
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The same for a while, in a thread that is another library's, or that has another GPU's context."""
+        before = ctypes.c_void_p()
+        self._call("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(before))
+
     def alloc(self, size: int) -> int:
         """Address of `size` bytes of device memory."""
         address = ctypes.c_uint64()
@@ -112,6 +122,10 @@ class Driver:
     def download(self, to: int, source: int, size: int, stream: int) -> None:
         args = ctypes.c_void_p(to), ctypes.c_uint64(source), ctypes.c_size_t(size), ctypes.c_void_p(stream)
         self._call("cuMemcpyDtoHAsync_v2", *args)
+
+    def fetch(self, to: int, source: int, size: int) -> None:
+        """Copy to a host address, of any memory, and wait for it."""
+        self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(to), ctypes.c_uint64(source), ctypes.c_size_t(size))
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
         """Copy within device memory."""

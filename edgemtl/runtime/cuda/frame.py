@@ -22,6 +22,7 @@ PREFIX = "prefix"
 KEPT_GRAPHS = 16
 
 Get = Callable[[str, str], int]  # (part, tensor) -> device address
+Key = tuple[tuple[str, int, int], ...]  # of each function: its name, its binding, the address of its result
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -49,19 +50,22 @@ class Loaded:
 
 
 class Frames:
-    """Runs the plans of one program. `input` is pinned memory that images are best put into."""
+    """Runs the plans of one program. `image` is where, on the device, the prefix reads an image; `input` is pinned
+    memory, from which images get there best.
+    """
 
     def __init__(self, driver: Driver, functions: Mapping[str, Function]) -> None:
         self._driver, self._functions = driver, functions
-        self.stream, self._begin = driver.stream(), driver.event()
+        self.stream, self._start, self._begin = driver.stream(), driver.event(), driver.event()
+        self._taken = driver.event()
         self._modules: dict[str, int] = {}
         self._loaded: dict[str, Loaded] = {}
         self._bound: dict[str, Bound] = {}
-        self._graphs: dict[tuple[tuple[str, int], ...], int] = {}
+        self._graphs: dict[Key, int] = {}
         self._bindings = 0
         self._scratch, self._scratch_size = 0, 0
         size = 4 * int(np.prod(functions[PREFIX].input))
-        self._image = driver.alloc(size)
+        self.image = driver.alloc(size)
         self._pinned = driver.pinned(size)
         self.input: Floats = self._pinned.view(np.float32).reshape(functions[PREFIX].input)
 
@@ -110,6 +114,10 @@ class Frames:
         at = {key: tables + offset for key, offset in places.items()}
         self._bound[name] = Bound(plan, weights, tables, at, self._bindings)
 
+    def kernel(self, name: str) -> int:
+        """A kernel beside those of the plans, that needs no shared memory. Raises BackendError."""
+        return self._driver.function(self._modules[self._loaded[PREFIX].plan.cubin], name, 0)
+
     def bound(self, name: str) -> bool:
         return name in self._bound
 
@@ -117,38 +125,63 @@ class Frames:
         """Forget a function's weights, and the graphs that use them; its code stays."""
         gone = self._bound.pop(name)
         self._driver.synchronize(self.stream)
-        self._forget(lambda key: (name, gone.number) in key)
+        self._forget(lambda key: any(part[:2] == (name, gone.number) for part in key))
         if gone.tables:
             self._driver.free(gone.tables)
 
-    def run(self, image: Floats | int, tasks: Sequence[str], ready: int) -> tuple[dict[str, Floats], dict[str, float]]:
-        """Raw maps of bound tasks, and seconds by function, after the event `ready`.
+    def run(self, tasks: Sequence[str], ready: int) -> tuple[dict[str, Floats], dict[str, float]]:
+        """Raw maps of bound tasks for the image given last, and seconds by function, after the event `ready`.
 
-        image: a host array of the input's shape (best `input` itself), or the device address of one. The maps lie in
-        pinned memory that the next run writes over.
+        The maps lie in pinned memory that the next run writes over.
         """
-        self.give(image)
         self._driver.wait(self.stream, ready)
         self.replay(tasks)
         return self.collect(tasks)
 
+    def start(self) -> None:
+        """Note the moment that the image begins its way to where the prefix reads it, for `arrival`."""
+        self._driver.record(self._start, self.stream)
+
     def give(self, image: Floats | int) -> None:
-        """Submit the image's way to where the prefix reads it."""
+        """Submit the image's way to where the prefix reads it: from a host array of the input's shape (best `input`
+        itself), or from the device address of one.
+        """
+        self.start()
         if isinstance(image, int):
-            self._driver.copy(self._image, image, self._pinned.nbytes, self.stream)
+            self._driver.copy(self.image, image, self._pinned.nbytes, self.stream)
         else:
             if image is not self.input:
                 np.copyto(self.input, image)
-            self._driver.upload(self._image, self._pinned.ctypes.data, self._pinned.nbytes, self.stream)
+            self._driver.upload(self.image, self._pinned.ctypes.data, self._pinned.nbytes, self.stream)
 
-    def replay(self, tasks: Sequence[str]) -> None:
-        """Submit one frame of these tasks, from the image given last to maps in pinned memory."""
+    def given(self) -> None:
+        """Note the moment that the image submitted last has been read, for `taken`."""
+        self._driver.record(self._taken, self.stream)
+
+    def taken(self) -> None:
+        """Wait for it: until then the image's memory belongs to the frame."""
+        self._driver.arrived(self._taken)
+
+    def size(self, task: str) -> int:
+        """Bytes of a task's raw map."""
+        return self._loaded[task].plan.output
+
+    def leave(self, places: Mapping[str, int], ready: int) -> None:
+        """Submit a frame of tasks, for the image given last, whose maps go to these addresses and stay there."""
+        self._driver.wait(self.stream, ready)
+        self.replay(tuple(places), places)
+
+    def replay(self, tasks: Sequence[str], places: Mapping[str, int] | None = None) -> None:
+        """Submit one frame of these tasks, from the image given last to maps in pinned memory; or, with `places`, to
+        these device addresses.
+        """
         names = (PREFIX, *tasks)
-        key = tuple((name, self._bound[name].number) for name in names)
+        outputs = {name: self._loaded[name].output for name in names} | dict(places or {})
+        key = tuple((name, self._bound[name].number, outputs[name]) for name in names)
         if key not in self._graphs:
             if len(self._graphs) >= KEPT_GRAPHS:
                 self._forget(lambda other: other == next(iter(self._graphs)))
-            self._graphs[key] = self._capture(names)
+            self._graphs[key] = self._capture(outputs, to_host=places is None)
         self._driver.replay(self._graphs[key], self.stream)
 
     def collect(self, tasks: Sequence[str]) -> tuple[dict[str, Floats], dict[str, float]]:
@@ -163,6 +196,11 @@ class Frames:
             before = loaded.events[0]
         return maps, seconds
 
+    @property
+    def arrival(self) -> float:
+        """Seconds that the image of the frame collected last took to where the prefix reads it."""
+        return self._driver.milliseconds(self._start, self._begin) / 1e3
+
     def close(self) -> None:
         """Give everything back to the driver."""
         self._driver.synchronize(self.stream)
@@ -175,32 +213,33 @@ class Frames:
                 self._driver.free_pinned(loaded.host)
             for event in loaded.events:
                 self._driver.end_event(event)
-        for address in filter(None, (self._scratch, self._image)):
+        for address in filter(None, (self._scratch, self.image)):
             self._driver.free(address)
         self._driver.free_pinned(self._pinned)
         for module in self._modules.values():
             self._driver.unload(module)
-        self._driver.end_event(self._begin)
+        for event in (self._start, self._begin, self._taken):
+            self._driver.end_event(event)
         self._driver.end_stream(self.stream)
         self._loaded.clear()
 
-    def _capture(self, names: Sequence[str]) -> int:
-        """The graph of one frame: the prefix, each task, and every result's way to the host."""
+    def _capture(self, outputs: Mapping[str, int], to_host: bool) -> int:
+        """The graph of one frame: the prefix, each task, and every result's way to the host, if it goes there."""
         with self._driver.capture(self.stream) as made:
             self._driver.record(self._begin, self.stream, captured=True)
-            for name in names:
-                self._submit(name)
+            for name, output in outputs.items():
+                self._submit(name, output)
                 loaded = self._loaded[name]
-                if loaded.host is not None:
-                    self._driver.download(loaded.host.ctypes.data, loaded.output, loaded.plan.output, self.stream)
+                if to_host and loaded.host is not None:
+                    self._driver.download(loaded.host.ctypes.data, output, loaded.plan.output, self.stream)
                 self._driver.record(loaded.events[0], self.stream, captured=True)
         return made[0]
 
-    def _submit(self, name: str) -> None:
+    def _submit(self, name: str, output: int) -> None:
         loaded, bound = self._loaded[name], self._bound[name]
-        source = self._image if name == PREFIX else self._loaded[PREFIX].output
+        source = self.image if name == PREFIX else self._loaded[PREFIX].output
         for launch in loaded.plan.launches:
-            args = [self._argument(kind, value, source, loaded.output, bound) for kind, value in launch.args]
+            args = [self._argument(kind, value, source, output, bound) for kind, value in launch.args]
             kernel = loaded.kernels[launch.kernel]
             self._driver.launch(kernel, launch.grid, launch.threads, launch.shared, self.stream, args)
 
@@ -222,6 +261,9 @@ class Frames:
                 return ctypes.c_uint64(bound.places[kind, int(value)])
         raise BackendError(f"a launch plan has an argument of unknown kind {kind!r}")
 
-    def _forget(self, which: Callable[[tuple[tuple[str, int], ...]], bool]) -> None:
-        for key in [key for key in self._graphs if which(key)]:
+    def _forget(self, which: Callable[[Key], bool]) -> None:
+        gone = [key for key in self._graphs if which(key)]
+        if gone:
+            self._driver.synchronize(self.stream)  # a frame whose maps stay may still be running
+        for key in gone:
             self._driver.end_graph(self._graphs.pop(key))

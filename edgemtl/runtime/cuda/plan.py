@@ -21,6 +21,7 @@ Kind = Literal["input", "output", "scratch", "weight", "experts", "ints", "int",
 # ("input" | "output", byte offset), ("scratch", byte offset), ("weight", number of the function's parameter),
 # ("experts" | "ints", number of the table), ("int" | "float", value)
 Argument = tuple[Kind, int | float]
+Precision = Literal["f32", "f16", "bf16"]
 Count = Annotated[int, Field(ge=1, le=1 << 30)]
 
 
@@ -43,7 +44,7 @@ class Plan(Strict):
 
     format: Literal[1] = 1
     arch: str = Field(pattern=r"^sm_\d{2,3}$")
-    precision: Literal["f16", "f32"]
+    precision: Precision
     head: int = Field(ge=1, le=1024)
     cubin: MemberName
     batch: int = Field(1, ge=1, le=1024)

@@ -7,6 +7,7 @@
 #pragma once
 
 #ifdef __CUDACC__
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>
 #define EDGEMTL_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
@@ -22,6 +23,7 @@ constexpr int kWarp = 32;
 
 #ifdef __CUDACC__
 using Half = __half;
+using Bfloat = __nv_bfloat16;
 
 __device__ inline unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
@@ -52,8 +54,17 @@ __device__ inline void mma_half(float* c, const uint32_t* a, const uint32_t* b) 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Four 8 x 8 matrices of halves out of shared memory, transposed: lane i says where row i % 8 of matrix i / 8
-// lies (16 bytes), and gets of each matrix m the pair m[2t][g], m[2t + 1][g].
+// The same with bfloat16.
+__device__ inline void mma_bfloat(float* c, const uint32_t* a, const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8 x 8 matrices of 16-bit values out of shared memory, transposed: lane i says where row i % 8 of
+// matrix i / 8 lies (16 bytes), and gets of each matrix m the pair m[2t][g], m[2t + 1][g].
 __device__ inline void load_transposed(uint32_t* to, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -61,34 +72,38 @@ __device__ inline void load_transposed(uint32_t* to, const void* row) {
                : "memory");
 }
 #else
+using emulated::Bfloat;
 using emulated::copy16;
 using emulated::end_copies;
 using emulated::Half;
 using emulated::load_transposed;
+using emulated::mma_bfloat;
 using emulated::mma_half;
 using emulated::wait_copies;
 #endif
 
-// Two neighbouring values of type T, as the matrix products take them.
+// Two neighbouring values of type T, as the matrix products take them: of 16 bits each, or float32.
 template <class T>
-struct Pair;
-template <>
-struct Pair<Half> {
+struct Pair {
   uint32_t bits;
 };
 template <>
-struct Pair<float> {
+struct alignas(8) Pair<float> {
   float x, y;
 };
 
-__device__ inline Pair<Half> pack(Half x, Half y) {
+template <class T>
+__device__ inline Pair<T> pack(T x, T y) {
   union {
-    Half half[2];
-    Pair<Half> pair;
+    T value[2];
+    Pair<T> pair;
   } u = {{x, y}};
   return u.pair;
 }
-__device__ inline Pair<float> pack(float x, float y) { return {x, y}; }
+template <>
+__device__ inline Pair<float> pack(float x, float y) {
+  return {x, y};
+}
 
 template <class T>
 __device__ inline T narrow(float v);
@@ -97,15 +112,23 @@ __device__ inline Half narrow<Half>(float v) {
   return __float2half_rn(v);
 }
 template <>
+__device__ inline Bfloat narrow<Bfloat>(float v) {
+  return __float2bfloat16_rn(v);
+}
+template <>
 __device__ inline float narrow<float>(float v) {
   return v;
 }
 __device__ inline float widen(Half v) { return __half2float(v); }
+__device__ inline float widen(Bfloat v) { return __bfloat162float(v); }
 __device__ inline float widen(float v) { return v; }
 
 // c += a b for a warp, in the places that mma_half names.
 __device__ inline void mma(float* c, const Pair<Half>* a, const Pair<Half>* b) {
   mma_half(c, &a->bits, &b->bits);
+}
+__device__ inline void mma(float* c, const Pair<Bfloat>* a, const Pair<Bfloat>* b) {
+  mma_bfloat(c, &a->bits, &b->bits);
 }
 
 // The same in float32, a reference: each lane fetches the rows and columns it needs from its neighbours.
@@ -130,6 +153,21 @@ __device__ inline void mma(float* c, const Pair<float>* a, const Pair<float>* b)
 __device__ inline float warp_sum(float v) {
   for (int step = kWarp / 2; step; step /= 2) v += __shfl_xor_sync(kAll, v, step);
   return v;
+}
+
+// What a LayerNorm needs; `scale` is one over the standard deviation.
+struct Stats {
+  float mean, scale;
+};
+
+// Of `count` values; every lane of the warp gets them.
+__device__ inline Stats row_stats(const float* x, int count, float eps) {
+  const int lane = threadIdx.x % kWarp;
+  float sum = 0, squares = 0;
+  for (int i = lane; i < count; i += kWarp) sum += x[i];
+  const float mean = warp_sum(sum) / count;
+  for (int i = lane; i < count; i += kWarp) squares += (x[i] - mean) * (x[i] - mean);
+  return {mean, 1.0f / sqrtf(warp_sum(squares) / count + eps)};
 }
 
 __device__ inline float gelu(float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f)); }

@@ -163,6 +163,21 @@ float to_float(Half h) {
   return out;
 }
 
+// The upper half of a float32, to nearest, ties to even.
+Bfloat to_bfloat(float v) {
+  uint32_t u;
+  memcpy(&u, &v, 4);
+  if ((u & 0x7fffffff) > 0x7f800000) return {0x7fff};  // as the hardware writes it
+  return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
+
+float to_float(Bfloat b) {
+  const uint32_t u = static_cast<uint32_t>(b.bits) << 16;
+  float out;
+  memcpy(&out, &u, 4);
+  return out;
+}
+
 const char* launch(const std::function<void()>& kernel, Dim3 grid, int threads, size_t shared_bytes) {
   Device& d = device;
   if (threads <= 0 || threads > 1024 || threads % kLanes)
@@ -224,10 +239,14 @@ void wait_copies_left(int left) {
   }
 }
 
-void mma_half(float* c, const uint32_t* a, const uint32_t* b) {
+namespace {
+
+// c += a b for a warp, of pairs of the 16-bit type T.
+template <class T>
+void multiply(float* c, const uint32_t* a, const uint32_t* b) {
   float mine[12];  // the pairs, widened
   for (int i = 0; i < 12; ++i)
-    mine[i] = to_float({static_cast<uint16_t>((i < 8 ? a[i / 2] : b[i / 2 - 4]) >> i % 2 * 16)});
+    mine[i] = to_float(T{static_cast<uint16_t>((i < 8 ? a[i / 2] : b[i / 2 - 4]) >> i % 2 * 16)});
   const unsigned char (*all)[kRoom] = exchange(10, mine, sizeof mine);
   const int lane = static_cast<int>(threadIdx.x) % kLanes, g = lane / 4, t = lane % 4;
   auto lane_has = [&](int from) { return reinterpret_cast<const float*>(all[from]); };
@@ -240,6 +259,11 @@ void mma_half(float* c, const uint32_t* a, const uint32_t* b) {
         c[i] += row[1] * column[1];
       }
 }
+
+}  // namespace
+
+void mma_half(float* c, const uint32_t* a, const uint32_t* b) { multiply<Half>(c, a, b); }
+void mma_bfloat(float* c, const uint32_t* a, const uint32_t* b) { multiply<Bfloat>(c, a, b); }
 
 void load_transposed(uint32_t* to, const void* row) {
   const unsigned char (*all)[kRoom] = exchange(11, row, 16);

@@ -31,8 +31,13 @@ namespace emulated {
 struct Half {
   uint16_t bits;
 };
+struct Bfloat {
+  uint16_t bits;
+};
 Half to_half(float v);
+Bfloat to_bfloat(float v);
 float to_float(Half v);
+float to_float(Bfloat v);
 
 // Runs a kernel over all blocks; 0, or what went wrong.
 const char* launch(const std::function<void()>& kernel, Dim3 grid, int threads, size_t shared_bytes);
@@ -55,6 +60,7 @@ void wait_copies() {
   wait_copies_left(kLeft);
 }
 void mma_half(float* c, const uint32_t* a, const uint32_t* b);
+void mma_bfloat(float* c, const uint32_t* a, const uint32_t* b);
 void load_transposed(uint32_t* to, const void* row);
 
 template <class T>
@@ -66,6 +72,7 @@ T shuffle(int kind, T value, int lane) {
 
 }  // namespace emulated
 
+using std::max;
 using std::min;  // as nvcc has them without a name space
 
 inline void __syncthreads() { emulated::block_barrier(); }
@@ -85,3 +92,11 @@ T __shfl_up_sync(unsigned, T value, int delta) {
 }
 inline float __half2float(emulated::Half v) { return emulated::to_float(v); }
 inline emulated::Half __float2half_rn(float v) { return emulated::to_half(v); }
+inline float __bfloat162float(emulated::Bfloat v) { return emulated::to_float(v); }
+inline emulated::Bfloat __float2bfloat16_rn(float v) { return emulated::to_bfloat(v); }
+// Never fused, even where the compiler likes to; hence the memory between.
+inline float __fmul_rn(float a, float b) {
+  volatile float out = a * b;
+  return out;
+}
+inline float __fadd_rn(float a, float b) { return a + b; }

@@ -2,25 +2,28 @@
 // memory is the host's, a launch runs the kernel of kernels.cu by its name, a captured graph is a list of
 // what to do again. Made for edgemtl/runtime/cuda/driver.py to call in place of the real one.
 //
-// It is strict where a GPU is silent: memory begins as not-a-number, has guard zones, and is counted; a
-// launch outside a capture, a copy to memory that was never given out, a stream or graph used wrongly are
-// errors.
+// It is strict where a GPU is silent: memory begins as not-a-number, has guard zones, and is counted; a copy
+// to memory that was never given out, a stream, event or graph used wrongly are errors.
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "emulated.h"
+#include "emulated_streams.h"
 //
 #include "kernels.cu"
+
+using emulated::Event, emulated::Graph, emulated::kInvalid, emulated::Stream, emulated::submit;
 
 namespace {
 
 constexpr size_t kGuard = 256;
-constexpr int kInvalid = 1, kNoMemory = 2, kNotFound = 500, kLaunchFailed = 719;
+constexpr int kNoMemory = 2, kNotFound = 500, kLaunchFailed = 719;
 
 struct Launcher {
   const char* name;
@@ -41,19 +44,25 @@ struct Bound<kKernel> {
 };
 
 #define ENTRY(name) {#name, Bound<&::name>::bind}
-const Launcher kKernels[] = {ENTRY(patch_embed),  ENTRY(norm_linear),     ENTRY(norm_linear_gelu),
-                             ENTRY(head_project), ENTRY(linear_residual), ENTRY(attention),
-                             ENTRY(route),        ENTRY(dispatch),        ENTRY(expert_up),
-                             ENTRY(expert_down),  ENTRY(combine),         ENTRY(separable_step),
-                             ENTRY(to_map)};
+const Launcher kKernels[] = {ENTRY(patch_embed),
+                             ENTRY(norm_linear),
+                             ENTRY(norm_linear_gelu),
+                             ENTRY(head_project),
+                             ENTRY(linear_residual),
+                             ENTRY(attention),
+                             ENTRY(route),
+                             ENTRY(dispatch),
+                             ENTRY(expert_up),
+                             ENTRY(expert_down),
+                             ENTRY(combine),
+                             ENTRY(separable_step),
+                             ENTRY(normalise_patches),
+                             ENTRY(conv_relu),
+                             ENTRY(double_map),
+                             ENTRY(to_map),
+                             ENTRY(prepare)};
 
-struct Graph {
-  std::vector<std::function<int()>> steps;
-};
-struct Stream {
-  std::unique_ptr<Graph> capturing;
-};
-
+std::map<const void*, size_t> g_pinned;
 std::map<uint64_t, std::unique_ptr<std::vector<unsigned char>>> g_memory;  // by address
 size_t g_bytes = 0, g_limit = size_t{8} << 30;
 std::map<std::string, int> g_launches;
@@ -72,15 +81,6 @@ bool guarded(const std::vector<unsigned char>& memory) {
     return std::all_of(p, p + kGuard, [](unsigned char c) { return c == 0xff; });
   };
   return whole(memory.data()) && whole(memory.data() + memory.size() - kGuard);
-}
-
-// Does it now, or notes it for the graph that the stream is capturing.
-int submit(void* stream, std::function<int()> step) {
-  auto* s = static_cast<Stream*>(stream);
-  if (!s) return kInvalid;
-  if (!s->capturing) return step();
-  s->capturing->steps.push_back(std::move(step));
-  return 0;
 }
 
 }  // namespace
@@ -115,6 +115,11 @@ int cuDevicePrimaryCtxRetain(void** context, int) {
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxSetCurrent(void*) { return 0; }
+int cuCtxPushCurrent_v2(void*) { return 0; }
+int cuCtxPopCurrent_v2(void** context) {
+  *context = nullptr;
+  return 0;
+}
 int cuGetErrorString(int code, const char** text) {
   *text = code == kLaunchFailed && !g_error.empty() ? g_error.c_str()
           : code == kNoMemory                       ? "out of memory"
@@ -148,6 +153,7 @@ int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
 int cuMemFree_v2(uint64_t address) {
   auto it = g_memory.find(address);
   if (it == g_memory.end()) return kInvalid;
+  if (const int code = emulated::catch_up_with_all()) return code;  // as the real one waits for the device
   const bool good = guarded(*it->second);
   g_bytes -= it->second->size() - 2 * kGuard;
   g_memory.erase(it);
@@ -156,18 +162,32 @@ int cuMemFree_v2(uint64_t address) {
 }
 int cuMemHostAlloc(void** to, size_t bytes, unsigned) {
   *to = calloc(1, bytes);
+  g_pinned[*to] = bytes;
   return *to ? 0 : kNoMemory;
 }
 int cuMemFreeHost(void* p) {
-  free(p);
-  return 0;
+  const int code = g_pinned.erase(p) ? emulated::catch_up_with_all() : kInvalid;
+  if (code != kInvalid) free(p);
+  return code;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
-  return submit(stream, [=] {
+  const auto* source = static_cast<const unsigned char*>(from);
+  auto after = g_pinned.upper_bound(from);
+  const bool pinned =
+      after != g_pinned.begin() &&
+      source < static_cast<const unsigned char*>(std::prev(after)->first) + std::prev(after)->second;
+  std::vector<unsigned char> kept;  // memory that is not pinned is the caller's again when this returns
+  if (!pinned) kept.assign(source, source + bytes);
+  return submit(stream, [=, kept = std::move(kept)] {
     if (!given(to, bytes)) return kInvalid;
-    memcpy(reinterpret_cast<void*>(to), from, bytes);
+    memcpy(reinterpret_cast<void*>(to), pinned ? source : kept.data(), bytes);
     return 0;
   });
+}
+int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
+  if (!given(from, bytes)) return kInvalid;
+  memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  return 0;
 }
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
   return submit(stream, [=] {
@@ -196,33 +216,45 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   });
 }
 int cuStreamCreate(void** stream, unsigned) {
-  *stream = new Stream;
+  auto* made = new Stream;
+  emulated::g_streams.insert(made);
+  *stream = made;
   return 0;
 }
-int cuStreamDestroy_v2(void* stream) {
-  delete static_cast<Stream*>(stream);
+int cuStreamDestroy_v2(void* handle) {
+  Stream* stream = emulated::stream_of(handle);
+  if (!stream) return kInvalid;
+  const int code = emulated::catch_up_with(stream);
+  emulated::g_streams.erase(stream);
+  delete stream;
+  return code;
+}
+int cuStreamSynchronize(void* handle) {
+  Stream* stream = emulated::stream_of(handle);
+  return !stream || stream->capturing ? kInvalid : emulated::catch_up_with(stream);
+}
+int cuStreamWaitEvent(void* handle, void* event, unsigned) {
+  return submit(handle, [moment = *static_cast<Event*>(event)] { return emulated::catch_up(moment); });
+}
+int cuStreamBeginCapture_v2(void* handle, int) {
+  Stream* stream = emulated::stream_of(handle);
+  if (!stream || stream->capturing) return kInvalid;
+  stream->capturing = std::make_unique<Graph>();
   return 0;
 }
-int cuStreamSynchronize(void* stream) { return static_cast<Stream*>(stream)->capturing ? kInvalid : 0; }
-int cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
-int cuStreamBeginCapture_v2(void* stream, int) {
-  auto* s = static_cast<Stream*>(stream);
-  if (s->capturing) return kInvalid;
-  s->capturing = std::make_unique<Graph>();
-  return 0;
-}
-int cuStreamEndCapture(void* stream, void** graph) {
-  *graph = static_cast<Stream*>(stream)->capturing.release();
+int cuStreamEndCapture(void* handle, void** graph) {
+  Stream* stream = emulated::stream_of(handle);
+  *graph = stream ? stream->capturing.release() : nullptr;
   return *graph ? 0 : kInvalid;
 }
 int cuGraphInstantiateWithFlags(void** made, void* graph, uint64_t) {
   *made = new Graph(*static_cast<Graph*>(graph));
   return 0;
 }
-int cuGraphLaunch(void* graph, void* stream) {
-  if (static_cast<Stream*>(stream)->capturing) return kInvalid;
-  for (const auto& step : static_cast<Graph*>(graph)->steps)
-    if (const int code = step()) return code;
+int cuGraphLaunch(void* graph, void* handle) {
+  Stream* stream = emulated::stream_of(handle);
+  if (!stream || stream->capturing) return kInvalid;
+  for (const emulated::Step& step : static_cast<Graph*>(graph)->steps) submit(handle, step);
   return 0;
 }
 int cuGraphDestroy(void* graph) {
@@ -234,14 +266,22 @@ int cuGraphExecDestroy(void* graph) {
   return 0;
 }
 int cuEventCreate(void** event, unsigned) {
-  static int one;
-  *event = &one;
+  *event = new Event;
   return 0;
 }
-int cuEventDestroy_v2(void*) { return 0; }
-int cuEventRecordWithFlags(void*, void*, unsigned) { return 0; }
-int cuEventSynchronize(void*) { return 0; }
-int cuEventElapsedTime(float* milliseconds, void*, void*) {
+int cuEventDestroy_v2(void* event) {
+  delete static_cast<Event*>(event);
+  return 0;
+}
+int cuEventRecordWithFlags(void* event, void* stream, unsigned flags) {
+  return emulated::record(static_cast<Event*>(event), stream, flags == 1);
+}
+int cuEventSynchronize(void* event) { return emulated::catch_up(*static_cast<Event*>(event)); }
+int cuEventElapsedTime(float* milliseconds, void* begin, void* end) {
+  for (const void* event : {begin, end}) {
+    if (!static_cast<const Event*>(event)->stream) return kInvalid;  // it was never recorded
+    if (!emulated::has_come(*static_cast<const Event*>(event))) return emulated::kNotReady;
+  }
   *milliseconds = 0.001f;  // time means nothing here, but must not be zero
   return 0;
 }

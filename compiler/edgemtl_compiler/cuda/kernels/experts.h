@@ -18,12 +18,13 @@ constexpr int kDispatchThreads = 256;
 constexpr int route_shared(int dim, int path) { return kRouteTokens * (dim + 2 * path) * 4; }
 
 // LayerNorm of each row of x [rows, dim], written as `normed`; logits of the experts `path` [paths] under the
-// packed gate (float32 panels); index [rows, k] gets positions in the path by falling logit, score [rows, k]
-// their softmax over the path, if asked divided by their sum. A token to a warp.
+// packed gate (float32 panels of `held` columns, then a bias, which is zero where the model has none); index
+// [rows, k] gets positions in the path by falling logit, score [rows, k] their softmax over the path, if
+// asked divided by their sum. A token to a warp.
 template <class T>
 __device__ inline void route(unsigned char* memory, const float* x, const float* affine, const float* gate,
                              const int* path, T* normed, int* index, float* score, int rows, int dim,
-                             int paths, int k, int renormalise, float eps) {
+                             int held, int paths, int k, int renormalise, float eps) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int row = blockIdx.x * kRouteTokens + warp;
   if (row >= rows) return;  // a whole warp
@@ -32,23 +33,20 @@ __device__ inline void route(unsigned char* memory, const float* x, const float*
   int* taken = reinterpret_cast<int*>(logit + paths);
   const float* from = x + static_cast<size_t>(row) * dim;
 
-  float sum = 0, squares = 0;
-  for (int i = lane; i < dim; i += kWarp) sum += from[i];
-  const float mean = warp_sum(sum) / dim;
-  for (int i = lane; i < dim; i += kWarp) squares += (from[i] - mean) * (from[i] - mean);
-  const float scale = 1.0f / sqrtf(warp_sum(squares) / dim + eps);
+  const Stats stats = row_stats(from, dim, eps);
   for (int i = lane; i < dim; i += kWarp) {
-    token[i] = (from[i] - mean) * scale * affine[i] + affine[dim + i];
+    token[i] = (from[i] - stats.mean) * stats.scale * affine[i] + affine[dim + i];
     normed[static_cast<size_t>(row) * dim + i] = narrow<T>(token[i]);
   }
   __syncwarp();
 
+  const float* bias = gate + static_cast<size_t>(ceil_div(held, kPanel)) * kPanel * dim;
   float high = -INFINITY;
   for (int e = 0; e < paths; ++e) {
     const float* column = gate + static_cast<size_t>(path[e] / kPanel) * dim * kPanel + path[e] % kPanel;
     float part = 0;
     for (int i = lane; i < dim; i += kWarp) part += token[i] * column[static_cast<size_t>(i) * kPanel];
-    part = warp_sum(part);
+    part = warp_sum(part) + bias[path[e]];
     high = fmaxf(high, part);
     if (lane == 0) {
       logit[e] = part;

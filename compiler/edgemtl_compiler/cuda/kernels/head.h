@@ -15,11 +15,6 @@ struct Tiles {
   __device__ int pixels() const { return height() * width(); }
   // The place of pixel (y, x) in its image.
   __device__ int place(int y, int x) const { return ((y / t * cols + x / t) * t + y % t) * t + x % t; }
-  __device__ void pixel(int place, int* y, int* x) const {
-    const int tile = place / (t * t);
-    *y = tile / cols * t + place / t % t;
-    *x = tile % cols * t + place % t;
-  }
 };
 
 // GELU of the depthwise 3x3 of x [.., dim]; what lies outside the map counts as zero. taps: nine times [dim],
@@ -30,24 +25,60 @@ struct Depthwise {
   const float* taps;
   Tiles map;
 
-  __device__ void begin(const Block&, int) {}
+  // Of each row the tile and the place within it, down and across, 16 bits each: found once, because it takes
+  // divisions.
+  __device__ static int* places(const Block& block) { return reinterpret_cast<int*>(block.stats); }
+  __device__ void begin(const Block& block, int) {
+    if (threadIdx.x < kRows) {
+      const int place = max(block.source[threadIdx.x], 0) % map.pixels(), tile = place / (map.t * map.t);
+      int* to = places(block) + 2 * threadIdx.x;
+      to[0] = tile / map.cols << 16 | place / map.t % map.t;
+      to[1] = tile % map.cols << 16 | place % map.t;
+    }
+    __syncthreads();
+  }
+  // The tile of a neighbour along one axis, and its place within; the tile is outside where there is none.
+  __device__ void step(int from, int by, int* tile, int* within) const {
+    *tile = from >> 16;
+    *within = (from & 0xffff) + by;
+    if (*within < 0) {
+      --*tile;
+      *within = map.t - 1;
+    } else if (*within == map.t) {
+      ++*tile;
+      *within = 0;
+    }
+  }
   __device__ void stage(T* tile, const Block& block, int dim, int first, int depth) {
-    for (int i = threadIdx.x; i < kRows * depth; i += kThreads) {
-      const int row = i / depth, c = first + i % depth, source = block.source[row];
-      float sum = 0;
-      if (source >= 0) {
-        const int image = source / map.pixels() * map.pixels();
-        int y, x;
-        map.pixel(source - image, &y, &x);
-        sum = taps[9 * dim + c];
+    constexpr int kMine = kRows * kWarp / kThreads;  // rows of a warp
+    const int warp = threadIdx.x / kWarp;
+    for (int column = threadIdx.x % kWarp; column < depth; column += kWarp) {
+      const int c = first + column;
+      float tap[9];
+#pragma unroll
+      for (int j = 0; j < 9; ++j) tap[j] = taps[j * dim + c];
+      const float bias = taps[9 * dim + c];
+      for (int row = warp * kMine; row < (warp + 1) * kMine; ++row) {
+        const int source = block.source[row], down = places(block)[2 * row],
+                  across = places(block)[2 * row + 1];
+        const int t = map.t, here = (((down >> 16) * map.cols + (across >> 16)) * t + (down & 0xffff)) * t;
+        const float* image = from + static_cast<size_t>(max(source, 0) - here - (across & 0xffff)) * dim + c;
+        float value[9];
+#pragma unroll
         for (int j = 0; j < 9; ++j) {
-          const int v = y + j / 3 - 1, u = x + j % 3 - 1;
-          if (v >= 0 && v < map.height() && u >= 0 && u < map.width())
-            sum += from[static_cast<size_t>(image + map.place(v, u)) * dim + c] * taps[j * dim + c];
+          int v, y, u, x;
+          step(down, j / 3 - 1, &v, &y);
+          step(across, j % 3 - 1, &u, &x);
+          const bool inside = v >= 0 && v < map.rows && u >= 0 && u < map.cols;
+          const int place = inside ? ((v * map.cols + u) * t + y) * t + x : 0;
+          value[j] = image[static_cast<size_t>(place) * dim];
+          value[j] = inside ? value[j] : 0.0f;
         }
-        sum = gelu(sum);
+        float sum = bias;
+#pragma unroll
+        for (int j = 0; j < 9; ++j) sum += value[j] * tap[j];
+        tile[row * kStride<T> + column] = narrow<T>(source < 0 ? 0.0f : gelu(sum));
       }
-      tile[row * kStride<T> + i % depth] = narrow<T>(sum);
     }
   }
 };
@@ -64,9 +95,14 @@ __device__ inline void write_map(const float* x, const T* w, float* out, int cha
   const T* bias = w + static_cast<size_t>(gridDim.y) * dim * kPanel + panel * kPanel;
   float sums[kPanel];
   for (int c = 0; c < kPanel; ++c) sums[c] = widen(bias[c]);
-  for (int d = 0; d < dim; ++d) {
-    const float v = from[d];
-    for (int c = 0; c < kPanel; ++c) sums[c] += v * widen(weight[d * kPanel + c]);
+  for (int d = 0; d < dim; d += kUnit<float>) {  // 16 bytes at a time
+    const auto v = *reinterpret_cast<const Unit<float>*>(from + d);
+#pragma unroll
+    for (int i = 0; i < kUnit<float> * kPanel; i += kUnit<T>) {
+      const auto some = *reinterpret_cast<const Unit<T>*>(weight + d * kPanel + i);
+#pragma unroll
+      for (int j = 0; j < kUnit<T>; ++j) sums[(i + j) % kPanel] += v.value[i / kPanel] * widen(some.value[j]);
+    }
   }
   for (int c = 0; c < kPanel; ++c)
     if (panel * kPanel + c < channels)

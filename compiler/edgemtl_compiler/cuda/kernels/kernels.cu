@@ -2,17 +2,22 @@
 // which arguments, is edgemtl_compiler/cuda/lower.py.
 //
 // nvcc makes a cubin of this file for one architecture, one precision and one size of attention head; a C++
-// compiler (emulated_driver.cc) makes the same for a CPU. EDGEMTL_HALF: 1 multiplies halves on tensor cores
-// and sums in float32, 0 is all float32, the reference. EDGEMTL_HEAD: values of an attention head.
+// compiler (emulated_driver.cc) makes the same for a CPU. EDGEMTL_F16 and EDGEMTL_BF16 multiply float16 and
+// bfloat16 on tensor cores and sum in float32; without one all is float32, the reference. EDGEMTL_HEAD:
+// values of an attention head.
 #include "attention.h"
+#include "conv_head.h"
 #include "experts.h"
 #include "head.h"
 #include "linear.h"
+#include "preprocess.h"
 
 using namespace edgemtl;
 
-#if EDGEMTL_HALF
+#if defined(EDGEMTL_F16)
 using T = Half;
+#elif defined(EDGEMTL_BF16)
+using T = Bfloat;
 #else
 using T = float;
 #endif
@@ -68,9 +73,9 @@ attention(const T* qkv, T* out, int tokens, int heads) {
 
 KERNEL(kRouteTokens* kWarp)
 route(const float* x, const float* affine, const float* gate, const int* path, T* normed, int* index,
-      float* score, int rows, int dim, int paths, int k, int renormalise, float eps) {
+      float* score, int rows, int dim, int held, int paths, int k, int renormalise, float eps) {
   EDGEMTL_SHARED(memory);
-  route<T>(memory, x, affine, gate, path, normed, index, score, rows, dim, paths, k, renormalise, eps);
+  route<T>(memory, x, affine, gate, path, normed, index, score, rows, dim, held, paths, k, renormalise, eps);
 }
 
 KERNEL(kDispatchThreads)
@@ -117,8 +122,33 @@ separable_step(const float* x, const float* taps, const T* mix, float* out, int 
             Add{out, x, dim});
 }
 
+KERNEL(kNormRows* kWarp)
+normalise_patches(const float* x, const float* affine, T* out, int rows, int patches, int dim, float eps) {
+  normalise<T>(x, affine, out, rows, patches, dim, eps);
+}
+
+KERNEL(kThreads)
+conv_relu(const T* x, const T* w, float* out, int rows, int dim, int channels, int height, int width) {
+  EDGEMTL_SHARED(memory);
+  linear<T>(memory, plain_block<T>(memory, rows, rows, 0), Neighbours<T>{x, height, width, dim}, w, 9 * dim,
+            channels, blockIdx.y * kCols, Relu{out, channels});
+}
+
+KERNEL(kThreads)
+double_map(const float* x, T* out, int height, int width, int dim) {
+  double_map<T>(x, out, height, width, dim);
+}
+
 KERNEL(kThreads)
 to_map(const float* x, const T* w, float* out, int channels, int dim, int tiles_down, int tiles_across,
        int tile) {
   write_map<T>(x, w, out, channels, dim, Tiles{tiles_down, tiles_across, tile});
+}
+
+KERNEL(kThreads)
+prepare(const uint8_t* frame, int64_t down, int64_t right, int64_t next, int frame_height, int frame_width,
+        const int* rows, const int* columns, const float* levels, float* out, int height, int width, int top,
+        int left, int high, int wide, int method, int fill) {
+  prepare_pixel({frame, down, right, next}, Taps(rows, high, frame_height), Taps(columns, wide, frame_width),
+                levels, out, height, width, top, left, high, wide, method, fill);
 }

@@ -16,6 +16,10 @@ constexpr int kThreads = 128;
 // Values of type T in one 16-byte copy.
 template <class T>
 constexpr int kUnit = 16 / sizeof(T);
+template <class T>
+struct alignas(16) Unit {
+  T value[kUnit<T>];
+};
 
 // From one row of a tile of A to the next: one unit more than its values, so that lanes hit different banks.
 template <class T>
@@ -37,30 +41,36 @@ struct Block {
 };
 
 // Columns [first, first + depth) of the panel's rows become a tile of B, in the places that `weights` reads.
-// Halves are swizzled in units of 16 bytes, so that the eight rows of one matrix lie in different banks.
+// Values of 16 bits are swizzled in units of 16 bytes, so that the eight rows of one matrix lie in different
+// banks.
 template <class T>
 __device__ inline int place(int k, int unit) {
   constexpr int kUnits = kPanel / kUnit<T>;
   return (k * kUnits + (sizeof(T) == 2 ? unit ^ (k >> 2 & 1) : unit)) * kUnit<T>;
 }
 
+// Which unit a thread copies is settled by constants: at run time a division costs more than the copy.
 template <class T>
 __device__ inline void stage_weights(T* tile, const T* w, int panel, int panels, int total, int first,
                                      int depth) {
   constexpr int kUnits = kPanel / kUnit<T>;
-  for (int i = threadIdx.x; i < kPanels * depth * kUnits; i += kThreads) {
-    const int p = i / (depth * kUnits), rest = i % (depth * kUnits), k = rest / kUnits, unit = rest % kUnits;
-    if (panel + p < panels)
-      copy16(tile + p * kDepth * kPanel + place<T>(k, unit),
-             w + (static_cast<size_t>(panel + p) * total + first + k) * kPanel + unit * kUnit<T>);
-  }
+#pragma unroll
+  for (int p = 0; p < kPanels; ++p)
+#pragma unroll
+    for (int i = 0; i < kDepth * kUnits; i += kThreads) {
+      const int k = (i + threadIdx.x) / kUnits, unit = threadIdx.x % kUnits;
+      if (k < depth && panel + p < panels)
+        copy16(tile + p * kDepth * kPanel + place<T>(k, unit),
+               w + (static_cast<size_t>(panel + p) * total + first + k) * kPanel + unit * kUnit<T>);
+    }
 }
 
 // The 16 x 16 part of a panel's tile from row k on, as two operands [16, 8].
-__device__ inline void weights(Pair<Half> (*b)[2], const Half* tile, int k) {
+template <class T>
+__device__ inline void weights(Pair<T> (*b)[2], const T* tile, int k) {
   const int lane = threadIdx.x % kWarp, row = k + (lane >> 3 & 1) * 8 + lane % 8;
   uint32_t bits[4];
-  load_transposed(bits, tile + place<Half>(row, lane >> 4));
+  load_transposed(bits, tile + place<T>(row, lane >> 4));
   for (int i = 0; i < 4; ++i) b[i / 2][i % 2].bits = bits[i];
 }
 
@@ -73,6 +83,15 @@ __device__ inline void weights(Pair<float> (*b)[2], const float* tile, int k) {
     }
 }
 
+// One unit of a tile of A; zeros where there is nothing to take it from.
+template <class T>
+__device__ inline void stage_unit(T* to, const T* from) {
+  if (from)
+    copy16(to, from);
+  else
+    for (int j = 0; j < kUnit<T>; ++j) to[j] = narrow<T>(0.0f);
+}
+
 // Rows of T, as many apart as they are deep; those that the table leaves out are zero.
 template <class T>
 struct Rows {
@@ -80,14 +99,14 @@ struct Rows {
 
   __device__ void begin(const Block&, int) {}
   __device__ void stage(T* tile, const Block& block, int total, int first, int depth) {
-    const int units = depth / kUnit<T>;
-    for (int i = threadIdx.x; i < kRows * units; i += kThreads) {
-      const int row = i / units, column = i % units * kUnit<T>, source = block.source[row];
-      T* to = tile + row * kStride<T> + column;
-      if (source >= 0)
-        copy16(to, from + static_cast<size_t>(source) * total + first + column);
-      else
-        for (int j = 0; j < kUnit<T>; ++j) to[j] = narrow<T>(0.0f);
+    constexpr int kUnits = kDepth / kUnit<T>;
+    const int column = threadIdx.x % kUnits * kUnit<T>;
+    if (column >= depth) return;
+#pragma unroll
+    for (int i = 0; i < kRows; i += kThreads / kUnits) {
+      const int row = i + threadIdx.x / kUnits, source = block.source[row];
+      stage_unit(tile + row * kStride<T> + column,
+                 source >= 0 ? from + static_cast<size_t>(source) * total + first + column : nullptr);
     }
   }
 };
@@ -99,38 +118,52 @@ struct Normed {
   const float* affine;
   float eps;
 
+  // A warp has eight rows, and fetches from all of them before it needs the first.
+  static constexpr int kMine = kRows * kWarp / kThreads;
+
+  __device__ const float* mine(const Block& block, int total, int j) const {
+    return from + static_cast<size_t>(max(block.source[threadIdx.x / kWarp * kMine + j], 0)) * total;
+  }
   __device__ void begin(const Block& block, int total) {
     const int lane = threadIdx.x % kWarp;
-    for (int row = threadIdx.x / kWarp; row < kRows; row += kThreads / kWarp) {
-      const int source = block.source[row];
-      if (source < 0) continue;  // the same for the whole warp
-      const float* x = from + static_cast<size_t>(source) * total;
-      float sum = 0, squares = 0;
-      for (int i = lane; i < total; i += kWarp) sum += x[i];
-      const float mean = warp_sum(sum) / total;
-      for (int i = lane; i < total; i += kWarp) squares += (x[i] - mean) * (x[i] - mean);
-      const float scale = 1.0f / sqrtf(warp_sum(squares) / total + eps);
-      if (lane == 0) {
-        block.stats[2 * row] = mean;
-        block.stats[2 * row + 1] = scale;
-      }
+    const float* x[kMine];
+    float mean[kMine] = {}, squares[kMine] = {};
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) x[j] = mine(block, total, j);
+    for (int i = lane; i < total; i += kWarp)
+#pragma unroll
+      for (int j = 0; j < kMine; ++j) mean[j] += x[j][i];
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) mean[j] = warp_sum(mean[j]) / total;
+    for (int i = lane; i < total; i += kWarp)
+#pragma unroll
+      for (int j = 0; j < kMine; ++j) squares[j] += (x[j][i] - mean[j]) * (x[j][i] - mean[j]);
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) {
+      const float scale = 1.0f / sqrtf(warp_sum(squares[j]) / total + eps);
+      float* to = block.stats + 2 * (threadIdx.x / kWarp * kMine + j);
+      if (lane == 0) to[0] = mean[j];
+      if (lane == 0) to[1] = scale;
     }
-    __syncthreads();
+    __syncwarp();
   }
   __device__ void stage(T* tile, const Block& block, int total, int first, int depth) {
-    for (int i = threadIdx.x; i < kRows * depth / 2; i += kThreads) {
-      const int row = i / (depth / 2), column = i % (depth / 2) * 2, source = block.source[row];
-      float v[2] = {0, 0};
-      if (source >= 0)
-        for (int j = 0; j < 2; ++j) {
-          const int at = first + column + j;
-          v[j] = (from[static_cast<size_t>(source) * total + at] - block.stats[2 * row]) *
-                     block.stats[2 * row + 1] * affine[at] +
-                 affine[total + at];
-        }
-      T* to = tile + row * kStride<T> + column;
-      to[0] = narrow<T>(v[0]);
-      to[1] = narrow<T>(v[1]);
+    const int column = threadIdx.x % kWarp * 2, at = first + column;  // two columns of the warp's rows
+    if (column >= depth) return;
+    auto pair = [](const float* p) { return *reinterpret_cast<const Pair<float>*>(p); };
+    const Pair<float> weight = pair(affine + at), bias = pair(affine + total + at);
+    Pair<float> x[kMine];
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) x[j] = pair(mine(block, total, j) + at);
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) {
+      const int row = threadIdx.x / kWarp * kMine + j;
+      const bool some = block.source[row] >= 0;
+      const float mean = block.stats[2 * row], scale = block.stats[2 * row + 1];
+      const float left = (x[j].x - mean) * scale * weight.x + bias.x;
+      const float right = (x[j].y - mean) * scale * weight.y + bias.y;
+      *reinterpret_cast<Pair<T>*>(tile + row * kStride<T> + column) =
+          pack(narrow<T>(some ? left : 0.0f), narrow<T>(some ? right : 0.0f));
     }
   }
 };
@@ -142,18 +175,29 @@ struct Patches {
   const float* image;
   int height, width, patch;
 
-  __device__ void begin(const Block&, int) {}
-  __device__ void stage(T* tile, const Block& block, int, int first, int depth) {
+  // Where the patch of a row begins, -1 for a row of zeros: found once, because it takes divisions.
+  __device__ static int* place_of(const Block& block) { return reinterpret_cast<int*>(block.stats); }
+  __device__ void begin(const Block& block, int) {
     const int cols = width / patch, tokens = height / patch * cols + 1;
-    for (int i = threadIdx.x; i < kRows * depth; i += kThreads) {
-      const int row = i / depth, column = i % depth, source = block.source[row];
-      float v = 0;
-      if (source >= 0 && source % tokens) {
-        const int number = source % tokens - 1, at = first + column, c = at / (patch * patch),
-                  y = number / cols * patch + at / patch % patch, x = number % cols * patch + at % patch;
-        v = image[((static_cast<size_t>(source / tokens) * 3 + c) * height + y) * width + x];
-      }
-      tile[row * kStride<T> + column] = narrow<T>(v);
+    if (threadIdx.x < kRows) {
+      const int source = block.source[threadIdx.x], number = source % tokens - 1;
+      place_of(block)[threadIdx.x] =
+          source < 0 || number < 0
+              ? -1
+              : (source / tokens * 3 * height + number / cols * patch) * width + number % cols * patch;
+    }
+    __syncthreads();
+  }
+  __device__ void stage(T* tile, const Block& block, int, int first, int depth) {
+    const int column = threadIdx.x % kDepth, at = first + column;
+    if (column >= depth) return;
+    const int offset = (at / (patch * patch) * height + at / patch % patch) * width + at % patch;
+    constexpr int kStep = kThreads / kDepth;
+#pragma unroll
+    for (int i = 0; i < kRows; i += kStep) {
+      const int row = i + threadIdx.x / kDepth, begin = place_of(block)[row];
+      const float v = image[max(begin, 0) + offset];
+      tile[row * kStride<T> + column] = narrow<T>(begin < 0 ? 0.0f : v);
     }
   }
 };
@@ -219,11 +263,11 @@ __device__ inline void linear(unsigned char* memory, const Block& block, Source 
   const int row = warp % 2 * 16, mine = warp / 2 * 2;  // of the block: the warp's 16 rows and two panels
   float sums[2][2][4] = {};
 
-  source.begin(block, total);
-  auto stage = [&](int step) {
+  auto stage = [&](int step) {  // the weights first: their way is the longest
     const int first = step * kDepth, depth = min(kDepth, total - first);
-    source.stage(a + step % 2 * kRows * kStride<T>, block, total, first, depth);
     stage_weights(b + step % 2 * kCols * kDepth, w, panel, panels, total, first, depth);
+    if (step == 0) source.begin(block, total);
+    source.stage(a + step % 2 * kRows * kStride<T>, block, total, first, depth);
     end_copies();
   };
   stage(0);
