@@ -167,6 +167,7 @@ class Engine:
             dropped_bytes = sum(sizes(self._bundle, dropped).values())
             self._weights.unmap(dropped)
             self._active = wanted
+            self._runner.settled(wanted)
             switch = Switch(before, wanted, "warm" if self._seen.issuperset(new) else "cold")
             if self._follows:
                 switch.mapped, switch.dropped = added, dropped_bytes

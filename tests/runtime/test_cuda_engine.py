@@ -5,6 +5,7 @@ tests/suite's.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import threading
@@ -57,9 +58,11 @@ def test_device_memory_follows_the_tasks(load: Any, gpu16: Any, cuda_bundle: Any
     engine.activate("depth", "semseg")
     before = gpu16.bytes
     engine.activate("depth")
-    after = gpu16.bytes
     dropped = engine.switches[-1].dropped
     assert dropped == weights_of(path, "depth", "semseg") - weights_of(path, "depth") > 0
+    assert gpu16.bytes > before - dropped  # a switch waits for nothing
+    engine(np.zeros((32, 64, 3), np.uint8))
+    after = gpu16.bytes
     assert dropped <= before - after <= dropped + 256  # and semseg's table of experts
     assert engine.residency().resident == weights_of(path, "depth")
     assert "(device)" in str(engine.residency())
@@ -120,6 +123,63 @@ def test_no_room_for_another_task(load: Any, gpu16: Any, cuda_bundle: Any) -> No
         gpu16.limit(8 << 30)
     assert (engine.active, gpu16.bytes) == (("depth",), held)
     np.testing.assert_array_equal(engine.raw(image)["depth"], want)
+
+
+def test_the_first_frame_after_a_switch_makes_no_graph(load: Any) -> None:
+    engine, image = load("depth"), np.ones((1, 3, 32, 64), np.float32)
+    frames = engine._runner._frames
+    before = set(frames._graphs)
+    engine.raw(image)
+    assert set(frames._graphs) == before
+    engine.activate("edge", "depth")
+    before = set(frames._graphs)
+    engine.raw(image)
+    assert set(frames._graphs) == before
+
+
+def test_a_callers_context_is_as_it_was(gpu16: Any, cuda_bundle: Any) -> None:
+    """An application may be on another GPU."""
+    lib, current, mine = driver.library(gpu16.path), ctypes.c_void_p(), ctypes.c_void_p(0x1234)
+    lib.cuCtxPushCurrent_v2(mine)
+    try:
+        with edgemtl.load(cuda_bundle[1], "tvm-cuda", tasks=("depth",)) as engine:
+            engine.raw(np.ones((1, 3, 32, 64), np.float32))
+            engine.activate("edge")
+            held = engine.raw(np.ones((1, 3, 32, 64), np.float32), on_device=True)
+            engine.residency()
+        del held
+        lib.cuCtxGetCurrent(ctypes.byref(current))
+        assert current.value == mine.value
+    finally:
+        lib.cuCtxPopCurrent_v2(ctypes.byref(current))
+    lib.cuCtxGetCurrent(ctypes.byref(current))
+    assert current.value is None or current.value != mine.value
+
+
+def test_after_a_fault_the_rest_is_still_given_back(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load("depth")
+
+    def fault(stream: int) -> None:
+        raise BackendError("the GPU refuses cuStreamSynchronize: an illegal address (CUDA error 700)")
+
+    closed: list[str] = []
+    runner = engine._runner
+    with monkeypatch.context() as m:
+        m.setattr(runner._driver, "synchronize", fault)
+        m.setattr(runner._driver, "close", lambda: closed.append("driver"))
+        with pytest.raises(BackendError, match="illegal address"):
+            engine.close()
+    assert closed == ["driver"]
+    runner._closed = False  # what it could not give back, for the count of the fixture
+    runner.close()
+
+
+def test_a_program_for_another_gpu_asked_for_by_name(
+    cuda_bundle: Any, gpu16: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "architecture", lambda *_: "sm_120")
+    with pytest.raises(BackendError, match="cannot run here: sm_90 is not for this GPU, which is sm_120"):
+        edgemtl.load(cuda_bundle[1], "tvm-cuda", program="sm_90")
 
 
 def test_from_several_threads(load: Any) -> None:

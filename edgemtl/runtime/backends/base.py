@@ -18,6 +18,7 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.fpga.counters import FrameCount
 from edgemtl.preprocess import Colour, Geometry
+from edgemtl.runtime import cpu
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 
@@ -110,8 +111,7 @@ class Backend(ABC):
 
     `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
     views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
-    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in. `device`:
-    what takes images that lie on a device.
+    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in.
     """
 
     name: ClassVar[str]
@@ -120,7 +120,6 @@ class Backend(ABC):
     maps: ClassVar[bool] = False
     store: Store | None = None
     input: Array | None = None
-    device: OnDevice | None = None
     CAPABILITIES: ClassVar[dict[str, Cell]]
 
     @abstractmethod
@@ -140,9 +139,22 @@ class Backend(ABC):
     def choose(cls, bundle: Bundle) -> Choice:
         """The program it would run; raises BackendError, saying what the bundle holds, when there is none."""
 
+    @classmethod
+    def obstacle(cls, program: Program) -> str | None:
+        """Why this machine cannot run one of the backend's programs; None when it can."""
+        return cpu.obstacle(program)
+
     @abstractmethod
     def bind(self, task: str, get: Get) -> None:
         """Make `task` ready to run; `get(part, tensor)` gives its weights. Raises BackendError or BundleError."""
+
+    def settled(self, tasks: Sequence[str]) -> None:  # noqa: B027  most have nothing to do
+        """`tasks` are the active ones now: what their first frame would have to make, can be made here."""
+
+    @property
+    def device(self) -> OnDevice | None:
+        """What takes images that lie on the backend's device, if it has one of its own."""
+        return None
 
     @abstractmethod
     def release(self, task: str) -> None:

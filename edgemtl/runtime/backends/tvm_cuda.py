@@ -12,10 +12,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, FrameError
 from edgemtl.preprocess import Colour, Geometry, Preprocessor
-from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, no_program
+from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, OnDevice, Ran, no_program
 from edgemtl.runtime.cuda import dlpack, driver
 from edgemtl.runtime.cuda.driver import Driver
 from edgemtl.runtime.cuda.frame import PREFIX, Frames
@@ -39,18 +40,22 @@ class TvmCuda(Backend):
     def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
         assert choice.program is not None
         self._bundle, self._program = bundle, choice.program
-        self._driver = Driver()
-        self._weights = DeviceWeights(self._driver, bundle)
-        self.store = self._weights
-        self._frames = Frames(self._driver, choice.program.functions)
-        self._shape = choice.program.functions[PREFIX].input
-        self.input, self.device = self._frames.input, self
-        settings = bundle.manifest.preprocess
-        self._maps = Pool(self._driver)
-        sizes = Preprocessor(bundle.manifest.model, settings)
-        self._prepare = Prepare(self._driver, sizes, settings, self._frames.image)
         self._tasks: set[str] = set()
         self._closed = False
+        self._driver = Driver(enter=False)
+        settings = bundle.manifest.preprocess
+        sizes = Preprocessor(bundle.manifest.model, settings)
+        with self._driver.entered():
+            self._weights = DeviceWeights(self._driver, bundle)
+            self._frames = Frames(self._driver, choice.program.functions)
+            self._maps = Pool(self._driver)
+            self._prepare = Prepare(self._driver, sizes, settings, self._frames.image)
+        self._shape = choice.program.functions[PREFIX].input
+        self.store, self.input = self._weights, self._frames.input
+
+    @property
+    def device(self) -> OnDevice:
+        return self
 
     @classmethod
     def unusable(cls) -> str | None:
@@ -71,44 +76,54 @@ class TvmCuda(Backend):
         program = max(fit, key=lambda p: _number(p.target))
         return Choice(program, f"{program.target}, for this GPU, which is {here}")
 
+    @classmethod
+    def obstacle(cls, program: Program) -> str | None:
+        here = driver.architecture()
+        return None if runs_on(program.target, here) else f"{program.target} is not for this GPU, which is {here}"
+
     def bind(self, task: str, get: Get) -> None:
-        self._driver.enter()
         for name in (PREFIX, task):
             if name not in self._program.functions:
                 raise BackendError(f"the bundle's program {self._program.target} has no function {name!r}")
-        for name in (PREFIX, task):
-            plan = read(self._bundle.read(self._program.members[name]), name)
-            if plan.params != len(self._program.functions[name].params):
-                raise BackendError(f"the launch plan of {name!r} is not of the function that the manifest describes")
-            self._frames.load(name, plan, lambda member=plan.cubin: self._bundle.read(member))  # type: ignore[misc]
-            if not self._frames.bound(name):
-                self._frames.bind(name, self._weights.get)
+        with self._driver.entered():
+            for name in (PREFIX, task):
+                plan = read(self._bundle.read(self._program.members[name]), name)
+                if plan.params != len(self._program.functions[name].params):
+                    raise BackendError(
+                        f"the launch plan of {name!r} is not of the function that the manifest describes"
+                    )
+                self._frames.load(name, plan, lambda member=plan.cubin: self._bundle.read(member))  # type: ignore[misc]
+                if not self._frames.bound(name):
+                    self._frames.bind(name, self._weights.get)
         self._tasks.add(task)
 
+    def settled(self, tasks: Sequence[str]) -> None:
+        """Make their graph while their weights are still on the way. What goes wrong comes out in the first frame."""
+        with contextlib.suppress(BackendError), self._driver.entered():
+            self._frames.graph(tasks)
+
     def release(self, task: str) -> None:
-        self._driver.enter()
         self._tasks.discard(task)
-        if self._frames.bound(task):
-            self._frames.release(task)
-        self._maps.forget(task)
-        if not self._tasks and self._frames.bound(PREFIX):
-            self._frames.release(PREFIX)
+        with self._driver.entered():
+            if self._frames.bound(task):
+                self._frames.release(task)
+            self._maps.forget(task)
+            if not self._tasks and self._frames.bound(PREFIX):
+                self._frames.release(PREFIX)
 
     def run(self, image: Array, tasks: Sequence[str]) -> Ran:
-        self._driver.enter()
-        self._frames.give(image)
-        return self._frame(tasks)
+        with self._driver.entered():
+            self._frames.give(image)
+            return self._frame(tasks)
 
     def run_tensor(self, image: Any, tasks: Sequence[str], colour: Colour) -> Ran:
-        self._driver.enter()
-        with self._given(image, colour) as place:
+        with self._driver.entered(), self._given(image, colour) as place:
             ran = self._frame(tasks)
-        ran.place, ran.prepared = place, self._frames.arrival
+            ran.place, ran.prepared = place, self._frames.arrival
         return ran
 
     def leave(self, image: Any, tasks: Sequence[str], colour: Colour) -> dict[str, DeviceMap]:
-        self._driver.enter()
-        with self._given(image, colour):
+        with self._driver.entered(), self._given(image, colour):
             stream = self._frames.stream
             leases = {task: self._maps.take(task, self._frames.size(task), stream) for task in tasks}
             self._frames.leave({task: lease.buffer.address for task, lease in leases.items()}, self._weights.ready)
@@ -120,6 +135,7 @@ class TvmCuda(Backend):
     def _frame(self, tasks: Sequence[str]) -> Ran:
         """A frame of the image given last."""
         maps, seconds = self._frames.run(tasks, self._weights.ready)
+        self._weights.sweep()  # the GPU has nothing to do at this moment
         return Ran({task: raw[0] for task, raw in maps.items()}, seconds)
 
     @contextlib.contextmanager
@@ -167,11 +183,12 @@ class TvmCuda(Backend):
         if self._closed:
             return
         self._closed = True
-        self._driver.enter()
-        self._frames.close()
-        self._prepare.close()
-        self._weights.close()
-        self._maps.close(self._driver.close)
+        with contextlib.ExitStack() as last:  # the last first; one that fails, after a kernel's fault, stops no other
+            last.callback(self._maps.close, self._driver.close)
+            last.enter_context(self._driver.entered())
+            last.callback(self._weights.close)
+            last.callback(self._prepare.close)
+            last.callback(self._frames.close)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # of a process that ends, or of an instance that never came to be

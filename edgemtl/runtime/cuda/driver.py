@@ -22,6 +22,8 @@ NO_GPU = "the NVIDIA driver finds no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVIC
 _MAJOR, _MINOR, _SHARED = 75, 76, 97  # numbers of device attributes
 _SHARED_SIZE = 8  # number of the function attribute: most bytes of dynamic shared memory
 _PLAIN_SHARED = 48 << 10  # more must be asked for
+_WRONG_CODE = (200, 209, 218, 222)  # errors of code for another GPU, or newer than the driver
+_HINT = "; compile for this GPU (edgemtl compile --target cuda --arch …) with an nvcc no newer than its driver"
 _NON_BLOCKING, _RELAXED, _EXTERNAL = 1, 2, 1  # stream; capture mode; an event that a graph records for the outside
 
 Argument = ctypes.c_uint64 | ctypes.c_int32 | ctypes.c_float
@@ -63,10 +65,10 @@ def _attribute(lib: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
 
 class Driver:
     """One GPU, in this process's primary context, which PyTorch and others share. Use it from one thread at a time;
-    a thread that was not the last one calls `enter` first.
+    a thread that was not the last one calls `enter` first, or is `entered` for a while. enter: at once.
     """
 
-    def __init__(self, number: int = 0, name: str | None = None) -> None:
+    def __init__(self, number: int = 0, name: str | None = None, *, enter: bool = True) -> None:
         if reason := unusable(name):
             raise BackendError(reason)
         self._lib = library(name or LIBRARY)
@@ -79,7 +81,8 @@ class Driver:
         text = ctypes.create_string_buffer(128)
         self._call("cuDeviceGetName", text, 128, self._device)
         self.name = text.value.decode(errors="replace")
-        self.enter()
+        if enter:
+            self.enter()
 
     def enter(self) -> None:
         """Make the GPU's context the calling thread's."""
@@ -195,6 +198,10 @@ class Driver:
         """Make the stream wait for the event; the caller does not."""
         self._call("cuStreamWaitEvent", ctypes.c_void_p(stream), ctypes.c_void_p(event), 0)
 
+    def finish(self) -> None:
+        """Wait for everything in every stream of the context."""
+        self._call("cuCtxSynchronize")
+
     def arrived(self, event: int) -> None:
         """Wait until the event has come."""
         self._call("cuEventSynchronize", ctypes.c_void_p(event))
@@ -244,4 +251,5 @@ class Driver:
             text = ctypes.c_char_p()
             self._lib.cuGetErrorString(code, ctypes.byref(text))
             words = text.value.decode(errors="replace") if text.value else "unknown error"
-            raise BackendError(f"the GPU refuses {what or function}: {words} (CUDA error {code})")
+            hint = _HINT if code in _WRONG_CODE else ""
+            raise BackendError(f"the GPU refuses {what or function}: {words} (CUDA error {code}){hint}")

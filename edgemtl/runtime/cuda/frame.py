@@ -22,7 +22,7 @@ PREFIX = "prefix"
 KEPT_GRAPHS = 16
 
 Get = Callable[[str, str], int]  # (part, tensor) -> device address
-Key = tuple[tuple[str, int, int], ...]  # of each function: its name, its binding, the address of its result
+Key = tuple[bool, tuple[tuple[str, int], ...]]  # whether maps go to the host; each function's name and binding
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -125,7 +125,7 @@ class Frames:
         """Forget a function's weights, and the graphs that use them; its code stays."""
         gone = self._bound.pop(name)
         self._driver.synchronize(self.stream)
-        self._forget(lambda key: any(part[:2] == (name, gone.number) for part in key))
+        self._forget(lambda key: (name, gone.number) in key[1])
         if gone.tables:
             self._driver.free(gone.tables)
 
@@ -169,20 +169,30 @@ class Frames:
     def leave(self, places: Mapping[str, int], ready: int) -> None:
         """Submit a frame of tasks, for the image given last, whose maps go to these addresses and stay there."""
         self._driver.wait(self.stream, ready)
-        self.replay(tuple(places), places)
+        self.replay(tuple(places), to_host=False)
+        for task, address in places.items():  # beside the graph, which stays good whatever the addresses
+            self._driver.copy(address, self._loaded[task].output, self.size(task), self.stream)
 
-    def replay(self, tasks: Sequence[str], places: Mapping[str, int] | None = None) -> None:
-        """Submit one frame of these tasks, from the image given last to maps in pinned memory; or, with `places`, to
-        these device addresses.
-        """
+    def replay(self, tasks: Sequence[str], *, to_host: bool = True) -> None:
+        """Submit one frame of these tasks, from the image given last to maps in pinned memory, or in the device's."""
+        self._driver.replay(self.graph(tasks, to_host=to_host), self.stream)
+
+    def graph(self, tasks: Sequence[str], *, to_host: bool = True) -> int:
+        """The graph of a frame of these tasks; made if it is not there, which takes the host some milliseconds."""
         names = (PREFIX, *tasks)
-        outputs = {name: self._loaded[name].output for name in names} | dict(places or {})
-        key = tuple((name, self._bound[name].number, outputs[name]) for name in names)
+        key = to_host, tuple((name, self._bound[name].number) for name in names)
         if key not in self._graphs:
             if len(self._graphs) >= KEPT_GRAPHS:
                 self._forget(lambda other: other == next(iter(self._graphs)))
-            self._graphs[key] = self._capture(outputs, to_host=places is None)
-        self._driver.replay(self._graphs[key], self.stream)
+            self._graphs[key] = self._capture(names, to_host)
+        return self._graphs[key]
+
+    def fetch(self, task: str) -> Floats:
+        """A copy of a task's raw map as the device has it; waits for the frame submitted last."""
+        self._driver.synchronize(self.stream)
+        out = np.empty(self._loaded[task].shape, np.float32)
+        self._driver.fetch(out.ctypes.data, self._loaded[task].output, out.nbytes)
+        return out
 
     def collect(self, tasks: Sequence[str]) -> tuple[dict[str, Floats], dict[str, float]]:
         """Wait for the frame submitted last; what `run` returns."""
@@ -223,23 +233,23 @@ class Frames:
         self._driver.end_stream(self.stream)
         self._loaded.clear()
 
-    def _capture(self, outputs: Mapping[str, int], to_host: bool) -> int:
+    def _capture(self, names: Sequence[str], to_host: bool) -> int:
         """The graph of one frame: the prefix, each task, and every result's way to the host, if it goes there."""
         with self._driver.capture(self.stream) as made:
             self._driver.record(self._begin, self.stream, captured=True)
-            for name, output in outputs.items():
-                self._submit(name, output)
+            for name in names:
+                self._submit(name)
                 loaded = self._loaded[name]
                 if to_host and loaded.host is not None:
-                    self._driver.download(loaded.host.ctypes.data, output, loaded.plan.output, self.stream)
+                    self._driver.download(loaded.host.ctypes.data, loaded.output, loaded.plan.output, self.stream)
                 self._driver.record(loaded.events[0], self.stream, captured=True)
         return made[0]
 
-    def _submit(self, name: str, output: int) -> None:
+    def _submit(self, name: str) -> None:
         loaded, bound = self._loaded[name], self._bound[name]
         source = self.image if name == PREFIX else self._loaded[PREFIX].output
         for launch in loaded.plan.launches:
-            args = [self._argument(kind, value, source, output, bound) for kind, value in launch.args]
+            args = [self._argument(kind, value, source, loaded.output, bound) for kind, value in launch.args]
             kernel = loaded.kernels[launch.kernel]
             self._driver.launch(kernel, launch.grid, launch.threads, launch.shared, self.stream, args)
 

@@ -72,8 +72,7 @@ class Pool:
             if free is not None and not buffer.lost and len(free) < KEPT_BUFFERS:
                 free.append(buffer)
                 return
-            with self.driver.entered():
-                self._end(buffer)
+            self._end(buffer)
             if self._closed and not self._lent:
                 self._closed()
 
@@ -94,10 +93,14 @@ class Pool:
                 after()
 
     def _end(self, buffer: _Buffer) -> None:
-        """The driver gives memory back when the GPU has done all that it was given."""
-        self.driver.free(buffer.address)
-        for event in (*buffer.read, buffer.written):
-            self.driver.end_event(event)
+        """Give the memory back when nobody can be reading it any more."""
+        with self.driver.entered():
+            if buffer.lost:
+                self.driver.finish()
+            for event in (*buffer.read, buffer.written):
+                self.driver.arrived(event)
+                self.driver.end_event(event)
+            self.driver.free(buffer.address)
 
 
 class Lease:
@@ -117,7 +120,8 @@ class DeviceMap:
     `torch.from_dlpack(map)` and `cupy.from_dlpack(map)` make a tensor of this memory, without a copy and without
     waiting: their current stream waits for the frame. The values stay as they are until this object and all such
     tensors are gone, whatever the engine does meanwhile, its end included. A tensor may be dropped while work that
-    reads it is still running in the stream that was current when it was made; work in other streams must be over.
+    reads it is still running in the stream that was current when it was made, if that stream still exists (PyTorch's
+    do, for ever); work in other streams must be over.
     """
 
     dtype = np.dtype(np.float32)

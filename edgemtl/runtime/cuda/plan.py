@@ -23,13 +23,14 @@ Kind = Literal["input", "output", "scratch", "weight", "experts", "ints", "int",
 Argument = tuple[Kind, int | float]
 Precision = Literal["f32", "f16", "bf16"]
 Count = Annotated[int, Field(ge=1, le=1 << 30)]
+Few = Annotated[int, Field(ge=1, le=65_535)]  # blocks of a grid down and deep, on every GPU
 
 
 class Launch(Strict):
     """One kernel: its entry in the cubin, blocks, threads of a block, bytes of shared memory, arguments in order."""
 
     kernel: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
-    grid: tuple[Count, Count, Count]
+    grid: tuple[Count, Few, Few]
     threads: int = Field(ge=32, le=MAX_THREADS, multiple_of=32)
     shared: int = Field(ge=0, le=MAX_SHARED)
     args: tuple[Argument, ...] = Field(max_length=32)

@@ -2,7 +2,8 @@
 
 The segments are those of edgemtl/runtime/mapping.py, each an allocation of its own. They go from the bundle's file
 through two pinned buffers to the device, in a stream of their own, so that `map` returns while the last of them are
-still on their way; what computes waits for `ready` on the device.
+still on their way; what computes waits for `ready` on the device. Giving memory back may make the driver wait for all
+that is under way, so dropped segments go at the next moment at which somebody waits anyhow: `sweep`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class DeviceWeights:
     def __init__(self, driver: Driver, bundle: Bundle) -> None:
         self._driver, self._bundle = driver, bundle
         self._at: dict[Segment, int] = {}
+        self._dropped: list[int] = []  # addresses that nobody uses, not given back yet
         self._stream = driver.stream()
         self._staging: list[Bytes] = []
         self._free: list[int] = []  # an event for each buffer: its last copy has been made
@@ -53,36 +55,41 @@ class DeviceWeights:
 
     def map(self, wanted: Iterable[Segment]) -> None:
         """Bring segments not yet there; all or none. Raises BackendError where memory runs out, and BundleError."""
-        self._driver.enter()
         new = sorted(segment for segment in wanted if segment not in self._at)
         if not new:
             return
+        self.sweep()
         made: dict[Segment, int] = {}
-        try:
-            for segment in new:
-                made[segment] = self._driver.alloc(span(self._bundle, segment)[1])
-            self._driver.record(self._begin, self._stream)
-            for segment, address in made.items():
-                self._send(segment, address)
-            self._driver.record(self.ready, self._stream)
-        except BaseException:
-            self._driver.synchronize(self._stream)
-            for address in made.values():
-                self._driver.free(address)
-            raise
+        with self._driver.entered():
+            try:
+                for segment in new:
+                    made[segment] = self._driver.alloc(span(self._bundle, segment)[1])
+                self._make_buffers()
+                self._driver.record(self._begin, self._stream)
+                for segment, address in made.items():
+                    self._send(segment, address)
+                self._driver.record(self.ready, self._stream)
+            except BaseException:
+                self._driver.synchronize(self._stream)
+                for address in made.values():
+                    self._driver.free(address)
+                raise
         self._at |= made
         size = sum(span(self._bundle, segment)[1] for segment in made)
         self.upload = Upload(size, self._driver, self._begin, self.ready)
 
     def unmap(self, unwanted: Iterable[Segment]) -> None:
-        """Give back the memory of segments, which nothing may be reading."""
-        unwanted = list(unwanted)
-        if not unwanted:
+        """Forget segments, which nothing may be reading; `sweep` gives their memory back."""
+        self._dropped += [self._at.pop(segment) for segment in list(unwanted)]
+
+    def sweep(self) -> None:
+        """Give back the memory of what was dropped; waits for uploads that are under way."""
+        if not self._dropped:
             return
-        self._driver.enter()
-        self._driver.synchronize(self._stream)
-        for segment in unwanted:
-            self._driver.free(self._at.pop(segment))
+        with self._driver.entered():
+            self._driver.synchronize(self._stream)
+            while self._dropped:
+                self._driver.free(self._dropped.pop())
 
     def get(self, part: str, tensor: str) -> int:
         """Device address of one weight."""
@@ -90,7 +97,8 @@ class DeviceWeights:
         return self._at[segment] + self._bundle.parts[part][tensor].offset - span(self._bundle, segment)[0]
 
     def residency(self, model: int) -> Residency:
-        """Counted from the allocations; a bundle with `model` bytes of weights."""
+        """Counted from the allocations, after `sweep`; a bundle with `model` bytes of weights."""
+        self.sweep()
         groups: dict[str, Share] = {}
         for segment in self._at:
             size = span(self._bundle, segment)[1]
@@ -101,6 +109,7 @@ class DeviceWeights:
     def close(self) -> None:
         """Give everything back."""
         self.unmap(self.held)
+        self.sweep()
         for buffer in self._staging:
             self._driver.free_pinned(buffer)
         for event in (*self._free, self._begin, self.ready):
@@ -108,12 +117,15 @@ class DeviceWeights:
         self._driver.end_stream(self._stream)
         self._staging, self._free = [], []
 
-    def _send(self, segment: Segment, address: int) -> None:
-        """Submit the copies of one segment, a buffer full at a time, each buffer as soon as it is free again."""
+    def _make_buffers(self) -> None:
+        """Before the clock of an upload starts."""
         if not self._staging:
             self._staging = [self._driver.pinned(STAGING) for _ in range(2)]
             self._free = [self._driver.event() for _ in range(2)]
             self._turn = 0
+
+    def _send(self, segment: Segment, address: int) -> None:
+        """Submit the copies of one segment, a buffer full at a time, each buffer as soon as it is free again."""
         start, size = span(self._bundle, segment)
         for at in range(0, size, STAGING):
             count, which = min(STAGING, size - at), self._turn % 2

@@ -67,6 +67,7 @@ std::map<uint64_t, std::unique_ptr<std::vector<unsigned char>>> g_memory;  // by
 size_t g_bytes = 0, g_limit = size_t{8} << 30;
 std::map<std::string, int> g_launches;
 std::string g_error;
+thread_local std::vector<void*> t_contexts;  // the calling thread's, the current one last
 
 // Whether [address, address + bytes) is device memory that was given out.
 bool given(uint64_t address, size_t bytes) {
@@ -114,10 +115,23 @@ int cuDevicePrimaryCtxRetain(void** context, int) {
   return 0;
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-int cuCtxSetCurrent(void*) { return 0; }
-int cuCtxPushCurrent_v2(void*) { return 0; }
+int cuCtxGetCurrent(void** context) {
+  *context = t_contexts.empty() ? nullptr : t_contexts.back();
+  return 0;
+}
+int cuCtxSetCurrent(void* context) {
+  if (!t_contexts.empty()) t_contexts.pop_back();
+  if (context) t_contexts.push_back(context);
+  return 0;
+}
+int cuCtxPushCurrent_v2(void* context) {
+  t_contexts.push_back(context);
+  return 0;
+}
 int cuCtxPopCurrent_v2(void** context) {
-  *context = nullptr;
+  if (t_contexts.empty()) return kInvalid;
+  *context = t_contexts.back();
+  t_contexts.pop_back();
   return 0;
 }
 int cuGetErrorString(int code, const char** text) {
@@ -229,6 +243,7 @@ int cuStreamDestroy_v2(void* handle) {
   delete stream;
   return code;
 }
+int cuCtxSynchronize() { return emulated::catch_up_with_all(); }
 int cuStreamSynchronize(void* handle) {
   Stream* stream = emulated::stream_of(handle);
   return !stream || stream->capturing ? kInvalid : emulated::catch_up_with(stream);
