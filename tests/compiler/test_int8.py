@@ -222,7 +222,7 @@ class TestErrors:
     def test_calibration_without_int8(self, micro: Any, tmp_path: Path, rooms: Path) -> None:
         with pytest.raises(CompileError, match=r"leave out --calibrate, or add --precision int8"):
             compile_bundle(micro.model, tmp_path / "x.edgemtl", calibrate=rooms)
-        with pytest.raises(CompileError, match=r"there is no precision 'int4'; choose f32, f16, int8"):
+        with pytest.raises(CompileError, match=r"there is no precision 'int4'; choose f32, f16, bf16, int8"):
             compile_bundle(micro.model, tmp_path / "x.edgemtl", precision="int4")
 
     def test_folder(self, fails: Any, tmp_path: Path) -> None:
