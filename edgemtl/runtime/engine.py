@@ -167,7 +167,8 @@ class Engine:
             dropped_bytes = sum(sizes(self._bundle, dropped).values())
             self._weights.unmap(dropped)
             self._active = wanted
-            self._runner.settled(wanted)
+            if self._runner.device is not None:
+                self._runner.device.settled(wanted)
             switch = Switch(before, wanted, "warm" if self._seen.issuperset(new) else "cold")
             if self._follows:
                 switch.mapped, switch.dropped = added, dropped_bytes

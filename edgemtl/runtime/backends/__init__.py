@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
+from edgemtl.runtime import cpu
 from edgemtl.runtime.backends.base import Backend, Choice, no_program
 
 GROUP = "edgemtl.backends"
@@ -92,7 +93,7 @@ def _named(backend: type[Backend], bundle: Bundle, target: str) -> Choice:
         raise no_program(backend.name, bundle)
     if target not in programs:
         raise _no_target(target, programs)
-    if reason := backend.obstacle(programs[target]):
+    if reason := cpu.obstacle(programs[target]):
         raise BackendError(f"the program that was asked for cannot run here: {reason}")
     return Choice(programs[target], f"{target}, because that program was asked for")
 

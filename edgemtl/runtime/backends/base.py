@@ -18,7 +18,6 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.fpga.counters import FrameCount
 from edgemtl.preprocess import Colour, Geometry
-from edgemtl.runtime import cpu
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 
@@ -95,6 +94,9 @@ class Store(Protocol):
 class OnDevice(Protocol):
     """What a backend can do besides whose device has memory that other libraries use, too."""
 
+    def settled(self, tasks: Sequence[str]) -> None:
+        """`tasks` are the active ones now: what their first frame would have to make, can be made here."""
+
     def run_tensor(self, image: Any, tasks: Sequence[str], colour: Colour) -> Ran:
         """Like `Backend.run`, for a tensor on the device (it has `__dlpack__`): an input, float32 [1, 3, H, W], or a
         frame, uint8 [height, width, 3] in the order `colour`. Raises FrameError for anything else.
@@ -139,17 +141,9 @@ class Backend(ABC):
     def choose(cls, bundle: Bundle) -> Choice:
         """The program it would run; raises BackendError, saying what the bundle holds, when there is none."""
 
-    @classmethod
-    def obstacle(cls, program: Program) -> str | None:
-        """Why this machine cannot run one of the backend's programs; None when it can."""
-        return cpu.obstacle(program)
-
     @abstractmethod
     def bind(self, task: str, get: Get) -> None:
         """Make `task` ready to run; `get(part, tensor)` gives its weights. Raises BackendError or BundleError."""
-
-    def settled(self, tasks: Sequence[str]) -> None:  # noqa: B027  most have nothing to do
-        """`tasks` are the active ones now: what their first frame would have to make, can be made here."""
 
     @property
     def device(self) -> OnDevice | None:

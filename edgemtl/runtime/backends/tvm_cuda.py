@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, FrameError
 from edgemtl.preprocess import Colour, Geometry, Preprocessor
@@ -39,6 +38,8 @@ class TvmCuda(Backend):
 
     def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
         assert choice.program is not None
+        if not runs_on(choice.program.target, here := driver.architecture()):  # it was asked for by name
+            raise BackendError(f"{choice.program.target} cannot run here: this GPU is {here}")
         self._bundle, self._program = bundle, choice.program
         self._tasks: set[str] = set()
         self._closed = False
@@ -75,11 +76,6 @@ class TvmCuda(Backend):
             )
         program = max(fit, key=lambda p: _number(p.target))
         return Choice(program, f"{program.target}, for this GPU, which is {here}")
-
-    @classmethod
-    def obstacle(cls, program: Program) -> str | None:
-        here = driver.architecture()
-        return None if runs_on(program.target, here) else f"{program.target} is not for this GPU, which is {here}"
 
     def bind(self, task: str, get: Get) -> None:
         for name in (PREFIX, task):
