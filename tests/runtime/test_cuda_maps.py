@@ -284,6 +284,15 @@ def test_leaving_a_task_gives_its_buffers_back(load: Any, gpu16: Any) -> None:
     assert (pool._free, pool._lent, gpu16.bytes) == ({}, 0, before - want.nbytes)
 
 
+def test_weights_of_a_task_that_was_left_go_though_no_map_comes_to_the_host(load: Any, gpu16: Any) -> None:
+    engine = load("depth", "semseg")
+    engine.raw(IMAGES[0], on_device=True)
+    engine.activate("depth")
+    before = gpu16.bytes
+    held = engine.raw(IMAGES[0], on_device=True)
+    assert gpu16.bytes <= before - engine.switches[-1].dropped + held["depth"]._lease.buffer.size + 1024
+
+
 def test_no_room_for_a_map(depth: Any, gpu16: Any) -> None:
     held = depth.raw(IMAGES[0], on_device=True)["depth"]
     want = held.numpy()

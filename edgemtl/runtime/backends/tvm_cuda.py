@@ -125,6 +125,7 @@ class TvmCuda(Backend):
             self._frames.leave({task: lease.buffer.address for task, lease in leases.items()}, self._weights.ready)
             for lease in leases.values():
                 self._driver.record(lease.buffer.written, stream)
+            self._weights.sweep()  # once after a switch; else an engine whose maps all stay would keep what it dropped
         shapes = self._program.functions
         return {task: DeviceMap(lease, shapes[task].output[1:]) for task, lease in leases.items()}
 
