@@ -126,7 +126,7 @@ def test_a_peer_keeps_its_verdict(row: str, verdict: str, poisoned: Poisoned) ->
     if reason := engine.missing():
         pytest.skip(reason)
     if not engine.family.startswith("torch") and importlib.util.find_spec("onnxscript") is None:
-        pytest.skip("onnxscript is not installed: pip install 'edgemtl[onnx]'")
+        pytest.skip("onnxscript is not installed: pip install 'edgemtl[compile]'")
     assert (_int8 if engine.precision == "int8" else _float)(name, form, poisoned) == verdict
 
 
