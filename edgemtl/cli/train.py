@@ -73,11 +73,10 @@ def _sets(config: Any, root: Path, console: Console) -> Sets:
 
     model = config.model_config_for("multi")
     training = open_data(root, "train", model, train=True, seed=config.seed)
-    plain = open_data(root, "train", model)
     val = open_data(root, "val", model) if config.val_images else None
     if config.preload:
         with console.status(f"reading {len(training)} images from {root}"):
             training.preload()
     for line in (*training.reports(), *(val.reports() if val else ())):
         console.print(line, highlight=False)
-    return Sets(training, plain, val)
+    return Sets(training, training.plain(), val)

@@ -3,10 +3,15 @@
 A picture zoomed by z is what the same camera sees when all distances along its axis are divided by z, so depth is, and
 inverse depth is multiplied. (Slanted surfaces would turn a little, too; normals stay, as in all published recipes.) A
 mirrored picture has normals with the opposite x. One rotated by a roll of the camera has normals rotated alike.
+
+Depth is learnt for one camera, the canonical one, because a picture alone does not say how far away a thing is: half as
+large may be twice as far or seen with half the focal length. `depth_ratio` takes labels of another camera there, as Yin
+et al. (Metric3D, ICCV 2023) do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.config import IMAGE_MEAN
 from edgemtl.data.files import Array
 from edgemtl.data.layout import NONE, Augmentation, Label
+
+IMAGE_FILL = (124, 116, 104)  # RGB bytes that ImageNet's normalisation takes to 0
 
 
 @dataclass(frozen=True)
@@ -51,18 +57,29 @@ def draw(policy: Augmentation, seed: int, epoch: int, index: int) -> Change:
     return Change(flip, zoom, float(left), float(top), matrix, degrees)
 
 
-def move(item: Mapping[str, Array], labels: Mapping[str, Label], change: Change) -> dict[str, Array]:
+def depth_ratio(fov: float, canonical: float) -> float:
+    """What depth seen with the horizontal field of view `fov` is multiplied by; both in degrees.
+
+    That is f_canonical / f for pictures of one width. An object at distance Z seen with the focal length f is as large
+    in the picture as one at Z · f_canonical / f seen with the canonical one, and a network can only go by its size.
+    """
+    return math.tan(math.radians(fov) / 2) / math.tan(math.radians(canonical) / 2)
+
+
+def move(
+    item: Mapping[str, Array], labels: Mapping[str, Label], change: Change, fill: tuple[int, int, int] = IMAGE_FILL
+) -> dict[str, Array]:
     """Picture and labels of an item, moved alike; the picture's colours stay.
 
     `item` has "image" and the labels, in the form they have in memory; `labels` says what each is. Without a rotation
-    a part is cut out and enlarged; with one, or when shrunk, the picture turns about its middle, what comes in from
-    outside is grey and without labels.
+    a part is cut out and enlarged; with one, or when shrunk, the picture turns about its middle; what comes in from
+    outside has the colour `fill` (RGB bytes) and no labels.
     """
     height, width = item["image"].shape[:2]
     out = dict(item)
     if change.degrees or change.zoom < 1:
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), change.degrees, change.zoom)
-        out = {name: _warp(value, labels.get(name), matrix) for name, value in item.items()}
+        out = {name: _warp(value, labels.get(name), matrix, fill) for name, value in item.items()}
     elif change.zoom > 1:
         rows, columns = round(height / change.zoom), round(width / change.zoom)
         y, x = int(change.top * (height - rows + 1)), int(change.left * (width - columns + 1))
@@ -104,12 +121,11 @@ def resize(value: Array, label: Label | None, size: tuple[int, int]) -> Array:
     return out
 
 
-def _warp(value: Array, label: Label | None, matrix: NDArray[np.float64]) -> Array:
+def _warp(value: Array, label: Label | None, matrix: NDArray[np.float64], fill: tuple[int, int, int]) -> Array:
     """Move by a 2x3 matrix within the same size."""
     size = (value.shape[1], value.shape[0])
     if label is None:
-        grey = tuple(255 * mean for mean in IMAGE_MEAN)
-        return cv2.warpAffine(value, matrix, size, flags=cv2.INTER_LINEAR, borderValue=grey)
+        return cv2.warpAffine(value, matrix, size, flags=cv2.INTER_LINEAR, borderValue=fill)
     wide = value.astype(np.float32) if value.dtype == np.float16 else value
     none = NONE[label.kind]
     moved = cv2.warpAffine(wide, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(none, none, none))

@@ -81,6 +81,11 @@ def check(
 
 def _image(report: Report, counts: dict[str, Count], root: Path, split: str, image_id: str) -> None:
     shape: tuple[int, ...] | None = None
+    try:
+        report.layout.fov(root, split, image_id)
+    except DataError as error:
+        counts["image"].bad += 1
+        report.problems.append(str(error))
     for name, count in counts.items():
         path = report.layout.path(root, split, name, image_id)
         if not path.is_file():

@@ -6,6 +6,7 @@ memory is asked for.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgemtl.errors import DataError
 Array = NDArray[Any]
 
 MAX_PIXELS = 1 << 26  # 64 megapixels: far more than a frame, far less than a bomb
+MAX_NOTE_BYTES = 1 << 16  # a camera's description is one line
 MAX_MAT_BYTES = 1 << 22  # a MATLAB file is compressed, and its inner arrays are known only when they are read
 
 
@@ -115,6 +117,24 @@ def read_mat(path: Path, variable: str) -> Any:
     except Exception as error:  # see read_npy
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} must be a MATLAB file with the variable {variable!r} ({reason}); restore it") from None
+
+
+def read_fov(path: Path) -> float:
+    """The horizontal field of view, in degrees, from a JSON object with the number "fov"."""
+    what = 'it must hold {"fov": degrees, ...} with a horizontal field of view between 1 and 179 degrees'
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_NOTE_BYTES + 1)
+        if len(data) > MAX_NOTE_BYTES:
+            raise ValueError(f"it has more than {MAX_NOTE_BYTES} bytes")
+        note = json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} cannot be read ({reason}); {what}") from None
+    fov = note.get("fov") if isinstance(note, dict) else None
+    if isinstance(fov, bool) or not isinstance(fov, int | float) or not 1 < fov < 179:
+        raise DataError(f"{path} holds the field of view {str(fov)[:40]}; {what}")
+    return float(fov)
 
 
 def finite(path: Path, array: Array, what: str) -> Array:

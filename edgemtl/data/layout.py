@@ -88,6 +88,10 @@ class Layout(ABC):
     def read(self, root: Path, task: str, path: Path) -> Array:
         """A label in the form it has in memory."""
 
+    def fov(self, root: Path, split: str, image_id: str) -> float | None:
+        """The horizontal field of view of one image in degrees; None where it is not known."""
+        return None
+
     def classes(self, root: Path, task: str) -> int:
         """How many classes a "semseg" task has."""
         return self.labels[task].classes

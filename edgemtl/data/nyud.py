@@ -6,6 +6,7 @@ Labels follow the multi-task protocol of Vandenhende et al. (https://arxiv.org/a
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgemtl.data.files import (
     Array,
     class_labels,
     depth_metres,
+    read_fov,
     read_grey,
     read_image,
     read_npy,
@@ -24,6 +26,8 @@ from edgemtl.data.layout import Label, Layout, read_list
 from edgemtl.errors import DataError
 
 CLASSES = 40
+# Horizontal degrees of the published crop, 560 of the colour camera's 640 columns at a focal length of 518.86 pixels.
+FOV = 2 * math.degrees(math.atan(280 / 518.86))
 
 _FOLDERS = {
     "image": ("images", ".jpg"),
@@ -66,6 +70,13 @@ class Nyud(Layout):
             return class_labels(path, read_grey(path, form), self.classes(root, task), 1, 0)
         convert = {"depth": depth_metres, "normals": unit_normals, "edge": zero_one}[task]
         return convert(path, read_npy(path))
+
+    def fov(self, root: Path, split: str, image_id: str) -> float | None:
+        """From views/ID.json, which rendered sets have; the real photographs' one camera; None for rooms without."""
+        note = root / "views" / f"{image_id}.json"
+        if note.exists():
+            return read_fov(note)
+        return None if (root / "rooms.json").exists() else FOV
 
     def classes(self, root: Path, task: str) -> int:
         """From rooms.json, or NYUD's 40."""

@@ -29,6 +29,8 @@ class Samples(Protocol):
     Partly labelled samples: every task asked for has its tensor in every batch. An image without a label of a task
     holds 255 there at every pixel, so a loss that leaves out 255 needs no more. Beside it "present/TASK", bool [B],
     says which images have a label of the task (see `present`); a data set that labels all may leave the key out.
+    "fov", float32 [B], is each image's horizontal field of view in degrees, NaN where only the model's own is known;
+    it may be left out, too.
     """
 
     def __len__(self) -> int: ...
@@ -39,13 +41,24 @@ class Samples(Protocol):
 
 
 def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0) -> LabelledSet:
-    """The folder `root` (any layout of `edgemtl.data.layout`) at the model's image size.
+    """The folder `root` (any layout of `edgemtl.data.layout`) as the model wants it: size, normalisation, camera.
 
     Raises ConfigError if its classes are not as many as the model's, and what `LabelledSet` raises.
     """
     from edgemtl.data.dataset import LabelledSet
 
-    data = LabelledSet(root, split, config.task_names, size=config.image_size, train=train, seed=seed)
+    data = LabelledSet(
+        root,
+        split,
+        config.task_names,
+        size=config.image_size,
+        train=train,
+        seed=seed,
+        mean=config.image_mean,
+        std=config.image_std,
+        fill=config.image_fill,
+        fov=config.fov,
+    )
     for task in config.tasks:
         if data.labels[task.name].kind != task.kind:
             raise ConfigError(f"{root} labels {task.name} as {data.labels[task.name].kind}, the model's is {task.kind}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl import legend, view
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, TaskConfig
+from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import DataError
 from edgemtl.train.data import Samples, present, spread
 from edgemtl.train.evaluate import Predictor
@@ -43,7 +43,7 @@ def draw_sheet(predictor: Predictor, data: Samples, config: ModelConfig, images:
     for index in spread(data, images):
         batch = data.batch([index])
         maps = predictor(batch["image"])
-        frame = _frame(batch["image"][0])
+        frame = _frame(batch["image"][0], config)
         upper, lower = [view.label(frame, f"image {index}")], [view.label(_key(config, batch, frame.shape), "classes")]
         for task in config.tasks:
             raw = torch.as_tensor(maps[task.name])
@@ -60,8 +60,8 @@ def draw_sheet(predictor: Predictor, data: Samples, config: ModelConfig, images:
     return np.concatenate(rows)
 
 
-def _frame(image: Tensor) -> Picture:
-    mean, std = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
+def _frame(image: Tensor, config: ModelConfig) -> Picture:
+    mean, std = np.array(config.image_mean, np.float32), np.array(config.image_std, np.float32)
     return np.clip((image.numpy().transpose(1, 2, 0) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 

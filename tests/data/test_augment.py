@@ -154,6 +154,8 @@ def test_what_comes_in_from_outside_has_no_label() -> None:
     assert corner["normals"] == [0, 0, 0]
     assert corner["image"] == [124, 116, 104]  # the mean picture, which is 0 to the network
     assert after["semseg"][16, 32] == 3
+    other = move(before, LABELS, change(zoom=0.75), (10, 20, 30))
+    assert other["image"][0, 0].tolist() == [10, 20, 30]
 
 
 def test_policies() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import pickle
 import shutil
 import tempfile
@@ -17,10 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
+from edgemtl.data.check import check
 from edgemtl.data.files import depth_metres, read_npy
-from edgemtl.data.nyud import NyudMT
+from edgemtl.data.nyud import Nyud, NyudMT
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
+from edgemtl.model import preset
+from edgemtl.train.data import open_data
 
 TASKS = ("semseg", "depth", "normals", "edge")
 JOB = RoomSet(seed=6, count=8, height=32, width=64, val_share=0.5)
@@ -51,6 +56,7 @@ def test_items_are_the_files(rooms: Path) -> None:
         "normals": ((3, 32, 64), torch.float32),
         "edge": ((1, 32, 64), torch.float32),
         **{f"present/{task}": ((), torch.bool) for task in TASKS},
+        "fov": ((), torch.float32),
     }
     rgb = cv2.imread(str(rooms / f"images/{name}.jpg"))[..., ::-1].astype(np.float32)
     back = item["image"].numpy().transpose(1, 2, 0) * np.float32(IMAGE_STD) + np.float32(IMAGE_MEAN)
@@ -65,7 +71,7 @@ def test_items_are_the_files(rooms: Path) -> None:
 
 def test_only_the_asked_tasks_are_read(copy: Path) -> None:
     shutil.rmtree(copy / "edge")
-    found = {name for name in NyudMT(copy, "train", ["depth", "semseg"])[0] if "/" not in name}
+    found = {name for name in NyudMT(copy, "train", ["depth", "semseg"])[0] if "/" not in name} - {"fov"}
     assert found == {"image", "depth", "semseg"}
     with pytest.raises(DataError, match=r"edge.00000\d\.npy is missing, and so is every other file of the task 'edge'"):
         NyudMT(copy, "train", ["edge"])
@@ -136,8 +142,8 @@ def test_cache_batch_and_item_agree(rooms: Path) -> None:
         cached = NyudMT(rooms, "train", TASKS, train=train, seed=3, cache=True)
         one, two = plain.batch([2, 0]), cached.batch([2, 0])
         for key, value in one.items():
-            assert torch.equal(value, two[key])
-            assert torch.equal(value[1], plain[0][key])
+            torch.testing.assert_close(value, two[key], atol=0, rtol=0, equal_nan=True)
+            torch.testing.assert_close(value[1], plain[0][key], atol=0, rtol=0, equal_nan=True)
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_only(rooms: Path) -> None:
@@ -152,6 +158,95 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(rooms: Path) -> None:
     assert torch.equal(again.batch([3])["image"][0], first["image"][3])
     again.seed = 4
     assert not torch.equal(again.batch([3])["image"][0], first["image"][3])
+
+
+def test_preprocessing_is_the_models(rooms: Path) -> None:
+    mean, std, fill = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), (128, 102, 77)
+    plain, other = NyudMT(rooms, "val", TASKS), NyudMT(rooms, "val", TASKS, mean=mean, std=std, fill=fill)
+    pixels = plain[0]["image"] * torch.tensor(IMAGE_STD).view(3, 1, 1) + torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    want = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(other[0]["image"], want, atol=1e-5, rtol=1e-5)
+    config = preset("micro", image_mean=mean, image_std=std, fov=70.0)
+    opened = open_data(rooms, "val", config)
+    assert torch.equal(opened[0]["image"], other[0]["image"])
+    assert (opened.fill, opened.fov) == (config.image_fill, 70.0)
+
+
+def test_one_preload_serves_both_views(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = NyudMT(rooms, "train", TASKS, train=True, seed=3, cache=True)
+    want = NyudMT(rooms, "train", TASKS).batch([1, 3])
+    monkeypatch.setattr(data.layout, "read_image", None)  # nothing is read again
+    data.preload()
+    plain = data.plain()
+    plain.set_epoch(4)
+    assert (data.train, data.epoch, plain.train) == (True, 0, False)
+    for name, value in plain.batch([1, 3]).items():
+        torch.testing.assert_close(value, want[name], equal_nan=True, atol=0, rtol=0)
+
+
+def views(root: Path, **fov: object) -> None:
+    (root / "views").mkdir(exist_ok=True)
+    for name, value in fov.items():
+        (root / "views" / f"{name[1:]}.json").write_text(json.dumps({"fov": value, "seed": 3}))
+
+
+def test_depth_is_the_canonical_cameras(copy: Path) -> None:
+    """At twice the focal length a thing is twice as large: to the canonical camera it is half as far away."""
+    plain = NyudMT(copy, "train", TASKS)
+    wide, tele = 90.0, 2 * math.degrees(math.atan(0.5))  # focal lengths of 1/2 and 1 picture width
+    views(copy, **{f"_{plain.ids[0]}": wide, f"_{plain.ids[1]}": tele})
+    data = NyudMT(copy, "train", TASKS, fov=wide)
+    before, after = plain.batch([0, 1, 2]), data.batch([0, 1, 2])
+    assert after["fov"][:2].tolist() == pytest.approx([wide, tele])
+    assert after["fov"][2].isnan()  # rooms.json is there and no view: the model's own
+    for k, ratio in enumerate((1, 0.5, 1)):
+        known = before["depth"][k] != 255
+        torch.testing.assert_close(after["depth"][k][known], before["depth"][k][known] * ratio)
+        assert (after["depth"][k][~known] == 255).all()
+    assert torch.equal(NyudMT(copy, "train", TASKS).batch([0, 1])["depth"], before["depth"][:2])  # fov None
+    augmented = [NyudMT(copy, "train", TASKS, train=True, fov=f, cache=c) for f in (None, wide) for c in (False, True)]
+    one, _, three, four = (d.batch([1])["depth"] for d in augmented)
+    torch.testing.assert_close(three[three != 255], one[one != 255] / 2)
+    assert torch.equal(three, four)
+
+
+def test_real_photographs_have_nyuds_camera(copy: Path) -> None:
+    (copy / "rooms.json").unlink()
+    data = NyudMT(copy, "train", ["depth"], fov=40.0)
+    assert data[0]["fov"] == pytest.approx(56.7, abs=0.05)
+    ratio = (280 / 518.86) / math.tan(math.radians(20))
+    want = NyudMT(copy, "train", ["depth"])[0]["depth"] * ratio
+    torch.testing.assert_close(data[0]["depth"], want)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "cannot be read"),
+        ("[" * 60000, "cannot be read"),
+        (" " * 70000, "more than 65536 bytes"),
+        ("\x00{", "cannot be read"),
+        ("[60]", "field of view None"),
+        ('{"fov": "60"}', "field of view 60"),
+        ('{"fov": true}', "field of view True"),
+        ('{"fov": NaN}', "field of view nan"),
+        ('{"fov": 1e999}', "field of view inf"),
+        ('{"fov": ' + "9" * 400 + "}", "field of view 999"),
+        ('{"fov": 180}', "between 1 and 179 degrees"),
+        ('{"fov": -60}', "between 1 and 179 degrees"),
+    ],
+)
+def test_hostile_views_give_one_error(copy: Path, text: str, match: str) -> None:
+    data = NyudMT(copy, "train", ["depth"])
+    (copy / "views").mkdir()
+    path = copy / "views" / f"{data.ids[0]}.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=match) as caught:
+        data[0]
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 600
+    report = check(copy, Nyud(), ("train",))
+    assert (report.bad, len(report.problems)) == (1, 1)
 
 
 def test_resizing(rooms: Path) -> None:

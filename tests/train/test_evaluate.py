@@ -89,6 +89,9 @@ class _Files(FakeRooms):
     def preload(self) -> None:
         pass
 
+    def plain(self) -> _Files:
+        return _Files(self.images, augment=False)
+
     def reports(self) -> list[str]:
         return []
 

@@ -146,3 +146,21 @@ def test_gain_over_another_result() -> None:
         gain(results, other, CONFIG, "m3vit")
     with pytest.raises(ConfigError, match="lacks some of"):
         gain(results, {"depth": None}, CONFIG, None)
+
+
+def test_the_frame_is_shown_as_it_was_before_the_models_normalisation() -> None:
+    """The same pixels normalised by two models give the same picture."""
+    other = ModelConfig(**{**CONFIG.model_dump(), "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.25, 0.5)})
+
+    class Pixels(FakeRooms):
+        def __init__(self, config: ModelConfig) -> None:
+            super().__init__(1, augment=False)
+            self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.image_mean, config.image_std))
+
+        def batch(self, indices: Any) -> dict[str, torch.Tensor]:
+            out = super().batch(indices)
+            return {**out, "image": (torch.linspace(0, 1, 64).expand(1, 3, 32, 64) - self.mean) / self.std}
+
+    frames = [draw_sheet(perfect, Pixels(c), c, images=1)[18:50, :64].astype(int) for c in (CONFIG, other)]
+    assert np.abs(frames[0] - np.linspace(0, 255, 64)[None, :, None]).max() <= 1
+    assert np.abs(frames[0] - frames[1]).max() <= 1
