@@ -62,12 +62,18 @@ class StageConfig(Strict):
 
 
 class LossConfig(Strict):
-    """Weights by task or kind of task, M3ViT's by default; `stride` 2 takes every second label pixel each way."""
+    """Weights by task or kind of task, M3ViT's by default; `stride` 2 takes every second label pixel each way.
+
+    `gradient` weighs gradient matching within the depth loss, a sum over four scales; Depth Anything V2 takes 2. Scales
+    count the pixels that `stride` leaves.
+    """
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     balance: float = Field(0.01, ge=0)
     stride: Literal[1, 2, 4] = 1
     class_weights: Literal["none", "log"] = "none"  # log: 1 / ln(1.1 + share of the class's pixels), mean 1
+    depth: Literal["l1", "log"] = "l1"  # the mean difference in metres, or of the logarithms; the map is metres in both
+    gradient: float = Field(0.0, ge=0, le=100)
 
 
 class BalancerConfig(Strict):

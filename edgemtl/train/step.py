@@ -65,9 +65,17 @@ class Stepper:
         def forward(part: Batch, names: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor, Trace]:
             with self.quick():
                 maps, trace = self.model.trace(part["image"].contiguous(), names)
-            stride = self.recipe.loss.stride
+            given = self.recipe.loss
             losses = task_losses(
-                maps, part, self.kinds, stride=stride, step=step, class_weight=class_weight, counted=counted
+                maps,
+                part,
+                self.kinds,
+                stride=given.stride,
+                step=step,
+                class_weight=class_weight,
+                counted=counted,
+                depth=given.depth,
+                gradient=given.gradient,
             )
             return losses, self._balance(trace) / len(parts), trace
 
@@ -160,10 +168,10 @@ class Stepper:
             return None
         kinds, stride = [self.kinds[t] for t in tasks], self.recipe.loss.stride
         counts = [count_labels(p, kinds, stride=stride, step=step, class_weight=class_weight) for p in parts]
-        flat = torch.stack([torch.stack([c[t].valid.double(), c[t].positive.double()]) for c in counts for t in tasks])
-        whole = flat.view(len(parts), len(tasks), 2).sum(0)
+        flat = torch.stack([c[t].flat() for c in counts for t in tasks])
+        whole = flat.view(len(parts), len(tasks), -1).sum(0)
         self.group.sum([whole])
-        return {t: Count(whole[i, 0].float(), whole[i, 1].float()) for i, t in enumerate(tasks)}
+        return {t: Count.of(whole[i]) for i, t in enumerate(tasks)}
 
     def _balance(self, trace: Trace) -> Tensor:
         if self.group.world == 1:

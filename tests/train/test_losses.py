@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from typing import Any
 
 import pytest
 import torch
+from fake_rooms import FakeRooms
+from pydantic import ValidationError
 
 from edgemtl.config import TaskConfig, TaskKind
+from edgemtl.model import preset
+from edgemtl.train.balancers import make_balancer
+from edgemtl.train.comparators import make_network
+from edgemtl.train.config import LossConfig, load_train_config
 from edgemtl.train.losses import (
+    Count,
     class_weights,
+    count,
     count_labels,
     depth_loss,
     edge_loss,
+    gradient_loss,
+    log_depth,
     normals_loss,
     resize,
     saliency_loss,
@@ -20,6 +32,15 @@ from edgemtl.train.losses import (
     subsample,
     task_losses,
 )
+from edgemtl.train.parallel import Group
+from edgemtl.train.step import Stepper
+
+DEPTH = TaskConfig(name="far", kind="depth", channels=1)
+VARIANTS: list[dict[str, Any]] = [
+    {"kind": "l1", "gradient": 2.0},
+    {"kind": "log", "gradient": 0.0},
+    {"kind": "log", "gradient": 2.0},
+]
 
 
 def test_semseg_by_hand() -> None:
@@ -150,3 +171,120 @@ def test_parts_of_a_batch_add_up_to_its_loss(kind: TaskKind) -> None:
     single = [count_labels({"it": label[i : i + 1]}, [task], class_weight=weight)["it"] for i in range(3)]
     assert float(sum(c.valid for c in single)) == pytest.approx(float(counted["it"].valid))
     assert int(sum(c.positive for c in single)) == int(counted["it"].positive)
+
+
+def test_log_depth_by_hand() -> None:
+    pred, label = torch.tensor([[[[1.0, 4.0, 9.0]]]]), torch.tensor([[[[2.0, 2.0, 255.0]]]])
+    assert float(depth_loss(pred, label, kind="log")) == pytest.approx(math.log(2))
+    assert log_depth(torch.tensor([0.1, 1.0, 20.0])).tolist() == pytest.approx([math.log(d) for d in (0.1, 1, 20)])
+    assert float(log_depth(torch.tensor(-0.1))) == pytest.approx(math.log(0.1) - 2)
+
+
+def test_log_depth_pulls_up_whatever_lies_below_its_floor() -> None:
+    metres = torch.tensor([-50.0, -0.1, 0.0, 0.05, 0.5], requires_grad=True)
+    log_depth(metres).sum().backward()
+    assert metres.grad is not None
+    assert metres.grad.tolist() == pytest.approx([10, 10, 10, 10, 2])
+    near = torch.tensor([0.0999, 0.1001])
+    low, high = log_depth(near).tolist()
+    assert high - low == pytest.approx(0.002, rel=1e-2)  # no step where the line begins
+
+
+def test_gradient_matching_by_hand() -> None:
+    """R = 0, 1, 4, 9, 16 along one row: the mean of its steps 1, 3, 5, 7; of every 2nd 4, 12; of every 4th 16."""
+    residual = torch.tensor([0.0, 1, 4, 9, 16]).reshape(1, 1, 1, 5)
+    valid = torch.ones_like(residual, dtype=torch.bool)
+    assert float(gradient_loss(residual, valid)) == pytest.approx(4 + 8 + 16)
+    assert float(gradient_loss(residual.mT, valid.mT)) == pytest.approx(4 + 8 + 16)
+    valid[..., 1] = False  # leaves the steps 5 and 7 of neighbours, and all of the wider ones
+    assert float(gradient_loss(residual, valid)) == pytest.approx(6 + 8 + 16)
+    pred, label = residual + 3, torch.full_like(residual, 3.0)
+    assert float(depth_loss(pred, label, gradient=0.5)) == pytest.approx(30 / 5 + 0.5 * 28)
+
+
+@pytest.mark.parametrize("kind", ["l1", "log"])
+def test_gradient_matching_ignores_a_constant_offset(kind: Any) -> None:
+    label = torch.rand(2, 1, 9, 17, generator=torch.Generator().manual_seed(1)) + 1
+    pred = label + 0.5 if kind == "l1" else label * 1.5
+    plain, matched = (depth_loss(pred, label, kind=kind, gradient=g) for g in (0.0, 2.0))
+    assert float(plain) == pytest.approx(0.5 if kind == "l1" else math.log(1.5), rel=1e-5)
+    assert float(matched) == pytest.approx(float(plain), abs=1e-5)
+    steep = depth_loss(pred * torch.linspace(1, 2, 17), label, kind=kind, gradient=2.0)
+    assert float(steep) > float(matched) + 0.1
+
+
+@pytest.mark.parametrize("given", VARIANTS)
+def test_depth_losses_leave_out_invalid_pixels(given: dict[str, Any]) -> None:
+    rng = torch.Generator().manual_seed(5)
+    pred = (torch.rand(2, 1, 16, 24, generator=rng) * 4).requires_grad_()
+    label = torch.rand(2, 1, 16, 24, generator=rng) * 4 + 0.2
+    hole = torch.rand(2, 1, 16, 24, generator=rng) < 0.3
+    label[hole] = 255
+    value = depth_loss(pred, label, **given)
+    value.backward()
+    assert pred.grad is not None
+    assert not pred.grad[hole].any()
+    assert pred.grad[~hole].all()
+    other = torch.where(hole, -77.0, pred.detach())
+    assert torch.equal(depth_loss(other, label, **given), value.detach())
+    empty = depth_loss(pred, torch.full_like(label, 255), **given)
+    assert float(empty.detach()) == 0
+
+
+@pytest.mark.parametrize("given", VARIANTS)
+def test_depth_losses_stay_finite(given: dict[str, Any]) -> None:
+    values = torch.tensor([-1e30, -1.0, 0.0, 1e-30, 0.1, 1.0, 1e30])
+    pred = values.repeat(9, 1).reshape(1, 1, 9, 7).requires_grad_()
+    label = values.abs().repeat(9, 1).mT.reshape(1, 1, 9, 7).clamp(1e-30, 300)
+    loss = depth_loss(pred, label, **given)
+    loss.backward()
+    assert loss.isfinite()
+    assert pred.grad is not None
+    assert pred.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("given", VARIANTS)
+def test_depth_losses_of_parts_add_up(given: dict[str, Any]) -> None:
+    """Also where one part has few neighbours and another none."""
+    rng = torch.Generator().manual_seed(7)
+    raw = torch.rand(4, 1, 8, 12, generator=rng) * 3
+    label = torch.rand(4, 1, 17, 25, generator=rng) * 3 + 0.2
+    label[1, ..., 2:] = 255
+    label[2] = 255
+    label[3, :, ::2] = 255
+    tasks, options = {"far": DEPTH}, {"depth": given["kind"], "gradient": given["gradient"], "stride": 2, "step": 1}
+    whole = task_losses({"far": raw}, {"far": label}, tasks, **options)["far"]
+    cut = [label[i : i + 1] for i in range(4)]
+    counts = [count_labels({"far": part}, [DEPTH], stride=2, step=1)["far"] for part in cut]
+    counted = {"far": Count.of(torch.stack([c.flat() for c in counts]).sum(0))}
+    assert counted["far"].flat().tolist() == count("depth", subsample(label, 2, 1)).flat().tolist()
+    parts = [
+        task_losses({"far": raw[i : i + 1]}, {"far": part}, tasks, counted=counted, **options)["far"]
+        for i, part in enumerate(cut)
+    ]
+    assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-6)
+    assert float(parts[2]) == 0
+
+
+def test_a_step_in_parts_has_the_depth_loss_of_one() -> None:
+    """The recipe's choice reaches the loss, and accumulation does not change it."""
+
+    def step(accumulate: int, **loss: Any) -> float:
+        recipe = load_train_config("rooms_micro")
+        recipe = recipe.model_copy(update={"accumulate": accumulate, "loss": LossConfig(**loss)})
+        torch.manual_seed(0)
+        model = make_network("vit", preset("micro", gate="single"))
+        balancer = make_balancer(recipe.balancer, ("depth",), {"depth": 1.0})
+        run = Stepper(model, recipe, Group(), balancer, contextlib.nullcontext)
+        return float(run(FakeRooms(4).batch(range(4)), ("depth",), 0, {}).losses["depth"])
+
+    plain, log, both = step(1), step(1, depth="log"), step(1, depth="log", gradient=2)
+    assert len({plain, log, both}) == 3
+    assert step(2, depth="log", gradient=2) == pytest.approx(both, rel=1e-5)
+
+
+def test_recipes_are_held_to_the_losses_there_are() -> None:
+    assert (LossConfig().depth, LossConfig().gradient) == ("l1", 0)
+    for wrong in ({"depth": "l2"}, {"gradient": -1}):
+        with pytest.raises(ValidationError):
+            LossConfig(**wrong)
