@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.safetensors) or a bundle (.edgemtl).")],
     data: Annotated[Path, typer.Option(help="Folder of a data set; `edgemtl data check` lists the layouts.")],
-    split: Annotated[str, typer.Option(help="Which list of images to evaluate.")] = "val",
+    split: Annotated[str, typer.Option(help="Which list of images, or a part of one: train:hold.")] = "val",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only this many, evenly spaced.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     sheet: Annotated[
@@ -60,7 +60,8 @@ def evaluate(
         console.print(line, highlight=False)
     with console.status("reading training labels for the baselines") as status:
         try:
-            constants = ev.training_constants(open_data(data, "train", config), config)
+            seen = "train:fit" if split == "train:hold" else "train"
+            constants = ev.training_constants(open_data(data, seen, config), config)
         except DataError as error:  # a set to test on need not have one
             console.print(f"baselines are the evaluated labels' own means: {error}", highlight=False)
             constants = None

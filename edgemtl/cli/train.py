@@ -72,8 +72,9 @@ def _sets(config: Any, root: Path, console: Console) -> Sets:
     from edgemtl.train.loop import Sets
 
     model = config.model_config_for("multi")
-    training = open_data(root, "train", model, train=True, seed=config.seed)
-    val = open_data(root, "val", model) if config.val_images else None
+    fit, watched = ("train:fit", "train:hold") if config.holdout else ("train", "val")
+    training = open_data(root, fit, model, train=True, seed=config.seed)
+    val = open_data(root, watched, model) if config.val_images else None
     if config.preload:
         with console.status(f"reading {len(training)} images from {root}"):
             training.preload()

@@ -60,13 +60,13 @@ def check(
     report = Report(layout)
     for split in splits:
         try:
-            ids = layout.ids(root, split)
+            whole, ids = layout.part(root, split)
         except DataError as error:
             report.problems.append(str(error))
             continue
         counts = report.counts[split] = {name: Count() for name in ("image", *layout.labels)}
         for done, image_id in enumerate(ids, 1):
-            _image(report, counts, root, split, image_id)
+            _image(report, counts, root, whole, image_id)
             if progress:
                 progress(done, len(ids))
         for name, count in counts.items():
@@ -74,7 +74,7 @@ def check(
             if count.lost and count.good:
                 report.problems.append(f"{split}: {count.lost} of {len(ids)} files of {name} are missing")
             elif count.lost:
-                where = layout.path(root, split, name, ids[0])
+                where = layout.path(root, whole, name, ids[0])
                 report.problems.append(f"{split}: no file of {name}, for example {where}; the task cannot be used")
     return report
 

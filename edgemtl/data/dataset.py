@@ -28,7 +28,7 @@ IGNORE = 255
 
 
 class LabelledSet(Dataset[dict[str, Tensor]]):
-    """One split of a data set; `layout` is found in the folder unless given.
+    """One split of a data set, or a part of it such as "train:hold"; `layout` is found in the folder unless given.
 
     An item holds "image" float32 [3, H, W], RGB, (pixel / 255 - mean) / std, and for each of `tasks`, by its kind:
     "semseg" int64 [H, W], "depth" float32 [1, H, W], "normals" float32 [3, H, W], "edge" and "saliency" float32
@@ -72,7 +72,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         if size is not None and min(size) < 1:
             raise ConfigError(f"the size is {size}; give (height, width) in pixels, for example (128, 256)")
         self._names, self.labels = names, {task: known[name] for task, name in names.items()}
-        self.ids = self.layout.ids(self.root, split)
+        self._whole, self.ids = self.layout.part(self.root, split)
         self.missing = self._count_missing()
         self._store: dict[str, Array] | None = None
         self._fovs = np.zeros(len(self.ids), np.float32)  # degrees or NaN; 0: not read yet
@@ -159,7 +159,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
     def _own_fov(self, index: int) -> float:
         """Degrees; NaN where it is not known. Read once."""
         if not self._fovs[index]:
-            fov = self.layout.fov(self.root, self.split, self.ids[index])
+            fov = self.layout.fov(self.root, self._whole, self.ids[index])
             self._fovs[index] = math.nan if fov is None else fov
         return float(self._fovs[index])
 
@@ -172,7 +172,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         return 1 / ratio if inverse else ratio
 
     def _path(self, name: str, index: int) -> Path:
-        return self.layout.path(self.root, self.split, self._names.get(name, name), self.ids[index])
+        return self.layout.path(self.root, self._whole, self._names.get(name, name), self.ids[index])
 
     def _count_missing(self) -> dict[str, int]:
         """{task: images without a file of its labels}. Every image must be there, and of each task one label."""

@@ -3,6 +3,9 @@
 A label in memory has one form per kind, small enough that a whole split fits: "semseg" uint8, class c as c + 1;
 "depth" float16 [H, W]; "normals" float16 [H, W, 3]; "edge" and "saliency" uint8, 0 or 1. `NONE` marks pixels without
 a label. A label whose file is missing is all `NONE`.
+
+A split may be divided by name: "train:hold" is every tenth of its images, "train:fit" the others, so that a training
+can be watched and chosen without looking at the split that is reported.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ STORED: dict[TaskKind, tuple[Any, tuple[int, ...]]] = {  # dtype, and shape afte
     "edge": (np.uint8, ()),
     "saliency": (np.uint8, ()),
 }
+HOLD = 10  # every how-many-th image of a split is held out
 ALIASES = {"sal": "saliency", "parts": "human_parts"}  # names that others give to the same task
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -91,6 +95,22 @@ class Layout(ABC):
     def fov(self, root: Path, split: str, image_id: str) -> float | None:
         """The horizontal field of view of one image in degrees; None where it is not known."""
         return None
+
+    def part(self, root: Path, split: str) -> tuple[str, list[str]]:
+        """The published split that `split` lies in, and the images of `split`, which may be a part such as train:hold.
+
+        Raises DataError for an unknown part and for one without images, beside what `ids` raises.
+        """
+        whole, colon, part = split.partition(":")
+        ids = self.ids(root, whole)
+        if not colon:
+            return whole, ids
+        if part not in ("fit", "hold"):
+            raise DataError(f"there is no split {split!r}; give {whole}, {whole}:fit or {whole}:hold")
+        kept = [name for i, name in enumerate(ids) if (i % HOLD == HOLD - 1) == (part == "hold")]
+        if not kept:
+            raise DataError(f"{root} has {len(ids)} {whole} images; {split} takes every tenth, so give {HOLD} or more")
+        return whole, kept
 
     def classes(self, root: Path, task: str) -> int:
         """How many classes a "semseg" task has."""

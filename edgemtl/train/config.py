@@ -94,6 +94,7 @@ class TrainConfig(Strict):
     network: Literal["vit", "bisenet"] = "vit"  # bisenet: the comparator, of the preset's tasks and image size alone
     data: Path = Path("data/rooms")
     out: Path = Path("runs/rooms")
+    holdout: bool = False  # train on train:fit and evaluate on train:hold, so that nothing is chosen on val
     preload: bool = True  # the whole training split into memory, in small types; else files are read as needed
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     batch: int = Field(32, ge=1, le=4096)

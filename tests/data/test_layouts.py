@@ -333,6 +333,18 @@ def test_which_layout(tmp_path: Path, cityscapes: Path) -> None:
     assert all(form.describe().count("\n") == 2 + len(form.labels) for form in layouts().values())
 
 
+def test_any_layout_can_hold_out(cityscapes: Path) -> None:
+    """Also one whose split is a part of every path."""
+    for folder in (cityscapes / "train").iterdir():
+        first = next(folder.iterdir()).read_bytes()
+        for i in range(12):
+            (folder / f"{i}.npy").write_bytes(first)
+    hold, fit = (LabelledSet(cityscapes, f"train:{part}", ("semseg", "depth")) for part in ("hold", "fit"))
+    assert (hold.ids, len(fit), "9" in fit.ids) == (["9"], 11, False)
+    assert hold[0]["image"].equal(fit[0]["image"])
+    assert check(cityscapes, hold.layout, ("train:hold",)).problems == []
+
+
 def test_picture_sizes_from_headers() -> None:
     picture = np.zeros((5, 9, 3), np.uint8)
     for end in (".png", ".jpg"):

@@ -249,6 +249,31 @@ def test_hostile_views_give_one_error(copy: Path, text: str, match: str) -> None
     assert (report.bad, len(report.problems)) == (1, 1)
 
 
+def test_every_tenth_image_can_be_held_out(copy: Path) -> None:
+    ids = [f"x{i}" for i in range(23)]
+    for name in ids:
+        shutil.copy(next((copy / "images").iterdir()), copy / f"images/{name}.jpg")
+    np.save(copy / "depth/x9.npy", np.full((32, 64), 3.0))
+    (copy / "gt_sets/train.txt").write_text("\n".join(ids))
+    with pytest.raises(DataError, match="every other file of the task"):
+        NyudMT(copy, "train:fit", ["depth"])  # only a held out image has one
+    hold = NyudMT(copy, "train:hold", ["depth"])
+    assert hold.ids == ["x9", "x19"]
+    assert (hold[0]["depth"] == 3).all()
+    np.save(copy / "depth/x10.npy", np.full((32, 64), 4.0))
+    fit = NyudMT(copy, "train:fit", ["depth"])
+    assert sorted([*fit.ids, *hold.ids], key=ids.index) == ids
+    assert fit.ids.index("x10") == 9
+    assert (fit[9]["depth"] == 4).all()
+    assert [check(copy, Nyud(), (s,)).counts[s]["image"].good for s in ("train:hold", "train:fit")] == [2, 21]
+    with pytest.raises(DataError, match="no split 'train:test'; give train, train:fit or train:hold"):
+        NyudMT(copy, "train:test", ["depth"])
+    with pytest.raises(DataError, match="has 4 val images; val:hold takes every tenth, so give 10 or more"):
+        NyudMT(copy, "val:hold", ["depth"])
+    with pytest.raises(DataError, match=r"test\.txt cannot be read"):
+        NyudMT(copy, "test:hold", ["depth"])
+
+
 def test_resizing(rooms: Path) -> None:
     small = NyudMT(rooms, "train", TASKS, size=(16, 32))[0]
     assert small["image"].shape == (3, 16, 32)

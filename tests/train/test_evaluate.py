@@ -24,6 +24,7 @@ from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl.train.evaluate import evaluate, summary, torch_predictor, training_constants
 
 CONFIG = preset("micro")
+OPENED: list[str] = []
 
 
 def _truth(image: torch.Tensor) -> dict[str, Any]:
@@ -123,9 +124,22 @@ def test_a_folder_with_other_classes_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.fixture
 def _fake_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_data(root: Path, split: str, config: Any, *, train: bool = False, seed: int = 0) -> _Files:
+        OPENED.append(split)
         return _Files(6, augment=train)
 
+    OPENED.clear()
     monkeypatch.setattr(edgemtl.train.data, "open_data", open_data)
+
+
+@pytest.mark.usefixtures("_fake_folder")
+def test_a_held_out_part_stands_for_val(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("preset: micro\nholdout: true\nbatch: 2\nval_images: 2\nstages: [{name: shared, steps: 1}]")
+    model = _invoke("train", str(recipe), "--out", str(tmp_path / "run"), "--threads", "1").stdout.strip()
+    assert OPENED == ["train:fit", "train:hold"]
+    OPENED.clear()
+    assert _invoke("eval", model, "--data", str(tmp_path), "--split", "train:hold").exit_code == 0
+    assert OPENED == ["train:hold", "train:fit"]  # baselines know as much as the model
 
 
 @pytest.mark.usefixtures("_fake_folder")
