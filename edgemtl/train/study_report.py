@@ -1,4 +1,4 @@
-"""What a study is, and its outcome as `study.json` and as a table; `edgemtl.train.study` runs one."""
+"""The outcome of a study as `study.json` and as a table; `edgemtl.train.study` runs one."""
 
 from __future__ import annotations
 
@@ -13,55 +13,15 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from edgemtl.config import Strict
+from edgemtl.data.layout import find_layout
 from edgemtl.model.checkpoint import write_atomic
-from edgemtl.train.comparators import load_network
-from edgemtl.train.config import TrainConfig, first_error
+from edgemtl.train.comparators import Network, load_network
 from edgemtl.train.delta import delta_m
 from edgemtl.train.evaluate import MAIN
-
-
-class Member(Strict):
-    """One model of the study: its recipe is `base` changed by `recipe`."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
-    what: str = ""  # one line for the table
-    init: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*/(shared|open|paths)$")  # MODEL/STAGE to start from
-    recipe: dict[str, Any] = Field(default_factory=dict)
-
-
-class Study(Strict):
-    """The whole comparison. `baseline` names single-task models, one per task, that Δm is against."""
-
-    data: Path
-    test: Path  # its `val` split is the test set
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    baseline: tuple[str, ...] = ()
-    base: dict[str, Any] = Field(default_factory=dict)
-    models: tuple[Member, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Study:
-        names = [m.name for m in self.models]
-        if len(set(names)) != len(names):
-            raise ValueError(f"model names repeat: {', '.join(names)}")
-        for name in self.baseline:
-            if name not in names:
-                raise ValueError(f"baseline: there is no model {name!r}; choose from {', '.join(names)}")
-        for i, member in enumerate(self.models):
-            if member.init and member.init.partition("/")[0] not in names[:i]:
-                raise ValueError(f"model {member.name!r} starts from {member.init!r}, which no earlier model makes")
-            self.recipe(member, self.seeds[0])
-        return self
-
-    def recipe(self, member: Member, seed: int) -> TrainConfig:
-        """The recipe of one model."""
-        try:
-            return TrainConfig(**{**self.base, **member.recipe, "data": self.data, "seed": seed})
-        except ValidationError as e:
-            raise ValueError(first_error(e, f"model {member.name!r}")) from None
+from edgemtl.train.study_file import Member, Study, describe
 
 
 def write_report(study: Study, out: Path) -> Path:
@@ -75,20 +35,35 @@ def write_report(study: Study, out: Path) -> Path:
         "format": "edgemtl-study",
         "version": 1,
         "origin": "measured",
-        "data": "synthetic rooms",
+        "data": describe(study),
         "commit": _commit(),
         "machine": _processor(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
-        "train_images": len((study.data / "gt_sets" / "train.txt").read_text().split()),
-        "test_images": len((study.test / "gt_sets" / "val.txt").read_text().split()),
+        "train_images": _images(study.data, study.trained_on),
+        "test_images": _images(*study.tested_on),
         "baseline": list(study.baseline),
         "models": models,
     }
     path = out / "study.json"
     write_atomic(path, (json.dumps(report, indent=1) + "\n").encode())
     return path
+
+
+def _images(root: Path, split: str) -> int:
+    return len(find_layout(root).part(root, split)[1])
+
+
+def macs(model: Network, tasks: Sequence[str]) -> int:
+    """Multiply-accumulates of one frame for `tasks` together, counted in a run by PyTorch's counter.
+
+    Norms, activations and resizing count as nothing, as in `edgemtl.bench.macs`; nor do the gates' small products.
+    """
+    image = torch.zeros(1, 3, *model.config.image_size)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(image, tasks)
+    return counter.get_total_flops() // 2
 
 
 def _entry(study: Study, out: Path, member: Member, seed: int, done: set[str]) -> dict[str, Any]:
@@ -104,6 +79,8 @@ def _entry(study: Study, out: Path, member: Member, seed: int, done: set[str]) -
         "tasks": list(model.config.task_names),
         "network": recipe.network,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": macs(model, model.config.task_names),
+        "macs_of_task": {task: macs(model, [task]) for task in model.config.task_names},
         "images_seen": images,
         "steps": steps,
         "batch": recipe.batch,
@@ -163,12 +140,16 @@ def table(report: dict[str, Any]) -> str:
     models = report["models"]
     tasks = list(dict.fromkeys(t for m in models for t in m["tasks"]))
     shown = {t: MAIN[m["metrics"][t]["metric"]] for m in models for t in m["tasks"]}
-    heads = [*(f"{t} {' '.join(shown[t])}" for t in tasks), "Δm %", "images", "CPU h", "seeds"]
+    counted = all("macs" in m for m in models)
+    work = ["GMAC, all tasks"] if counted else []
+    heads = [*(f"{t} {' '.join(shown[t])}" for t in tasks), "Δm %", *work, "images", "CPU h", "seeds"]
     lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in dict.fromkeys(m["name"] for m in models):
         runs = [m for m in models if m["name"] == name]
         cells = [_spread([m["metrics"][t]["value"] for m in runs if t in m["metrics"]], ".4f") for t in tasks]
         cells.append(_spread([m["delta_m"] for m in runs if m["delta_m"] is not None], "+.2f"))
+        if counted:
+            cells.append(f"{runs[0]['macs'] / 1e9:.3f}")
         cells += [str(runs[0]["images_seen"]), f"{mean(m['cpu_hours'] for m in runs):.2f}", str(len(runs))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_rooms import FakeRooms
 from rich.console import Console
-from torch import Tensor
 
 from edgemtl.errors import ConfigError
 from edgemtl.train import study as module
 from edgemtl.train.config import shipped
 from edgemtl.train.loop import Stopped, Trainer
 from edgemtl.train.study import load_study, run
-from edgemtl.train.study_report import Study, table
+from edgemtl.train.study_file import Study, describe
+from edgemtl.train.study_report import table
 
 BASE: dict[str, Any] = {
     "preset": "micro",
@@ -37,11 +36,11 @@ def _calm(one_thread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         def preload(self) -> None:
             pass
 
-        def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-            return super().batch(indices)
+        def plain(self) -> Rooms:
+            return Rooms(self.images, augment=False)
 
     monkeypatch.setattr(module, "open_data", lambda *a, **k: Rooms(8))
-    for split, count in (("train", 8), ("val", 8)):
+    for split, count in (("train", 24), ("val", 8)):
         (tmp_path / "data" / "gt_sets").mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "gt_sets" / f"{split}.txt").write_text("".join(f"{i}\n" for i in range(count)))
 
@@ -85,7 +84,8 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert (out / "open-s0" / "model.safetensors").stat().st_mtime_ns == before
     entries = {m["name"]: m for m in report["models"]}
     assert list(entries) == [m.name for m in study.models]
-    assert (report["format"], report["origin"], report["test_images"]) == ("edgemtl-study", "measured", 8)
+    assert (report["format"], report["origin"], report["data"]) == ("edgemtl-study", "measured", "NYUD-v2")
+    assert (report["train_images"], report["test_images"]) == (24, 8)
     # the path model's images count those of the shared stage it started from: 2 + 3 steps of 4 images, as the open one
     assert entries["paths"]["images_seen"] == entries["open"]["images_seen"] == 20
     assert entries["paths"]["steps"] == 5
@@ -93,13 +93,18 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert entries["single-depth"]["metrics"].keys() == {"depth"}
     assert entries["single-depth"]["delta_m"] == pytest.approx(0)
     assert entries["bisenet"]["network"] == "bisenet"
+    alone = entries["paths"]["macs_of_task"]
+    assert alone == entries["open"]["macs_of_task"]
+    assert max(alone.values()) < entries["paths"]["macs"] < sum(alone.values())  # the prefix runs once
     want = _delta_by_hand(entries, "paths")
     assert entries["paths"]["delta_m"] == pytest.approx(want)
-    changed = study.model_copy(update={"base": {**BASE, "batch": 2}})
+    other = study.model_copy(update={"base": {**BASE, "batch": 2}})
     with pytest.raises(ConfigError, match="batch changed since this run began"):
-        run(changed, out, console)
+        run(other, out, console)
     text = table(report)
     assert len(text.splitlines()) == 2 + len(study.models)
+    assert "| GMAC, all tasks |" in text.splitlines()[0]
+    assert f"| {entries['bisenet']['macs'] / 1e9:.3f} |" in text
     assert f"{entries['paths']['metrics']['depth']['value']:.4f}" in text
 
 
@@ -113,6 +118,65 @@ def test_a_table_of_several_seeds() -> None:
     lines = table({"models": [*models, entry("bisenet", 0, 0.25, None)]}).splitlines()
     assert lines[2] == "| open | 0.6000 ± 0.1000 | +3.00 ± 2.65 | 80 | 1.50 | 3 |"
     assert lines[3] == "| bisenet | 0.2500 |  | 80 | 0.50 | 1 |"
+
+
+def test_models_can_be_trained_one_by_one(tmp_path: Path) -> None:
+    """So that several processes can share a study; what another model starts from has to be there."""
+    study, out, console = _study(tmp_path), tmp_path / "out", Console(quiet=True)
+    report = json.loads(run(study, out, console, ["single-edge"]).read_text())
+    assert [m["name"] for m in report["models"]] == ["single-edge"]
+    with pytest.raises(ConfigError, match="paths starts from .*shared.safetensors, which is missing; train open first"):
+        run(study, out, console, ["paths"])
+    with pytest.raises(ConfigError, match="there is no model 'best' in this study; choose from open, paths"):
+        run(study, out, console, ["best"])
+
+
+def test_a_recipe_is_the_base_changed_key_by_key(tmp_path: Path) -> None:
+    base = {**BASE, "loss": {"weights": {"depth": 2, "edge": 50}, "stride": 2}, "stages": SHARED}
+    models = [
+        {"name": "plain"},
+        {"name": "log", "recipe": {"loss": {"depth": "log", "weights": {"edge": 9}}, "model": {"top_k": 1}}},
+    ]
+    study = Study(data=tmp_path, test=tmp_path, base=base, models=models)
+    plain, log = (study.recipe(m, 0) for m in study.models)
+    assert (plain.loss.depth, log.loss.depth, log.loss.stride) == ("l1", "log", 2)
+    assert log.loss.weights == {"depth": 2, "edge": 9}
+    assert log.stages == plain.stages
+    assert plain.loss.weights == base["loss"]["weights"]  # not changed by the other's
+
+
+def test_what_a_study_is_of(tmp_path: Path) -> None:
+    for name in ("rooms", "photos"):
+        (tmp_path / name / "gt_sets").mkdir(parents=True)
+    (tmp_path / "rooms" / "rooms.json").write_text("{}")
+    rooms, photos = tmp_path / "rooms", tmp_path / "photos"
+    models = [{"name": "x", "recipe": {"stages": SHARED}}]
+
+    def words(**given: Any) -> str:
+        return describe(Study(models=models, base=BASE, **given))
+
+    assert words(data=rooms, test=rooms) == "synthetic rooms"
+    assert words(data=photos, test=photos) == "NYUD-v2"
+    assert words(data=rooms, test=photos) == "synthetic rooms, tested on NYUD-v2"
+    assert words(data=rooms, test=rooms, about="homes") == "homes"
+
+
+def test_a_study_on_held_out_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test split is not touched: neither read nor counted."""
+    asked: list[tuple[Path, str]] = []
+    make = module.open_data
+
+    def note(root: Path, split: str, *args: Any, **options: Any) -> Any:
+        asked.append((root, split))
+        return make(root, split, *args, **options)
+
+    monkeypatch.setattr(module, "open_data", note)
+    base = {**BASE, "holdout": True, "tasks": ["depth"], "stages": SHARED}
+    study = Study(data=tmp_path / "data", base=base, models=[{"name": "only"}])
+    report = json.loads(run(study, tmp_path / "out", Console(quiet=True)).read_text())
+    assert {split for _, split in asked} == {"train:fit", "train:hold"}
+    assert (report["train_images"], report["test_images"]) == (22, 2)
+    assert report["data"] == "NYUD-v2, a held-out tenth of train"
 
 
 def _delta_by_hand(entries: dict[str, Any], name: str) -> float:
@@ -140,6 +204,7 @@ def test_shipped_studies_load() -> None:
         ("data: a\ntest: b\nmodels: [{name: x, init: y/open}]", "'y/open', which no earlier model makes"),
         ("data: a\ntest: b\nbaseline: [z]\nmodels: [{name: x}]", "there is no model 'z'"),
         ("data: a\ntest: b\nmodels: [{name: x}, {name: x}]", "names repeat"),
+        ("data: a\nmodels: [{name: x, recipe: {stages: [{name: open, steps: 3}]}}]", "'x': give either `test`"),
         ("- 1", "must hold a mapping"),
         ("models: [", "not YAML"),
     ],
