@@ -115,15 +115,18 @@ def _number(value: float, digits: int = 4) -> str:
 
 def _table(results: dict[str, dict[str, Any]], title: str) -> Table:
     from edgemtl.train.evaluate import MAIN
+    from edgemtl.train.metrics_depth import NAMES
 
     table = Table("task", "metric", "value", "trivial baseline", title=title)
     for task, score in results.items():
         for key, value in score.items():
             if task == "images" or key.endswith("_baseline") or isinstance(value, dict):
                 continue
-            name, arrow = MAIN.get(key, (key.replace("_", " "), ""))
-            baseline = score.get(f"{key}_baseline")
-            shown = "" if baseline is None else _number(baseline)
+            name, arrow = MAIN.get(key) or NAMES.get(key) or (key.replace("_", " "), "")
+            found = [
+                (score.get(f"{key}{end}_baseline"), what) for end, what in (("", ""), ("_mean_image", "mean image "))
+            ]
+            shown = ", ".join(what + _number(value) for value, what in found if value is not None)
             table.add_row(task, f"{name} {arrow}".strip(), _number(value), shown)
         for name, value in score.get("iou", {}).items():
             table.add_row(task, f"IoU {name}", _number(value), "")

@@ -25,10 +25,13 @@ Predictor = Callable[[Tensor], Mapping[str, Any]]  # float32 [B, 3, H, W], norma
 
 
 class Constants(NamedTuple):
-    """What the trivial predictions say everywhere: the training pixels' mean depth, and mean normal [3]."""
+    """What the trivial predictions say: the training pixels' mean depth and mean normal [3] everywhere, and the mean of
+    the training depth images, float32 [H, W].
+    """
 
     depth: float | None
     normal: Tensor | None
+    depth_image: Tensor | None = None
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
@@ -61,19 +64,23 @@ def bundle_predictor(path: Path, backend: str | None = None) -> tuple[Predictor,
 def training_constants(data: Samples, config: ModelConfig, images: int = 500) -> Constants:
     """Means over the labelled pixels of up to `images` evenly spaced training images."""
     kinds = {t.kind: t.name for t in config.tasks if t.kind in ("depth", "normals")}
-    total, count = 0.0, 0
+    total: Tensor | float = 0.0
+    count: Tensor | float = 0.0
     direction = torch.zeros(3, dtype=torch.float64)
     for indices in chunks(spread(data, images) if kinds else [], 16):
         batch = data.batch(indices)
         if "depth" in kinds:
-            depth = batch[kinds["depth"]]
-            depth = depth[depth != INVALID].double()
-            total, count = total + float(depth.sum()), count + depth.numel()
+            depth = batch[kinds["depth"]][:, 0].double()
+            known = depth != INVALID
+            total, count = total + (depth * known).sum(0), count + known.sum(0)
         if "normals" in kinds:
             normals = batch[kinds["normals"]].double()
             direction += (normals * (normals != INVALID)).sum((0, 2, 3))
     normal = F.normalize(direction, dim=0).float() if direction.norm() > 0 else None
-    return Constants(total / count if count else None, normal)
+    if not isinstance(total, Tensor) or not isinstance(count, Tensor) or not count.any():
+        return Constants(None, normal)
+    mean = float(total.sum() / count.sum())
+    return Constants(mean, normal, torch.where(count > 0, total / count.clamp(min=1), mean).float())
 
 
 def evaluate(
@@ -94,7 +101,7 @@ def evaluate(
     favourable. `boundary`: also odsF of edge tasks, with this tolerance as a share of the diagonal; slow.
     """
     constants = constants or Constants(None, None)
-    meters = {t.name: make_meter(t, constants.depth, constants.normal) for t in config.tasks}
+    meters = {t.name: make_meter(t, constants.depth, constants.normal, constants.depth_image) for t in config.tasks}
     lines = {t.name: BoundaryMeter(boundary) for t in config.tasks if t.kind == "edge" and boundary is not None}
     indices = spread(data, limit or len(data))
     without = dict.fromkeys(meters, 0)

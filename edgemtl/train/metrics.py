@@ -1,9 +1,10 @@
 """Metrics, accumulated over a whole set, most with the score of a trivial prediction.
 
-mIoU from pooled counts, depth RMSE pooled over pixels (not a mean over images), angular error of normals, saliency,
-and an edge F-score. The pooling follows the protocol of Vandenhende et al. (TPAMI 2021) that M3ViT reports; where other
-papers define a figure otherwise both are given, under two names, and `edgemtl.train.protocols` keeps them in separate
-tables. `edge_f` is quick and not odsF: that is in `edgemtl.train.boundary`. A figure of a set without labels is NaN.
+mIoU from pooled counts, angular error of normals, saliency, and an edge F-score; depth is in
+`edgemtl.train.metrics_depth`. The pooling follows the protocol of Vandenhende et al. (TPAMI 2021) that M3ViT reports;
+where other papers define a figure otherwise both are given, under two names, and `edgemtl.train.protocols` keeps them
+in separate tables. `edge_f` is quick and not odsF: that is in `edgemtl.train.boundary`. A figure of a set without labels
+is NaN.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from edgemtl.config import TaskConfig
 from edgemtl.train.losses import INVALID
+from edgemtl.train.metrics_depth import DepthMeter
 
 Score = dict[str, Any]  # name: number, or a dict of them
 
@@ -31,14 +32,17 @@ class SemsegMeter:
 
     def __init__(self, classes: int, names: tuple[str, ...] = ()) -> None:
         self.names = names or tuple(map(str, range(classes)))
-        self.matrix = MulticlassConfusionMatrix(classes, ignore_index=INVALID)
+        self.matrix = torch.zeros(classes, classes, dtype=torch.int64)  # rows: labels, columns: predictions
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """logits [B, C, H, W]; label int64 [B, H, W]."""
-        self.matrix.update(logits.argmax(1), label)
+        classes = len(self.matrix)
+        valid = label != INVALID
+        pairs = label[valid] * classes + logits.argmax(1)[valid]
+        self.matrix += torch.bincount(pairs.cpu(), minlength=classes * classes).view(classes, classes)
 
     def compute(self) -> Score:
-        counts = self.matrix.confmat.double()  # rows: labels, columns: predictions
+        counts = self.matrix.double()
         hit, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         union = labelled + predicted - hit
         iou = hit / union.clamp(min=1)
@@ -50,35 +54,6 @@ class SemsegMeter:
             "miou_baseline": float(labelled.max()) / total / present if total else float("nan"),
             "pixel_accuracy": float(hit.sum()) / total if total else float("nan"),
             "iou": {name: float(iou[c]) for c, name in enumerate(self.names) if union[c] > 0},
-        }
-
-
-class DepthMeter:
-    """RMSE in metres over all valid pixels of the set. Baseline: `mean`, the training pixels' mean, everywhere."""
-
-    def __init__(self, mean: float | None = None) -> None:
-        self.mean, self.count = mean, 0
-        self.squared = self.absolute = self.label_sum = self.label_squared = 0.0
-
-    def update(self, pred: Tensor, label: Tensor) -> None:
-        """pred, label [B, 1, H, W] in metres."""
-        valid = label != INVALID
-        truth = label[valid].double()
-        error = pred[valid].double() - truth
-        self.count += truth.numel()
-        self.squared += float(error.square().sum())
-        self.absolute += float(error.abs().sum())
-        self.label_sum += float(truth.sum())
-        self.label_squared += float(truth.square().sum())
-
-    def compute(self) -> Score:
-        n = self.count or float("nan")
-        mean = self.label_sum / n if self.mean is None else self.mean
-        spread = self.label_squared / n - 2 * mean * self.label_sum / n + mean * mean
-        return {
-            "rmse": (self.squared / n) ** 0.5,
-            "rmse_baseline": max(spread, 0.0) ** 0.5,
-            "mae": self.absolute / n,
         }
 
 
@@ -238,12 +213,17 @@ class EdgeMeter:
 Meter = SemsegMeter | DepthMeter | NormalsMeter | EdgeMeter | SaliencyMeter
 
 
-def make_meter(task: TaskConfig, depth_mean: float | None = None, direction: Tensor | None = None) -> Meter:
+def make_meter(
+    task: TaskConfig,
+    depth_mean: float | None = None,
+    direction: Tensor | None = None,
+    depth_image: Tensor | None = None,
+) -> Meter:
     """The meter of a task's kind; the constants are the baselines'."""
     if task.kind == "semseg":
         return SemsegMeter(task.channels, task.classes)
     if task.kind == "depth":
-        return DepthMeter(depth_mean)
+        return DepthMeter(depth_mean, depth_image)
     if task.kind == "normals":
         return NormalsMeter(direction)
     return SaliencyMeter() if task.kind == "saliency" else EdgeMeter()
