@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgemtl.cli.train import calm_threads
 from edgemtl.errors import ConfigError, DataError
@@ -77,14 +78,14 @@ def evaluate(
     if sheet is not None:
         write_sheet(sheet, predictor, samples, config, sheet_images)
         console.print(f"{sheet}: {min(sheet_images, len(samples))} images", highlight=False)
-    origin = "synthetic rooms" if (data / "rooms.json").exists() else str(data)
+    described = protocols.describe(samples, config, results["images"]["count"], protocol)
     gain = None if other is None else protocols.gain(results, other, config, protocol)
     if json:
-        head = {"model": str(model), "data": origin, "split": split}
+        head = {"model": str(model), "data": described["set"], "split": split, "protocol": described}
         tail = {} if gain is None else {"delta_m": gain, "against": str(against)}
         typer.echo(js.dumps(_without_nan({**head, **results, **tail})))
         return
-    title = f"{model.name} on {origin}, {split}, {results['images']['count']} images"
+    title = Text(f"{model.name} on {described['text']}")  # a set's title is no markup
     Console().print(_table(results, title) if protocol is None else _paper_table(results, config, protocol, title))
     if gain is not None:
         typer.echo(f"Δm against {against}: {gain:+.2f} %")
@@ -113,7 +114,7 @@ def _number(value: float, digits: int = 4) -> str:
     return "no labels" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _table(results: dict[str, dict[str, Any]], title: str) -> Table:
+def _table(results: dict[str, dict[str, Any]], title: Text) -> Table:
     from edgemtl.train.evaluate import MAIN
     from edgemtl.train.metrics_depth import NAMES
 
@@ -133,10 +134,10 @@ def _table(results: dict[str, dict[str, Any]], title: str) -> Table:
     return table
 
 
-def _paper_table(results: dict[str, dict[str, Any]], config: ModelConfig, protocol: str, title: str) -> Table:
+def _paper_table(results: dict[str, dict[str, Any]], config: ModelConfig, protocol: str, title: Text) -> Table:
     from edgemtl.train.protocols import table_row
 
-    table = Table("task", "metric", "value", title=f"{title}; protocol {protocol}")
+    table = Table("task", "metric", "value", title=title)
     for task, (figure, value) in table_row(results, config, protocol).items():
         digits = 2 if figure.scale == 100 or figure.key == "mean_angle" else 4
         table.add_row(task, f"{figure.name} {'↓' if figure.lower else '↑'}", _number(value, digits))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemtl.data.files import Array, class_labels, finite, read_npy
-from edgemtl.data.layout import Label, Layout
+from edgemtl.data.layout import About, Label, Layout
 from edgemtl.errors import DataError
 
 CLASSES = 7
@@ -42,6 +42,10 @@ class Cityscapes(Layout):
 
     def path(self, root: Path, split: str, name: str, image_id: str) -> Path:
         return root / split / _FOLDERS[name] / f"{image_id}.npy"
+
+    def about(self, root: Path) -> About:
+        official = {"train": (2975, "official training images"), "val": (500, "official validation images")}
+        return About("Cityscapes", official=official)
 
     def read_image(self, path: Path) -> Array:
         array = read_npy(path)

@@ -93,6 +93,12 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         """How many classes a task of kind "semseg" has."""
         return self.layout.classes(self.root, self._names[task])
 
+    def stored_size(self) -> tuple[int, int] | None:
+        """Height and width of the images' files, from up to 20 of them; None if they differ."""
+        some = range(0, len(self), -(-len(self) // 20))
+        sizes = [self.layout.read_image(self._path("image", i)).shape[:2] for i in some]
+        return (sizes[0][0], sizes[0][1]) if len(set(sizes)) == 1 else None
+
     def reports(self) -> list[str]:
         """One sentence per task that some images have no label of."""
         return [

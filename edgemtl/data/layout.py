@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,17 @@ class Augmentation:
     zooms: tuple[float, ...] = (1.0, 1.2, 1.5)
     between: bool = False
     degrees: float = 0.0
+
+
+@dataclass(frozen=True)
+class About:
+    """What a figure says of the set that it was taken on: its title, how the pictures were cropped ("" if they were
+    not), and of each split how many images the published set has and what it calls them.
+    """
+
+    title: str
+    crop: str = ""
+    official: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 class Layout(ABC):
@@ -115,6 +126,10 @@ class Layout(ABC):
     def classes(self, root: Path, task: str) -> int:
         """How many classes a "semseg" task has."""
         return self.labels[task].classes
+
+    def about(self, root: Path) -> About:
+        """Which set the folder holds."""
+        return About(self.title)
 
     def describe(self) -> str:
         """The folders and files, one line each."""

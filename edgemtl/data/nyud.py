@@ -22,7 +22,7 @@ from edgemtl.data.files import (
     unit_normals,
     zero_one,
 )
-from edgemtl.data.layout import Label, Layout, read_list
+from edgemtl.data.layout import About, Label, Layout, read_list
 from edgemtl.errors import DataError
 
 CLASSES = 40
@@ -80,16 +80,30 @@ class Nyud(Layout):
 
     def classes(self, root: Path, task: str) -> int:
         """From rooms.json, or NYUD's 40."""
-        note = root / "rooms.json"
-        if not note.exists():
-            return CLASSES
-        try:
-            classes = json.loads(note.read_text())["classes"]
-            if not (isinstance(classes, list) and 0 < len(classes) < 255):
-                raise ValueError("'classes' is not a list of names")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{note} cannot be read ({error}); make the rooms again") from error
-        return len(classes)
+        note = _note(root)
+        return CLASSES if note is None else len(note["classes"])
+
+    def about(self, root: Path) -> About:
+        """Rooms by the "title" in rooms.json, synthetic rooms without one; else the real photographs."""
+        note = _note(root)
+        if note is None:
+            official = {"train": (795, "official training images"), "val": (654, "official test images")}
+            return About("NYU Depth V2", "425x560 of 480x640", official)
+        return About(str(note.get("title", "synthetic rooms"))[:80])
+
+
+def _note(root: Path) -> dict[str, Any] | None:
+    """rooms.json, with a list of 1 to 254 "classes"; None without the file."""
+    note = root / "rooms.json"
+    if not note.exists():
+        return None
+    try:
+        found = json.loads(note.read_text())
+        if not (isinstance(found["classes"], list) and 0 < len(found["classes"]) < 255):
+            raise ValueError("'classes' is not a list of names")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{note} cannot be read ({error}); make the rooms again") from error
+    return dict(found)
 
 
 class NyudMT(LabelledSet):

@@ -23,7 +23,7 @@ from edgemtl.data.files import (
     read_mat,
     unit_normals,
 )
-from edgemtl.data.layout import Augmentation, Label, Layout, read_list
+from edgemtl.data.layout import About, Augmentation, Label, Layout, read_list
 from edgemtl.errors import DataError
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
@@ -85,6 +85,10 @@ class PascalContext(Layout):
             "edge": ("pascal-context/trainval", ".mat"),
         }[name]
         return root / folder / (image_id + end)
+
+    def about(self, root: Path) -> About:
+        official = {"train": (4998, "official training images"), "val": (5105, "official validation images")}
+        return About("PASCAL-Context", official=official)
 
     def read_image(self, path: Path) -> Array:
         return read_image(path)

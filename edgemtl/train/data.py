@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
+from edgemtl.train.losses import INVALID
 
 if TYPE_CHECKING:
     from edgemtl.data.dataset import LabelledSet
@@ -74,6 +76,19 @@ def present(batch: Mapping[str, Tensor], task: str) -> Tensor:
     """Which images of a batch have a label of `task`: bool [B]."""
     flags = batch.get(f"present/{task}")
     return torch.ones(len(batch["image"]), dtype=torch.bool) if flags is None else flags
+
+
+def own_depth(value: Tensor, batch: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
+    """Depth [B, 1, H, W] in the metres of each image's camera, from those of the model's canonical one; 255 stays.
+
+    Labels and predictions are the canonical camera's where the images' field of view is known (see `LabelledSet`), but
+    a figure must be in true metres, whatever camera the model was trained for.
+    """
+    if config.fov is None or "fov" not in batch:
+        return value
+    ratio = torch.tan(torch.deg2rad(batch["fov"].double()) / 2) / math.tan(math.radians(config.fov) / 2)
+    ratio = torch.nan_to_num(ratio, nan=1.0).view(-1, 1, 1, 1)
+    return torch.where(value == INVALID, value, (value.double() / ratio).to(value.dtype))
 
 
 def spread(data: Samples, count: int) -> list[int]:

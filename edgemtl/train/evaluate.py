@@ -1,6 +1,7 @@
 """Evaluation of anything that turns an image into raw maps: a PyTorch model, or a bundle on any backend.
 
-Raw maps are resized bilinearly (pixel centres) to the labels before scoring, as everywhere in edgemtl.
+Raw maps are resized bilinearly (pixel centres) to the labels before scoring, as everywhere in edgemtl. Depth is scored
+in the metres of each image's own camera.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
 from edgemtl.train.boundary import BoundaryMeter
-from edgemtl.train.data import Samples, chunks, present, spread
+from edgemtl.train.data import Samples, chunks, own_depth, present, spread
 from edgemtl.train.losses import INVALID, resize
 from edgemtl.train.metrics import Score, make_meter
 from edgemtl.train.protocols import OWN
@@ -70,7 +71,7 @@ def training_constants(data: Samples, config: ModelConfig, images: int = 500) ->
     for indices in chunks(spread(data, images) if kinds else [], 16):
         batch = data.batch(indices)
         if "depth" in kinds:
-            depth = batch[kinds["depth"]][:, 0].double()
+            depth = own_depth(batch[kinds["depth"]], batch, config)[:, 0].double()
             known = depth != INVALID
             total, count = total + (depth * known).sum(0), count + known.sum(0)
         if "normals" in kinds:
@@ -119,6 +120,8 @@ def evaluate(
                     "damaged or its training diverged: give another checkpoint"
                 )
             sized = resize(raw, (label.shape[-2], label.shape[-1]))
+            if config.task(name).kind == "depth":
+                sized, label = (own_depth(value, samples, config) for value in (sized, label))
             meter.update(sized, label)
             if name in lines:
                 lines[name].update(sized, label)

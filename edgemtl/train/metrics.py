@@ -3,8 +3,8 @@
 mIoU from pooled counts, angular error of normals, saliency, and an edge F-score; depth is in
 `edgemtl.train.metrics_depth`. The pooling follows the protocol of Vandenhende et al. (TPAMI 2021) that M3ViT reports;
 where other papers define a figure otherwise both are given, under two names, and `edgemtl.train.protocols` keeps them
-in separate tables. `edge_f` is quick and not odsF: that is in `edgemtl.train.boundary`. A figure of a set without labels
-is NaN.
+in separate tables. `edge_f` is quick and not odsF: that is in `edgemtl.train.boundary`. A figure of a set without
+labels is NaN.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ NAMES = {  # how a table calls them, and which direction is better
     "delta1": ("δ1", "↑"),
     "delta2": ("δ2", "↑"),
     "delta3": ("δ3", "↑"),
-    "rmse_per_image": ("RMSE, mean of images (m)", "↓"),
-    "rmse_median_scaled": ("RMSE, mean of images, medians made equal (m)", "↓"),
+    "rmse_per_image": ("RMSE per image (m)", "↓"),
+    "rmse_median_scaled": ("RMSE per image, median-scaled (m)", "↓"),
     "si_log_rmse": ("scale-invariant log RMSE", "↓"),
     "boundary_f1": ("boundary F1", "↑"),
 }
@@ -83,8 +83,9 @@ def errors(pred: Tensor, truth: Tensor) -> dict[str, float]:
 
 def image_errors(pred: Tensor, truth: Tensor) -> dict[str, float]:
     """What `PER_IMAGE` names, of one image; `pred` and `truth` float64 [pixels], metres, without invalid ones."""
-    scaled = pred * (truth.median() / pred.median().clamp(min=LEAST))
-    ratio = (pred.clamp(min=LEAST) / truth.clamp(min=LEAST)).log()
+    positive = pred.clamp(min=LEAST)
+    scaled = positive * (truth.median() / positive.median())
+    ratio = (positive / truth.clamp(min=LEAST)).log()
     return {
         "rmse_per_image": float((pred - truth).square().mean().sqrt()),
         "rmse_median_scaled": float((scaled - truth).square().mean().sqrt()),

@@ -8,12 +8,15 @@ images; `edgemtl.train.metrics` has the quick figures that edgemtl itself watche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgemtl.config import ModelConfig, TaskKind
 from edgemtl.errors import ConfigError
 from edgemtl.train.delta import delta_m
 from edgemtl.train.metrics import Score
+
+if TYPE_CHECKING:
+    from edgemtl.data.dataset import LabelledSet
 
 
 class Figure(NamedTuple):
@@ -55,6 +58,42 @@ def table_row(results: Mapping[str, Score], config: ModelConfig, name: str | Non
     """{task: (figure, value as in a table)} of one protocol from the results of `evaluate`."""
     chosen = figures(name)
     return {t.name: (f := chosen[t.kind], f.scale * float(results[t.name][f.key])) for t in config.tasks}
+
+
+def describe(data: LabelledSet, config: ModelConfig, images: int, name: str | None) -> dict[str, Any]:
+    """What a figure must name to be compared: set, split, how many of its images, sizes, crop, classes, definitions.
+
+    `images` were evaluated; `name` is the protocol, None edgemtl's own figures. Sizes are height and width in pixels;
+    "stored" is None where the files differ. "text" says all in one line.
+    """
+    about, stored = data.layout.about(data.root), data.stored_size()
+    whole = data.split.partition(":")[0]
+    total, what = about.official.get(whole, (len(data), "images"))
+    count = f"{images} {what}" if images == total else f"{images} of the {total} {what}"
+    if images < len(data):
+        count += ", evenly spaced"
+    classes = {t.name: t.channels for t in config.tasks if t.kind == "semseg"}
+    sizes = "various sizes" if stored is None else f"{stored[0]}x{stored[1]}"
+    evaluated = f"{config.image_size[0]}x{config.image_size[1]}"
+    parts = [
+        f"{about.title}, {data.split}, {count}",
+        f"stored {sizes}" + (f" (crop {about.crop})" if about.crop else ""),
+        f"evaluated {evaluated}",
+        *(f"{task} {n} classes" for task, n in classes.items()),
+        f"figures of {name or 'edgemtl'}",
+    ]
+    return {
+        "set": about.title,
+        "split": data.split,
+        "images": images,
+        "count": count,
+        "stored": stored,
+        "crop": about.crop or None,
+        "evaluated": config.image_size,
+        "classes": classes,
+        "figures": name or "edgemtl",
+        "text": "; ".join(parts),
+    }
 
 
 def gain(results: Mapping[str, Score], other: Mapping[str, Any], config: ModelConfig, name: str | None) -> float:

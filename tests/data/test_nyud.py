@@ -26,6 +26,7 @@ from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
 from edgemtl.model import preset
 from edgemtl.train.data import open_data
+from edgemtl.train.protocols import describe
 
 TASKS = ("semseg", "depth", "normals", "edge")
 JOB = RoomSet(seed=6, count=8, height=32, width=64, val_share=0.5)
@@ -394,6 +395,25 @@ def test_bad_requests(copy: Path) -> None:
     (copy / "rooms.json").write_text('{"classes": 3}')
     with pytest.raises(DataError, match=r"rooms\.json"):
         NyudMT(copy, "train", TASKS)[0]
+
+
+def test_what_a_figure_says_of_the_set(copy: Path) -> None:
+    note = json.loads((copy / "rooms.json").read_text())
+    assert Nyud().about(copy).title == "synthetic rooms"
+    (copy / "rooms.json").write_text(json.dumps({**note, "title": "synthetic homes"}))
+    assert Nyud().about(copy).title == "synthetic homes"
+    data = NyudMT(copy, "train", TASKS, size=(16, 32))
+    assert data.stored_size() == (32, 64)
+    cv2.imwrite(str(copy / f"images/{data.ids[1]}.jpg"), np.zeros((16, 16, 3), np.uint8))
+    assert data.stored_size() is None
+    (copy / "rooms.json").unlink()
+    config = preset("micro")
+    text = describe(NyudMT(copy, "val", TASKS), config, 4, "m3vit")["text"]
+    assert text == (
+        "NYU Depth V2, val, 4 of the 654 official test images; stored 32x64 (crop 425x560 of 480x640); "
+        "evaluated 32x64; semseg 13 classes; figures of m3vit"
+    )
+    assert "stored various sizes" in describe(data, config, 4, None)["text"]
 
 
 def test_mixed_sizes_need_a_size(copy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import edgemtl
 import edgemtl.train.data
 from edgemtl.cli import evaluate as cli_evaluate
 from edgemtl.cli import train as cli
+from edgemtl.config import ModelConfig
 from edgemtl.data.nyud import Nyud
 from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.model import MultiTaskViT, preset
@@ -75,6 +77,34 @@ def test_limit_is_spread_over_the_set() -> None:
     assert seen == [0, 2, 5, 7]
 
 
+def test_depth_is_scored_in_the_metres_of_each_camera() -> None:
+    """A model that learnt a canonical camera is scored as one that learnt the set's own."""
+    wide = 2 * math.degrees(math.atan(0.5))  # the canonical camera's focal length is half the set's
+    config = ModelConfig(**{**CONFIG.model_dump(), "fov": wide})
+    tele = 2 * math.degrees(math.atan(0.25))
+
+    class Canonical(FakeRooms):
+        def batch(self, indices: Any) -> dict[str, torch.Tensor]:
+            out = super().batch(indices)
+            known = out["depth"] != 255
+            seen = [int(i) % 2 == 0 for i in indices]
+            half = torch.tensor([0.5 if s else 1.0 for s in seen]).view(-1, 1, 1, 1)
+            fov = torch.tensor([tele if s else float("nan") for s in seen])
+            return {**out, "depth": torch.where(known, out["depth"] * half, 255), "fov": fov}
+
+    def plain(image: torch.Tensor) -> dict[str, Any]:
+        return {**_truth(image), "depth": np.full((1, 8, 16), 2.0, np.float32)}
+
+    def canonical(image: torch.Tensor) -> dict[str, Any]:
+        even = any(torch.equal(image, FakeRooms(4, augment=False).batch([i])["image"]) for i in (0, 2))
+        return {**_truth(image), "depth": np.full((1, 8, 16), 1.0 if even else 2.0, np.float32)}
+
+    own, other = FakeRooms(4, augment=False), Canonical(4, augment=False)
+    want = evaluate(plain, own, CONFIG, constants=training_constants(own, CONFIG))["depth"]
+    found = evaluate(canonical, other, config, constants=training_constants(other, config))["depth"]
+    assert found == pytest.approx(want, rel=1e-5)
+
+
 def test_training_constants() -> None:
     data = FakeRooms(3, augment=False)
     constants = training_constants(data, CONFIG)
@@ -86,6 +116,10 @@ def test_training_constants() -> None:
 
 class _Files(FakeRooms):
     layout = Nyud()
+    root, split = Path("nowhere"), "val"
+
+    def stored_size(self) -> tuple[int, int]:
+        return 48, 96
 
     def preload(self) -> None:
         pass
@@ -125,7 +159,9 @@ def test_a_folder_with_other_classes_is_refused(tmp_path: Path, monkeypatch: pyt
 def _fake_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_data(root: Path, split: str, config: Any, *, train: bool = False, seed: int = 0) -> _Files:
         OPENED.append(split)
-        return _Files(6, augment=train)
+        out = _Files(6, augment=train)
+        out.root, out.split = root, split
+        return out
 
     OPENED.clear()
     monkeypatch.setattr(edgemtl.train.data, "open_data", open_data)
@@ -150,15 +186,35 @@ def test_commands(tmp_path: Path) -> None:
     assert result.exit_code == 0
     model = tmp_path / "run" / "model.safetensors"
     assert result.stdout.strip() == str(model)
-    (tmp_path / "rooms.json").write_text("{}")
+    (tmp_path / "rooms.json").write_text('{"classes": ["wall"]}')
     result = _invoke("eval", str(model), "--data", str(tmp_path), "--limit", "3")
     assert result.exit_code == 0
-    assert "synthetic rooms" in result.stdout
-    assert "trivial baseline" in result.stdout
+    words = " ".join(result.stdout.split())
+    assert "synthetic rooms, val, 3 of the 6 images, evenly spaced; stored 48x96; evaluated 32x64; semseg 13" in words
+    assert "trivial baseline" in words
+    assert "mean image" in words
+    assert "boundary F1 ↑" in words
     result = _invoke("eval", str(model), "--data", str(tmp_path), "--json")
     scores = json.loads(result.stdout)
     assert scores["data"] == "synthetic rooms"
-    assert {"rmse", "rmse_baseline"} <= set(scores["depth"])
+    assert {"rmse", "rmse_baseline", "rmse_mean_image_baseline", "boundary_f1"} <= set(scores["depth"])
+    assert scores["protocol"] == {
+        "set": "synthetic rooms",
+        "split": "val",
+        "images": 6,
+        "count": "6 images",
+        "stored": [48, 96],
+        "crop": None,
+        "evaluated": [32, 64],
+        "classes": {"semseg": 13},
+        "figures": "edgemtl",
+        "text": "synthetic rooms, val, 6 images; stored 48x96; evaluated 32x64; semseg 13 classes; figures of edgemtl",
+    }
+    (tmp_path / "rooms.json").unlink()
+    result = _invoke("eval", str(model), "--data", str(tmp_path), "--json", "--split", "train:hold", "--limit", "4")
+    real = json.loads(result.stdout)["protocol"]
+    assert (real["set"], real["crop"]) == ("NYU Depth V2", "425x560 of 480x640")
+    assert real["text"].startswith("NYU Depth V2, train:hold, 4 of the 795 official training images, evenly spaced;")
     with pytest.raises(ConfigError, match="--backend torch is for bundles"):
         _invoke("eval", str(model), "--data", str(tmp_path), "--backend", "torch")
 
@@ -192,4 +248,4 @@ def test_a_bundle_is_scored_by_its_engine(tmp_path: Path, monkeypatch: pytest.Mo
     b = json.loads(_invoke("eval", str(tmp_path / "m.safetensors"), "--data", str(tmp_path), "--json").stdout)
     assert opened == [(bundle, {"backend": "stub"}), CONFIG.task_names]
     assert a["depth"] == pytest.approx(b["depth"])
-    assert a["data"] == str(tmp_path)
+    assert a["data"] == "NYU Depth V2"

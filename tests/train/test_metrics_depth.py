@@ -58,6 +58,8 @@ def test_aligned_figures_by_hand() -> None:
     found = score(row(1.0, 2.0, 4.0), row(2.0, 4.0, 5.0))  # medians 2 and 4: scaled 2, 4, 8
     assert found["rmse_median_scaled"] == pytest.approx(math.sqrt(9 / 3))
     assert score(row(1, 1), row(1, 2))["si_log_rmse"] == pytest.approx(math.log(2) / 2)  # logs 0 and ln 2
+    below = score(row(-3.0, -1.0, -1.0), row(1.0, 2.0, 4.0))  # counts as 1 mm everywhere: then 2, 2, 2
+    assert below["rmse_median_scaled"] == pytest.approx(math.sqrt((1 + 0 + 4) / 3))
     both = DepthMeter()
     both.update(torch.cat([row(1, 1), row(3, 3)]), torch.cat([row(1, 2), row(7, 7)]))
     assert both.compute()["si_log_rmse"] == pytest.approx(math.log(2) / 4)  # a mean over images
