@@ -22,6 +22,8 @@ GateKind = Literal["multi", "single", "conditioned"]
 # M3ViT's two gates, which differ in training noise and scores, and DSelect-k (Hazimeh et al., NeurIPS 2021).
 Router = Literal["noisy_vmoe", "noisy", "dselect_k"]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
+_Mean = Annotated[float, Field(ge=0, le=1)]
+_Std = Annotated[float, Field(ge=0.01, le=10)]
 
 
 class Strict(BaseModel):
@@ -69,9 +71,15 @@ class ModelConfig(Strict):
 
     name: str = "custom"
     image_size: tuple[int, int] = (128, 256)  # height, width in pixels
-    patch: int = Field(16, ge=1, le=64)
+    image_mean: tuple[_Mean, _Mean, _Mean] = IMAGE_MEAN  # of RGB in 0..1: the network's input is (pixel - mean) / std
+    image_std: tuple[_Std, _Std, _Std] = IMAGE_STD
+    image_border: int = Field(114, ge=0, le=255)  # what a letterboxed frame is surrounded with
+    fov: float | None = Field(None, gt=1, lt=179)  # horizontal degrees of the camera that depth is learnt for
+    stem: Literal["patch", "lite0"] = "patch"  # lite0: EfficientNet-Lite0's first eleven blocks, without a class token
+    patch: int = Field(16, ge=1, le=64)  # pixels across a token, whatever makes it
     dim: int = Field(192, ge=8, le=4096)
-    depth: int = Field(12, ge=1, le=64)
+    depth: int = Field(12, ge=0, le=64)  # blocks; none at all only with stem lite0
+    moe: tuple[Annotated[int, Field(ge=0, lt=64)], ...] | None = None  # blocks that hold experts; None: the odd ones
     heads: int = Field(3, ge=1, le=64)
     mlp_ratio: float = Field(4.0, gt=0, le=16)
     experts: int = Field(16, ge=1, le=4096)
@@ -84,8 +92,12 @@ class ModelConfig(Strict):
     router: Router = "noisy_vmoe"
     noise_std: float = Field(0.0, ge=0, le=100)  # of `noisy_vmoe` while training: noise_std / experts per logit
     norm_eps: float = 1e-6
-    head: Literal["light", "conv"] = "light"  # conv: M3ViT's decoder, with a raw map at half the image's size
-    head_norm: bool = True  # a conv head's batch norms; False: they are part of its convolutions, as programs have them
+    # conv: M3ViT's decoder, with a raw map at half the image's size; pyramid: adds the stem's 1/8 and 1/4 features
+    head: Literal["light", "conv", "pyramid"] = "light"
+    head_norm: bool = (
+        True  # batch norms of stem and conv head; False: part of their convolutions, as programs have them
+    )
+    rays: bool = False  # a pyramid head of normals also reads the direction of each pixel's ray
     head_dim: int = Field(32, ge=1, le=1024)  # channels within a head
     head_stride: int = Field(4, ge=1, le=64)  # the raw map has image_size / head_stride pixels
     tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=64)
@@ -94,8 +106,8 @@ class ModelConfig(Strict):
 
     @property
     def moe_blocks(self) -> tuple[int, ...]:
-        """Indices of the blocks that hold experts: the odd ones."""
-        return tuple(range(1, self.depth, 2))
+        """Indices of the blocks that hold experts: `moe`, or the odd ones."""
+        return tuple(range(1, self.depth, 2)) if self.moe is None else self.moe
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,8 +116,24 @@ class ModelConfig(Strict):
 
     @property
     def tokens(self) -> int:
-        """Patches and the class token."""
-        return self.grid[0] * self.grid[1] + 1
+        """Patches, and the class token where there is one."""
+        return self.grid[0] * self.grid[1] + self.class_tokens
+
+    @property
+    def class_tokens(self) -> int:
+        """1 with a patch embedding, 0 with a convolution stem."""
+        return int(self.stem == "patch")
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether it holds batch norms, which programs have as part of their convolutions."""
+        return self.head_norm and (self.head == "conv" or self.stem == "lite0")
+
+    @property
+    def image_fill(self) -> tuple[int, int, int]:
+        """What a border outside a picture holds, as RGB bytes: the value that the network sees as 0."""
+        r, g, b = (round(255 * m) for m in self.image_mean)
+        return r, g, b
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -149,6 +177,22 @@ class ModelConfig(Strict):
         if self.gate_bias and self.gate != "multi":
             raise ValueError(f"gate_bias is for gates of one task each; this gate is {self.gate}")
 
+    def _check_stem(self) -> None:
+        if (self.stem == "lite0") != (self.head == "pyramid"):
+            raise ValueError(f"stem lite0 and head pyramid come together, not {self.stem} with {self.head}")
+        if self.stem == "lite0" and (self.patch, self.head_stride) != (16, 4):
+            raise ValueError("stem lite0 makes tokens of 16 pixels and maps at a quarter: give patch 16, head_stride 4")
+        if self.stem == "patch" and not self.depth:
+            raise ValueError("a model without blocks needs stem lite0; give a depth of 1 or more")
+        if self.rays and self.fov is None:
+            raise ValueError("rays need the camera's field of view: give fov, in degrees")
+        if self.moe is not None and (
+            list(self.moe) != sorted(set(self.moe)) or (self.moe and self.moe[-1] >= self.depth)
+        ):
+            raise ValueError(f"moe names blocks, ascending and below depth {self.depth}: not {self.moe}")
+        if self.moe is not None and self.stem == "patch" and self.moe != tuple(range(1, self.depth, 2)):
+            raise ValueError("moe chooses blocks of the hybrid; with patches the odd blocks hold experts")
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         (height, width), blocks = self.image_size, len(self.moe_blocks)
@@ -161,6 +205,7 @@ class ModelConfig(Strict):
         if self.head == "conv" and self.head_stride * 8 != self.patch:
             raise ValueError(f"the conv head doubles the patches' grid 3 times: give head_stride {self.patch // 8}")
         self._check_gates()
+        self._check_stem()
         if len(set(self.task_names)) != len(self.tasks):
             raise ValueError(f"task names repeat: {', '.join(self.task_names)}")
         if self.top_k > self.experts:

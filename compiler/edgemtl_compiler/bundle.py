@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BOARDS = ("zcu104",)
 CUDA = "cuda"
+TORCH = "torch"  # weights and goldens alone, which backend torch runs
 CALIBRATION_IMAGES = 64
 EVALUATED_IMAGES = 200
 TOLERANCE = 1e-4  # of a program against PyTorch, relative to the largest value of the map
@@ -64,6 +65,7 @@ def compile_bundle(
     arches: Sequence[str] = (),
     name: str | None = None,
     tasks: Sequence[str] | None = None,
+    letterbox: bool = False,
     preprocess: Preprocess | None = None,
     golden_images: Sequence[NDArray[np.uint8]] | None = None,
     origin: str | None = None,
@@ -77,18 +79,20 @@ def compile_bundle(
 
     targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
     `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "zcu104" (the accelerator, in
-    INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of images).
+    INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of images), "torch"
+    (no program: backend torch rebuilds the model from the weights).
     precision: "f32", "f16" (weights stored in half precision), "bf16" (as bfloat16; no CPU target has it), "int8"
     (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all); experts
-    that none of them may choose are left out.
-    golden_images: RGB frames to check with, now and on the device.
+    that none of them may choose are left out. letterbox: a frame keeps its shape and gets a border. preprocess: instead
+    of the model's own. golden_images: RGB frames to check with, now and on the device.
     Raises CompileError, or CheckpointError, TaskError, BundleError; then no file is left behind.
     """
     start = time.perf_counter()
     out = Path(out)
     name = _name(name, out)
     boards = [t for t in dict.fromkeys(targets) if t in BOARDS]
-    wanted = _targets([t for t in targets if t not in BOARDS], precision, arches, needed=not boards)
+    compiled = [t for t in targets if t not in (*BOARDS, TORCH)]
+    wanted = _targets(compiled, precision, arches, needed=not boards and TORCH not in targets)
     precisions.check(precision, wanted, calibrate)
     _check_calibration(boards, calibrate, images, precision)
     if not out.parent.is_dir():
@@ -98,8 +102,9 @@ def compile_bundle(
         model, info = load_checkpoint(Path(model))
         origin = info.origin if origin is None else origin
     model = subset(without_training(copy.deepcopy(model).float().cpu().eval()), tasks)
-    export.check_config(model.config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
-    settings = preprocess or Preprocess()
+    if wanted or boards:
+        export.check_config(model.config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
+    settings = preprocess or Preprocess.of(model.config, "letterbox" if letterbox else "resize")
     programs.start_compilers(wanted)
     prepared = None
     if precision == "int8":

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl.model.vit import MultiTaskViT
+from edgemtl.model.vit import MultiTaskViT, Prefix
 from edgemtl_compiler.patterns import PREFIX
 from edgemtl_compiler.toolchain import failing
 
@@ -25,7 +25,7 @@ class _Prefix(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model.prefix(image)
+        return self.model.prefix(image).tokens
 
 
 class _Suffix(nn.Module):
@@ -34,7 +34,7 @@ class _Suffix(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.model.suffix(tokens, self.task)
+        return self.model.suffix(Prefix(tokens), self.task)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ def check_config(config: ModelConfig, *, kernels: bool = True) -> None:
     if config.router == "dselect_k":
         raise CompileError(
             "a gate of router dselect_k can be trained and evaluated but not compiled; train with router noisy_vmoe"
+        )
+    if config.stem != "patch":
+        raise CompileError(
+            f"a model with stem {config.stem} has no programs yet: compile it with --target torch, for backend torch"
         )
     if not kernels:
         return

@@ -7,9 +7,11 @@ tests against the published figures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from edgemtl import lite0
 from edgemtl.config import ModelConfig
 
 FLOAT = 4  # bytes
@@ -18,7 +20,7 @@ FLOAT = 4  # bytes
 class Work(NamedTuple):
     """Multiply-accumulates of one frame and one task, by part."""
 
-    embedding: int
+    embedding: int  # or the stem
     projections: int  # qkv and output of attention
     attention: int  # queries by keys, weights by values
     dense: int  # dense MLPs
@@ -43,7 +45,7 @@ def count(config: ModelConfig, task: str, *, every_expert: bool = False) -> Work
     per_expert = 2 * c * config.expert_hidden
     chosen = sum(path) if every_expert else len(path) * config.top_k
     return Work(
-        embedding=(n - 1) * c * 3 * config.patch**2,
+        embedding=_embedding(config),
         projections=config.depth * 4 * n * c * c,
         attention=config.depth * 2 * n * n * c,
         dense=dense_blocks * 2 * n * c * config.mlp_hidden,
@@ -54,15 +56,26 @@ def count(config: ModelConfig, task: str, *, every_expert: bool = False) -> Work
 
 
 def prefix(config: ModelConfig) -> int:
-    """The work that all tasks share and a frame does once: embedding, block 0, and attention of block 1."""
-    n, c, attended = config.tokens, config.dim, min(2, config.depth)
-    embedding = (n - 1) * c * 3 * config.patch**2
-    return embedding + attended * (4 * n * c * c + 2 * n * n * c) + 2 * n * c * config.mlp_hidden
+    """The work that all tasks share and a frame does once: embedding, and the blocks up to the first gate."""
+    n, c = config.tokens, config.dim
+    before = config.moe_blocks[0] if config.moe_blocks else config.depth
+    attended = min(before + 1, config.depth)
+    return _embedding(config) + attended * (4 * n * c * c + 2 * n * n * c) + before * 2 * n * c * config.mlp_hidden
+
+
+def _embedding(config: ModelConfig) -> int:
+    patches = config.grid[0] * config.grid[1]
+    if config.stem == "patch":
+        return patches * config.dim * 3 * config.patch**2
+    projection = patches * lite0.PYRAMID[-1] * config.dim if config.depth else 0
+    return sum(layer.macs for layer in lite0.convolutions(config.image_size)) + projection
 
 
 def _head(config: ModelConfig, task: str) -> int:
     if config.head == "conv":
         return _conv_head(config, task)
+    if config.head == "pyramid":
+        return _pyramid_head(config, task)
     d, tile = config.head_dim, config.patch // config.head_stride
     pixels = config.map_size[0] * config.map_size[1]
     projection = (config.tokens - 1) * config.dim * tile * tile * d
@@ -76,8 +89,29 @@ def _conv_head(config: ModelConfig, task: str) -> int:
     return grid * (first + rest + 64 * d * config.task(task).channels)
 
 
+def _pyramid_head(config: ModelConfig, task: str) -> int:
+    """1x1 steps at 1/16, 1/8 and 1/4, a separable step at 1/8 and two at 1/4; no bilinear work."""
+    d, c = config.head_dim, config.dim if config.depth else 0
+    grid = config.grid[0] * config.grid[1]
+    at4, at8, at16 = lite0.PYRAMID
+    step, rays = 9 * d + d * d, 2 * d if _reads_rays(config, task) else 0
+    return (
+        grid * d * (at16 + c)
+        + 4 * grid * (d * at8 + step)
+        + 16 * grid * (d * at4 + rays + 2 * step + d * config.task(task).channels)
+    )
+
+
+def _reads_rays(config: ModelConfig, task: str) -> bool:
+    return config.rays and config.task(task).kind == "normals"
+
+
 def _head_values(config: ModelConfig, task: str) -> int:
     c, d, channels = config.dim, config.head_dim, config.task(task).channels
+    if config.head == "pyramid":
+        c = c if config.depth else 0
+        rays = 2 * d if _reads_rays(config, task) else 0
+        return 2 * c + (sum(lite0.PYRAMID) + c + 3) * d + rays + 3 * (10 * d + d * d + d) + (d + 1) * channels
     if config.head == "conv":
         norms = 4 * 5 * d  # and the convolutions' biases
         return 2 * c + 9 * c * d + 27 * d * d + norms + (d + 1) * channels
@@ -98,8 +132,7 @@ def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None =
     dense = 2 * c * config.mlp_hidden + config.mlp_hidden + c
     expert = 2 * c * hidden + hidden + c
     values = (
-        c * 3 * config.patch**2 + c  # patch embedding
-        + c + config.tokens * c  # class token, positions
+        _embedding_values(config)
         + config.depth * (attention + norms)
         + (config.depth - len(path)) * dense
         + sum((c + config.gate_bias) * e for e in path)  # gates
@@ -107,6 +140,16 @@ def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None =
         + _head_values(config, task)
     )  # fmt: skip
     return width * values
+
+
+def _embedding_values(config: ModelConfig) -> int:
+    """Patch embedding and class token, or stem and projection; and positions."""
+    c = config.dim
+    if config.stem == "patch":
+        return c * 3 * config.patch**2 + c + c + config.tokens * c
+    layers = lite0.convolutions(config.image_size)
+    stem = sum(math.prod(layer.shape) + layer.outputs for layer in layers)
+    return stem + ((lite0.PYRAMID[-1] + 1) * c + config.tokens * c if config.depth else 0)
 
 
 def convolutions(config: ModelConfig, task: str) -> int:

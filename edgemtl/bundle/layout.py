@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl import lite0
 from edgemtl.bundle.manifest import WeightLayout
 from edgemtl.bundle.packing import (
     LANES,
@@ -117,7 +118,7 @@ class Entry:
             case "gate":
                 return linear_size(shapes[0][1], shapes[0][0])
             case "depthwise":
-                return 10 * round_up(shapes[0][0])
+                return (prod(shapes[0][1:]) + 1) * round_up(shapes[0][0])
             case "expert":
                 hidden, dim = shapes[0]
                 return expert_bytes(dim, hidden) if dtype == "uint8" else expert_size(dim, hidden, _ITEM[dtype])
@@ -139,7 +140,7 @@ class Entry:
                 return pack_linear(values[0].transpose(0, 3, 2, 1).reshape(len(values[0]), -1), values[1])
             case "depthwise":
                 weight, bias = values
-                return pack_rows(*weight.reshape(-1, 9).T, bias)
+                return pack_rows(*weight.reshape(len(weight), -1).T, bias)
             case "expert":
                 return pack_expert(*values)
         return pack_rows(*values)
@@ -191,8 +192,8 @@ class Entry:
                 weight, bias = unpack_linear(packed, columns, rows)
                 return [np.ascontiguousarray(weight.T), bias][: len(shapes)]
             case "depthwise":
-                taps = packed.reshape(10, -1)[:, : shapes[0][0]]
-                return [np.ascontiguousarray(taps[:9].T).reshape(shapes[0]), taps[9].copy()]
+                taps = packed.reshape(prod(shapes[0][1:]) + 1, -1)[:, : shapes[0][0]]
+                return [np.ascontiguousarray(taps[:-1].T).reshape(shapes[0]), taps[-1].copy()]
             case "expert":
                 hidden, dim = shapes[0]
                 return list((unpack_expert_i8 if dtype == "uint8" else unpack_expert)(packed, dim, hidden))
@@ -210,10 +211,21 @@ def entries(config: ModelConfig) -> Iterator[Entry]:
     def norm(part: str, tensor: str, key: str) -> Entry:
         return Entry(part, tensor, "norm", ((f"{key}.weight", (c,)), (f"{key}.bias", (c,))))
 
+    def convolution(part: str, tensor: str, key: str, shape: tuple[int, ...]) -> Entry:
+        kind: Kind = "linear" if shape[2:] == (1, 1) else "depthwise" if shape[1] == 1 else "conv"
+        return Entry(part, tensor, kind, ((f"{key}.weight", shape), (f"{key}.bias", shape[:1])))
+
     bb = "backbone"
-    yield linear("trunk", "patch_embed", f"{bb}.patch_embed.proj", c, 3, config.patch, config.patch)
-    yield Entry("trunk", "cls_token", "vector", ((f"{bb}.cls_token", (1, 1, c)),))
-    yield Entry("trunk", "pos_embed", "vector", ((f"{bb}.pos_embed", (1, config.tokens, c)),))
+    if config.stem == "lite0":
+        for spec in lite0.convolutions(config.image_size):
+            yield convolution("trunk", f"stem.{spec.name}", f"{bb}.stem.{spec.name}.conv", spec.shape)
+        if config.depth:
+            yield linear("trunk", "embed", f"{bb}.embed", c, lite0.PYRAMID[-1])
+    else:
+        yield linear("trunk", "patch_embed", f"{bb}.patch_embed.proj", c, 3, config.patch, config.patch)
+        yield Entry("trunk", "cls_token", "vector", ((f"{bb}.cls_token", (1, 1, c)),))
+    if config.depth:
+        yield Entry("trunk", "pos_embed", "vector", ((f"{bb}.pos_embed", (1, config.tokens, c)),))
     for i in range(config.depth):
         name, key = f"blocks.{i}", f"{bb}.blocks.{i}"
         yield norm("trunk", f"{name}.norm1", f"{key}.norm1")
@@ -242,17 +254,24 @@ def entries(config: ModelConfig) -> Iterator[Entry]:
             yield Entry(f"experts.{i}", str(expert), "expert", sources, row, len(held))
     for task in config.tasks:
         part, key, d = f"task.{task.name}", f"heads.{task.name}", config.head_dim
-        yield norm(part, "head.norm", f"{key}.norm")
+        if config.depth:
+            yield norm(part, "head.norm", f"{key}.norm")
         if config.head == "conv":
             for i in range(4):
                 taps = ((f"{key}.conv_{i}.weight", (d, d if i else c, 3, 3)), (f"{key}.conv_{i}.bias", (d,)))
                 yield Entry(part, f"head.conv_{i}", "conv", taps)
             yield linear(part, "head.conv_4", f"{key}.conv_4", task.channels, d, 1, 1)
             continue
-        yield linear(part, "head.proj", f"{key}.proj", (config.patch // config.head_stride) ** 2 * d, c)
-        for step in ("step0", "step1"):
-            taps = ((f"{key}.{step}.depthwise.weight", (d, 1, 3, 3)), (f"{key}.{step}.depthwise.bias", (d,)))
-            yield Entry(part, f"head.{step}.depthwise", "depthwise", taps)
+        if config.head == "pyramid":
+            for at, inputs in zip(("at4", "at8", "at16"), lite0.PYRAMID, strict=True):
+                wide = inputs + (c if at == "at16" and config.depth else 0)
+                yield linear(part, f"head.{at}", f"{key}.{at}", d, wide, 1, 1)
+            if config.rays and task.kind == "normals":
+                yield Entry(part, "head.rays", "vector", ((f"{key}.rays.weight", (d, 2, 1, 1)),))
+        else:
+            yield linear(part, "head.proj", f"{key}.proj", (config.patch // config.head_stride) ** 2 * d, c)
+        for step in ("step0", "step1", "step2")[: 3 if config.head == "pyramid" else 2]:
+            yield convolution(part, f"head.{step}.depthwise", f"{key}.{step}.depthwise", (d, 1, 3, 3))
             yield linear(part, f"head.{step}.pointwise", f"{key}.{step}.pointwise", d, d, 1, 1)
         yield linear(part, "head.out", f"{key}.out", task.channels, d, 1, 1)
 
@@ -268,8 +287,8 @@ def pack_state(
     `codes` names, by reference, the tensors that become INT8 in the layout "panel16-i8".
     Raises CheckpointError when a tensor is missing, has another shape than `config` says, or does not fit float16.
     """
-    if config.head == "conv" and config.head_norm:
-        raise CheckpointError("a bundle holds conv heads without batch norms: convert the model with without_training")
+    if config.has_norms:
+        raise CheckpointError("a bundle holds convolutions without batch norms: convert with without_training")
     parts: dict[str, dict[str, Packed]] = {}
     for entry in entries(config):
         values = []

@@ -52,6 +52,11 @@ class Preprocess(Strict):
     mean: tuple[float, float, float] = IMAGE_MEAN
     std: tuple[float, float, float] = IMAGE_STD
 
+    @classmethod
+    def of(cls, model: ModelConfig, mode: Literal["resize", "letterbox"] = "resize") -> Preprocess:
+        """What a model was trained with."""
+        return cls(mode=mode, fill=model.image_border, mean=model.image_mean, std=model.image_std)
+
 
 class Function(Strict):
     """One callable of a program: its tensor input, then `params` in order, gives its tensor output (float32)."""

@@ -23,7 +23,7 @@ def compile_(
         list[str] | None,
         typer.Option(
             help="cpu (the best for this machine), x86_64 or aarch64 (all of a machine), one such as x86_64-avx2 or"
-            " aarch64-a53, onnx, cuda (GPU), zcu104 (FPGA); may be repeated."
+            " aarch64-a53, onnx, cuda (GPU), zcu104 (FPGA), torch (no program: for backend torch); may be repeated."
         ),
     ] = None,
     arch: Annotated[
@@ -56,7 +56,6 @@ def compile_(
     if missing:
         raise CompileError(f"{', '.join(missing)} not installed; compiling needs it: pip install 'edgemtl[compile]'")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch beside the C++ compiler: waiting threads must sleep
-    from edgemtl.bundle.manifest import Preprocess
     from edgemtl_compiler import compile_bundle
 
     console = _text.console(stderr=True)
@@ -68,7 +67,7 @@ def compile_(
             arches=tuple(arch or ()),
             name=name,
             tasks=[t.strip() for t in tasks.split(",") if t.strip()] if tasks is not None else None,
-            preprocess=Preprocess(mode="letterbox" if letterbox else "resize"),
+            letterbox=letterbox,
             calibrate=calibrate,
             images=images,
             precision=precision,

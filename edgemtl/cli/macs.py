@@ -74,7 +74,9 @@ def decoder_heavy(config: ModelConfig) -> ModelConfig:
 
     dense = {"experts": 1, "top_k": 1, "expert_ratio": config.mlp_ratio, "paths": {}, "slots": None}
     gates = {"gate": "multi", "gate_bias": False, "router": "noisy_vmoe", "noise_std": 0.0, "renormalise": False}
-    heads = {"head": "conv", "head_dim": 256, "head_stride": config.patch // 8}
+    heads = {"head": "conv", "head_dim": 256, "head_stride": config.patch // 8, "rays": False}
+    if config.stem != "patch":
+        heads |= {"stem": "patch", "moe": None, "depth": max(config.depth, 1)}
     return Config(**{**dict(config), **dense, **gates, **heads})
 
 

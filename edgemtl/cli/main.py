@@ -42,6 +42,7 @@ def _join() -> None:
         estimate,
         evaluate,
         import_m3vit,
+        import_stem,
         inspect,
         macs,
         paths,
@@ -58,6 +59,7 @@ def _join() -> None:
     app.command("compile")(compile.compile_)
     app.command("quantise")(quantise.quantise)
     app.command("import-m3vit")(import_m3vit.import_m3vit)
+    app.command("import-stem")(import_stem.import_stem)
     app.command("train")(train.train)
     app.command("paths")(paths.paths)
     app.command("macs")(macs.macs)

@@ -25,10 +25,12 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
 from edgemtl.model.gates import TaskVector
 from edgemtl.model.head import fold_norms
+from edgemtl.model.stem import fold_stem
 from edgemtl.model.vit import MultiTaskViT
 
 FORMAT = "edgemtl-checkpoint"
 VERSION = 1
+_STEM = "backbone.stem."
 _SHARED, _VECTOR = ".gate.shared.", "backbone.gate_task_represent."
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -65,6 +67,11 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _stored(key: str, dtype: str) -> torch.dtype:
+    """The type that a tensor is stored in: statistics of a stem's batch norms span more than half precision holds."""
+    return torch.float32 if key.startswith(_STEM) and ".norm." in key else _DTYPES[dtype]
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -119,8 +126,8 @@ def without_training(model: MultiTaskViT) -> MultiTaskViT:
     if config.router == "noisy":
         config = ModelConfig(**{**dict(config), "router": "noisy_vmoe"})  # renormalised, as it is
         state = {k: v for k, v in state.items() if not k.endswith(".w_noise")}
-    if config.head == "conv" and config.head_norm:
-        config, state = ModelConfig(**{**dict(config), "head_norm": False}), fold_norms(state)
+    if config.has_norms:
+        config, state = ModelConfig(**{**dict(config), "head_norm": False}), fold_stem(fold_norms(state))
     if config == model.config:
         return model
     out = MultiTaskViT(config)
@@ -148,7 +155,7 @@ def save_checkpoint(
         raise CheckpointError("a state alone does not say its model; give save_checkpoint the config as well")
     shapes = {k: tuple(v.shape) for k, v in state.items()}
     _check_shapes(Path(path), shapes, expected_shapes(config), "the model to be saved")
-    tensors = {k: state[k].detach().to("cpu", _DTYPES[dtype]).contiguous() for k in sorted(state)}
+    tensors = {k: state[k].detach().to("cpu", _stored(k, dtype)).contiguous() for k in sorted(state)}
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{key} is not finite in {dtype}; nothing was written, save with dtype='float32'")
@@ -177,7 +184,7 @@ def load_checkpoint(path: str | Path) -> tuple[MultiTaskViT, CheckpointInfo]:
     except (SafetensorError, OSError, ValueError) as e:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({e}); copy or train it again") from None
     for key, value in stored.items():
-        if value.dtype != _DTYPES[info.dtype]:
+        if value.dtype != _stored(key, info.dtype):
             raise CheckpointError(f"{path}: {key} is {value.dtype}, its metadata says {info.dtype}; train it again")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds values that are not finite; train it again")

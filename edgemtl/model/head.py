@@ -1,9 +1,9 @@
-"""The two heads: from tokens to a task's raw map. The caller resizes the raw map to the frame.
+"""The heads: from tokens to a task's raw map. The caller resizes the raw map to the frame.
 
 `conv` is the decoder of M3ViT (Liang et al., NeurIPS 2022), after SETR's (Zheng et al., CVPR 2021). It is 89 % of the
 tiny model's work; `light` is about 2 %. Light: the projection turns every token into a (patch / stride)² tile of
 `head_dim` channels, the tiles are laid out as an image, two 3x3 depthwise steps (each with a 1x1 mixing step and a
-residual) smooth the seams, and a 1x1 step gives the raw map.
+residual) smooth the seams, and a 1x1 step gives the raw map. `pyramid`, the hybrid's, also reads the stem's features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl.config import ModelConfig
+from edgemtl import lite0
+from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.model.norm import BatchNorm, fold_norm
+
+USUAL_DEPTH = 2.5  # metres; near the mean of rooms and of NYU Depth V2
 
 
 class SeparableStep(nn.Module):
@@ -50,29 +54,6 @@ class LightHead(nn.Module):
         return out
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation of [B, D, h, w] with M3ViT's names and without a counter, so that every tensor is a float.
-
-    While training, statistics are this process's own batch's.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    EPS, MOMENTUM = 1e-5, 0.1
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var, training = self.running_mean, self.running_var, self.training
-        return F.batch_norm(x, mean, var, self.weight, self.bias, training, self.MOMENTUM, self.EPS)
-
-
 class ConvHead(nn.Module):
     """Four times 3x3 convolution to D channels, batch norm, ReLU, each but the last followed by bilinear doubling.
 
@@ -101,25 +82,64 @@ class ConvHead(nn.Module):
         return self.conv_4(x)
 
 
-@torch.no_grad()
+class PyramidHead(nn.Module):
+    """Tokens [B, N, C] and the stem's features to a raw map [B, channels, H / 4, W / 4].
+
+    Top down as in a feature pyramid (Lin et al., CVPR 2017): tokens and 1/16 features to `head_dim` channels, doubled
+    and added to the 1/8 features, a separable step, doubled and added to the 1/4 features, two steps, a 1x1 step. With
+    `rays` the direction of each pixel's ray is added at 1/4 (after DSINE, Bae & Davison, CVPR 2024).
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, *, rays: bool = False) -> None:
+        super().__init__()
+        self.grid, d = config.grid, config.head_dim
+        at4, at8, at16 = lite0.PYRAMID
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if config.depth else None
+        self.at16 = nn.Conv2d(at16 + (config.dim if config.depth else 0), d, 1)
+        self.at8 = nn.Conv2d(at8, d, 1)
+        self.at4 = nn.Conv2d(at4, d, 1)
+        self.rays = nn.Conv2d(2, d, 1, bias=False) if rays else None
+        self.step0 = SeparableStep(d)
+        self.step1 = SeparableStep(d)
+        self.step2 = SeparableStep(d)
+        self.out = nn.Conv2d(d, channels, 1)
+
+    def forward(self, tokens: Tensor, pyramid: tuple[Tensor, ...], rays: Tensor | None = None) -> Tensor:
+        at4, at8, at16 = pyramid
+        if self.norm is not None:
+            wide = self.norm(tokens).transpose(1, 2).reshape(len(tokens), -1, *self.grid)
+            at16 = torch.cat([at16, wide.to(at16.dtype)], 1)
+        x = self.step0(_double(self.at16(at16)) + self.at8(at8))
+        x = _double(x) + self.at4(at4)
+        if self.rays is not None and rays is not None:
+            x = x + self.rays(rays)
+        out: Tensor = self.out(self.step2(self.step1(x)))
+        return out
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 def fold_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state with every batch norm of its conv heads taken into the convolution before it."""
     out = dict(state)
     for key in state:
-        if not key.endswith(".running_var"):
-            continue
-        norm = key.removesuffix("running_var")
-        conv = norm.replace(".syncbn_fc_", ".conv_")
-        weight, bias, mean, var = (out.pop(norm + name) for name in ("weight", "bias", "running_mean", "running_var"))
-        scale = weight / (var + BatchNorm.EPS).sqrt()
-        out[f"{conv}weight"] = state[f"{conv}weight"] * scale.view(-1, 1, 1, 1)
-        out[f"{conv}bias"] = (state[f"{conv}bias"] - mean) * scale + bias
+        if ".syncbn_fc_" in key and key.endswith(".running_var"):
+            norm = key.removesuffix("running_var")
+            fold_norm(out, norm.replace(".syncbn_fc_", ".conv_"), norm, 1e-5)
     return out
 
 
-Head = LightHead | ConvHead
+Head = LightHead | ConvHead | PyramidHead
 
 
-def make_head(config: ModelConfig, channels: int) -> Head:
-    """The head that the configuration names."""
-    return ConvHead(config, channels) if config.head == "conv" else LightHead(config, channels)
+def make_head(config: ModelConfig, task: TaskConfig) -> Head:
+    """The head that the configuration names, for one task."""
+    if config.head == "pyramid":
+        head = PyramidHead(config, task.channels, rays=config.rays and task.kind == "normals")
+        if task.kind == "depth":
+            assert head.out.bias is not None
+            nn.init.constant_(head.out.bias, USUAL_DEPTH)  # a start that can be: 0 m is none, and has no logarithm
+        return head
+    return ConvHead(config, task.channels) if config.head == "conv" else LightHead(config, task.channels)

@@ -7,14 +7,12 @@ released configurations, or is given. Files are read with `weights_only`, so not
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -23,6 +21,7 @@ from edgemtl.config import ModelConfig, TaskConfig, TaskKind
 from edgemtl.errors import CheckpointError
 from edgemtl.model.checkpoint import expected_shapes
 from edgemtl.model.positions import at_size
+from edgemtl.model.pth import read_pth
 
 KINDS: dict[str, TaskKind] = {  # of M3ViT's decoders, by name
     "semseg": "semseg",
@@ -94,18 +93,18 @@ def _theirs(key: str, config: ModelConfig) -> str:
 def _read(path: Path) -> tuple[dict[str, Tensor], int | None]:
     """The state dict without DDP's prefix, all experts together, and the epoch."""
     if not path.is_dir():
-        content = _load(path)
+        content = read_pth(path)
         return _state(path, content), _epoch(content)
     ranks = sorted(int(p.stem) for p in path.glob("*.pth") if p.stem.isdigit())
     if not ranks or ranks != list(range(len(ranks))):
         missing = next(i for i in range(len(ranks) + 1) if i not in ranks)
         raise CheckpointError(f"{path} has no {missing}.pth; a folder of M3ViT holds 0.pth, 1.pth, ... without a gap")
-    first = _load(path / "0.pth")
+    first = read_pth(path / "0.pth")
     state = _state(path / "0.pth", first)
     banks = {key: [value] for key, value in state.items() if _EXPERTS.search(key)}
     for rank in ranks[1:]:
         file = path / f"{rank}.pth"
-        part = _state(file, _load(file))
+        part = _state(file, read_pth(file))
         if part.keys() != banks.keys():
             odd = sorted(part.keys() ^ banks.keys())[0]
             raise CheckpointError(
@@ -117,26 +116,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], int | None]:
                 raise CheckpointError(f"{file}: {key} has shape {list(value.shape)}, in 0.pth it has {want}")
             banks[key].append(value)
     return state | {key: torch.cat(parts) for key, parts in banks.items()}, _epoch(first)
-
-
-def _load(file: Path) -> Any:
-    if not file.is_file():
-        raise CheckpointError(
-            f"there is no checkpoint {file}; give a .pth file of M3ViT, or its folder of 0.pth, 1.pth"
-        )
-    scalar, kinds = np.float64(0).__reduce__()[0], (np.dtypes.Float64DType, np.dtypes.Float32DType)
-    allowed: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]  # results, as numbers
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        reason = " ".join(str(e).split())
-        found = re.search(r"GLOBAL (\S+)", reason)
-        what = f"needs {found[1]} to be run" if found else "is damaged"
-        raise CheckpointError(f"{file} {what}; only tensors and plain values are read from a checkpoint") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as e:
-        reason = " ".join(str(e).split())[:120]
-        raise CheckpointError(f"{file} is damaged or no PyTorch file ({reason}); copy it again") from None
 
 
 def _state(file: Path, content: Any) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from edgemtl.config import ModelConfig
 KEY = "backbone.pos_embed"
 
 
-def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Positions [1, 1 + h·w, C] of a grid (h, w) for another grid, in the same type."""
-    first, patches = positions[:, :1], positions[:, 1:]
+def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], class_tokens: int = 1) -> Tensor:
+    """Positions [1, class_tokens + h·w, C] of a grid (h, w) for another grid, in the same type."""
+    first, patches = positions[:, :class_tokens], positions[:, class_tokens:]
     image = patches.transpose(1, 2).reshape(1, -1, *old).float()
     sized = F.interpolate(image, new, mode="bilinear", align_corners=False)
     return torch.cat([first, sized.flatten(2).transpose(1, 2).to(positions.dtype)], 1)
@@ -30,6 +30,6 @@ def at_size(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The model for images of `size` (height, width). Raises ValueError (pydantic's) for a size that cannot be."""
     new = ModelConfig(**{**dict(config), "image_size": size})
-    if new.grid == config.grid:
+    if new.grid == config.grid or KEY not in state:
         return new, dict(state)
-    return new, {**state, KEY: resize_positions(state[KEY], config.grid, new.grid)}
+    return new, {**state, KEY: resize_positions(state[KEY], config.grid, new.grid, config.class_tokens)}

@@ -1,8 +1,9 @@
 """The multi-task vision transformer: shared trunk, per-task gates and heads, and its exact single-task slice.
 
 M3ViT (Liang et al., NeurIPS 2022): patch embedding, class token, pre-norm blocks; even blocks have a dense MLP, odd
-blocks a mixture of experts. What does not depend on the task (everything before the first gate) runs once for all
-tasks asked for. Parameter names follow M3ViT's checkpoints, with `heads` for its `decoders`.
+blocks a mixture of experts. The hybrid has a convolution stem instead of patches (edgemtl/model/stem.py), no class
+token, and heads that also read the stem's finer features. What does not depend on the task (everything before the first
+gate) runs once for all tasks asked for. Parameter names follow M3ViT's checkpoints, with `heads` for its `decoders`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemtl import lite0
 from edgemtl.config import ModelConfig
 from edgemtl.errors import TaskError
 from edgemtl.model.gates import DSelectGate, Gate, Routing, TaskVector, balance_loss
 from edgemtl.model.head import make_head
 from edgemtl.model.moe import AnyGate, MoE
+from edgemtl.model.stem import Lite0Stem
 
 
 class Attention(nn.Module):
@@ -100,14 +103,31 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
+        if config.stem == "lite0":
+            self.stem = Lite0Stem(norm=config.head_norm)
+            if config.depth:
+                self.embed = nn.Linear(lite0.PYRAMID[-1], config.dim)
+        else:
+            self.patch_embed = PatchEmbed(config)
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        if config.depth:
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         if config.gate == "conditioned":
             self.gate_task_represent = TaskVector(len(config.tasks), config.condition_dim, config.norm_eps)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+
+class Prefix(NamedTuple):
+    """What no task changes: tokens [B, N, C], and of the hybrid its stem's features at 1/4, 1/8 and 1/16 of the image.
+
+    `rays` [B, 2, H / 4, W / 4], where a head reads them: x and y of each pixel's ray at unit depth, x right, y up.
+    """
+
+    tokens: Tensor
+    pyramid: tuple[Tensor, ...] = ()
+    rays: Tensor | None = None
 
 
 class Trace(NamedTuple):
@@ -120,20 +140,27 @@ class Trace(NamedTuple):
 class MultiTaskViT(nn.Module):
     """`model(image)` returns {task: raw map [B, channels, H / head_stride, W / head_stride]}.
 
-    image: float [B, 3, H, W], normalised with `edgemtl.config.IMAGE_MEAN` and `IMAGE_STD`.
+    image: float [B, 3, H, W], normalised with the configuration's `image_mean` and `image_std`. `fov` [B]: each image's
+    horizontal field of view in degrees, for heads that read rays; the configuration's where it is NaN or not given.
     """
+
+    STEM = "backbone.stem"  # where a stem's weights go
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config)
-        self.heads = nn.ModuleDict({t.name: make_head(config, t.channels) for t in config.tasks})
+        self.heads = nn.ModuleDict({t.name: make_head(config, t) for t in config.tasks})
         self.apply(_init_linear)
 
-    def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        return self.trace(image, tasks)[0]
+    def forward(
+        self, image: Tensor, tasks: Sequence[str] | None = None, fov: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return self.trace(image, tasks, fov)[0]
 
-    def trace(self, image: Tensor, tasks: Sequence[str] | None = None) -> tuple[dict[str, Tensor], Trace]:
+    def trace(
+        self, image: Tensor, tasks: Sequence[str] | None = None, fov: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Trace]:
         """Like a call, and also the balance loss and the routings. All tasks when `tasks` is None.
 
         The tasks' token streams are stacked along the batch, so that dense layers run once over all of them; with a
@@ -143,16 +170,18 @@ class MultiTaskViT(nn.Module):
         batch, routings = len(image), {}
         streams: Sequence[str] = tasks if self._task_dependent(tasks) else tasks[:1]
         vectors = {task: self.vector(task) for task in tasks} if self.config.gate == "conditioned" else {}
-        x = self.prefix(image)
+        shared = self.prefix(image, fov)
+        x = shared.tokens
         balance = x.new_zeros(())
-        for i in range(min(1, len(self.backbone.blocks)), len(self.backbone.blocks)):
+        first = self._first_gate()
+        for i in range(first, self.config.depth):
             block = self._block(i)
-            if i > 1:
+            if i > first:
                 x = block.attend(x)
             if isinstance(block.mlp, Mlp):
                 x = x + block.mlp(block.norm2(x))
                 continue
-            if i == 1:
+            if i == first:
                 x = x.repeat(len(streams), 1, 1)
             tokens = block.norm2(x).flatten(0, 1)
             rows = len(tokens) // len(streams)
@@ -168,7 +197,7 @@ class MultiTaskViT(nn.Module):
         out = {}
         for t, task in enumerate(tasks):
             s = t if len(streams) > 1 else 0
-            out[task] = self.heads[task](x[s * batch : (s + 1) * batch])
+            out[task] = self._map(task, x[s * batch : (s + 1) * batch], shared)
         return out, Trace(balance, routings)
 
     def vector(self, task: str) -> Tensor:
@@ -177,25 +206,35 @@ class MultiTaskViT(nn.Module):
         out: Tensor = represent(self.config.task_names.index(task))
         return out
 
-    def prefix(self, image: Tensor) -> Tensor:
-        """Tokens [B, N, C] after everything that no task changes: embedding, block 0, attention of block 1."""
-        bb = self.backbone
-        x = bb.patch_embed(image)
-        x = torch.cat([bb.cls_token.expand(len(x), -1, -1), x], 1) + bb.pos_embed
-        block = self._block(0)
-        x = block.attend(x)
-        assert isinstance(block.mlp, Mlp)
-        x = x + block.mlp(block.norm2(x))
-        return self._block(1).attend(x) if len(bb.blocks) > 1 else x
+    def prefix(self, image: Tensor, fov: Tensor | None = None) -> Prefix:
+        """Everything that no task changes: embedding or stem, and the blocks up to the first gate."""
+        bb, first = self.backbone, self._first_gate()
+        pyramid: tuple[Tensor, ...] = ()
+        if self.config.stem == "patch":
+            x = bb.patch_embed(image)
+            x = torch.cat([bb.cls_token.expand(len(x), -1, -1), x], 1) + bb.pos_embed
+        else:
+            pyramid = bb.stem(image)
+            x = pyramid[-1].flatten(2).transpose(1, 2)
+            if self.config.depth:
+                x = bb.embed(x) + bb.pos_embed
+        for i in range(first):
+            block = self._block(i)
+            x = block.attend(x)
+            assert isinstance(block.mlp, Mlp)
+            x = x + block.mlp(block.norm2(x))
+        x = self._block(first).attend(x) if first < self.config.depth else x
+        return Prefix(x, pyramid, self._rays(image, fov) if self.config.rays else None)
 
-    def suffix(self, x: Tensor, task: str) -> Tensor:
-        """Raw map of `task` from `prefix`'s tokens [1, N, C], with the experts as custom ops, for export.
+    def suffix(self, shared: Prefix, task: str) -> Tensor:
+        """Raw map of `task` from what `prefix` gave, of one image, with the experts as custom ops, for export.
 
         Only for a slice: its banks hold the task's path and nothing else, so no mask is needed.
         """
-        for i in range(1, len(self.backbone.blocks)):
+        x, first = shared.tokens, self._first_gate()
+        for i in range(first, self.config.depth):
             block = self._block(i)
-            if i > 1:
+            if i > first:
                 x = block.attend(x)
             if isinstance(block.mlp, Mlp):
                 x = x + block.mlp(block.norm2(x))
@@ -203,8 +242,29 @@ class MultiTaskViT(nn.Module):
                 shape = x.shape
                 tokens = block.norm2(x).reshape(-1, shape[-1])
                 x = block.mlp.export_forward(tokens, x.reshape(-1, shape[-1]), task).reshape(shape)
-        out: Tensor = self.heads[task](x)
+        return self._map(task, x, shared)
+
+    def _map(self, task: str, tokens: Tensor, shared: Prefix) -> Tensor:
+        head = self.heads[task]
+        out: Tensor = head(tokens, shared.pyramid, shared.rays) if shared.pyramid else head(tokens)
         return out
+
+    def _first_gate(self) -> int:
+        """The first block with experts, or how many blocks there are."""
+        return self.config.moe_blocks[0] if self.config.moe_blocks else self.config.depth
+
+    def _rays(self, image: Tensor, fov: Tensor | None) -> Tensor:
+        """x and y at unit depth of the rays through the raw map's pixels: [B, 2, H / 4, W / 4]."""
+        own, (rows, columns) = self.config.fov, self.config.map_size
+        assert own is not None
+        degrees = image.new_full((len(image),), own)
+        if fov is not None:
+            degrees = torch.where(fov.isnan(), degrees, fov.to(degrees))
+        half = (degrees.deg2rad() / 2).tan().view(-1, 1, 1)
+        x = (torch.arange(columns, device=image.device) * 2 + 1 - columns) / columns
+        y = (rows - 1 - torch.arange(rows, device=image.device) * 2) / columns
+        shape = (len(image), rows, columns)
+        return torch.stack([(half * x).expand(shape), (half * y[:, None]).expand(shape)], 1)
 
     def slice(self, task: str) -> MultiTaskViT:
         """The model of `task` alone: trunk, this task's gates, the experts of its path, its head; same outputs."""
@@ -217,7 +277,7 @@ class MultiTaskViT(nn.Module):
         if config.router == "dselect_k":
             raise TaskError("a model with router dselect_k cannot be sliced; train it with noisy_vmoe or noisy instead")
         kept = ModelConfig(**{**dict(config), **changes})
-        reference = self.backbone.cls_token
+        reference = next(self.parameters())
         with torch.device("meta"):
             model = MultiTaskViT(kept)
         model = model.to_empty(device=reference.device).to(reference.dtype)

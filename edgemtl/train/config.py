@@ -91,7 +91,9 @@ class TrainConfig(Strict):
     model: dict[str, Any] = Field(default_factory=dict)  # changes to the preset
     tasks: tuple[str, ...] | None = Field(None, min_length=1)  # of the preset's; None: all of them
     conditioned: bool = False  # stage open: one gate that reads its task's number, instead of a gate per task
-    network: Literal["vit", "bisenet"] = "vit"  # bisenet: the comparator, of the preset's tasks and image size alone
+    # The last two are comparators (edgemtl/train/comparators.py), of the preset's tasks and image size alone.
+    network: Literal["vit", "bisenet", "bisenet-lite0"] = "vit"
+    stem: str | None = None  # a stem checkpoint of `edgemtl import-stem`, or "imagenet": the installed package's weights
     data: Path = Path("data/rooms")
     out: Path = Path("runs/rooms")
     holdout: bool = False  # train on train:fit and evaluate on train:hold, so that nothing is chosen on val
@@ -136,6 +138,10 @@ class TrainConfig(Strict):
                 raise ValueError(f"loss.weights: there is no task {key!r}; choose from {', '.join(sorted(usable))}")
         if self.network != "vit" and [s.name for s in self.stages] != ["shared"]:
             raise ValueError(f"network {self.network!r} has no gates; give it the one stage shared")
+        if self.stem is not None and self.network == "bisenet":
+            raise ValueError("network 'bisenet' is trained from scratch; leave out stem, or take bisenet-lite0")
+        if self.stem is not None and self.network == "vit" and model.stem == "patch":
+            raise ValueError("stem: this model embeds patches; leave it out, or take preset hybrid")
         if self.conditioned and self.stages[0].name == "shared":
             raise ValueError("a conditioned gate is trained from the start: leave out stage shared")
         if {"gate", "paths", "slots"} & set(self.model):

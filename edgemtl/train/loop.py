@@ -24,6 +24,7 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.model.checkpoint import load_checkpoint, to_multi_gate, write_atomic
 from edgemtl.model.positions import at_size
+from edgemtl.model.stem_files import load_stem
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.balancers import Balancer, make_balancer
 from edgemtl.train.comparators import Network, load_network, make_network, save_network
@@ -98,7 +99,9 @@ class Trainer:
         elif init is not None and self.recipe.network != "vit":
             raise ConfigError(f"network {self.recipe.network} is trained from scratch; leave out --init")
         elif init is not None:
-            config, state = _initial(init, config)
+            config, state, fresh = _initial(init, config, self.recipe.seed)
+            if fresh:
+                self.reporter.line(f"{init} has no {', '.join(fresh)} of this shape: they start anew")
         self._stop_at = None if stop_after is None else self.at.total + stop_after
         self.log = self._open_log()
         try:
@@ -176,6 +179,8 @@ class Trainer:
         model = make_network(self.recipe.network, config)
         if state is not None:
             model.load_state_dict(state)
+        elif self.recipe.stem is not None:
+            model.get_submodule(str(model.STEM)).load_state_dict(load_stem(self.recipe.stem))
         # the heads' convolutions are several times faster with channels last
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.group.copy_from_first(self.model)
@@ -347,10 +352,11 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _initial(path: Path, want: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
+def _initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
     """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again.
 
-    Positions of another image size are resized, as M3ViT does with ImageNet's.
+    Positions of another image size are resized, as M3ViT does with ImageNet's. Tasks may have other channels, and heads
+    other parts: the tensors that then do not fit are named in the third value, and start anew.
     """
     model, info = load_checkpoint(path)
     found, state = info.config, dict(model.state_dict())
@@ -358,8 +364,12 @@ def _initial(path: Path, want: ModelConfig) -> tuple[ModelConfig, dict[str, Tens
         found, state = to_multi_gate(found, state)
     if found.patch == want.patch and found.image_size != want.image_size:
         found, state = at_size(found, state, want.image_size)
-    same = {"name", "paths"}
-    differ = [k for k in ModelConfig.model_fields if k not in same and getattr(found, k) != getattr(want, k)]
+    free = {"name", "paths", "tasks", "fov", "rays"}
+    differ = [k for k in ModelConfig.model_fields if k not in free and getattr(found, k) != getattr(want, k)]
+    differ += ["tasks"] if {t.name: t.kind for t in found.tasks} != {t.name: t.kind for t in want.tasks} else []
     if differ:
         raise CheckpointError(f"{path} differs from the recipe's model in {', '.join(differ)}; give a matching one")
-    return found.model_copy(update={"paths": {}}), state
+    torch.manual_seed(seed)
+    fresh = MultiTaskViT(want).state_dict()
+    fits = {k for k, v in fresh.items() if k in state and state[k].shape == v.shape}
+    return want, {k: state[k] if k in fits else v for k, v in fresh.items()}, sorted(fresh.keys() - fits)

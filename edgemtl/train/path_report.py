@@ -99,7 +99,7 @@ def report_on(model: MultiTaskViT, data: Samples, *, images: int = 512, experts_
         return make_report(config, usage, usage, count, declared=False)
     opened = MultiTaskViT(config.model_copy(update={"paths": {}}))
     opened.load_state_dict(model.state_dict())
-    opened = opened.to(model.backbone.cls_token.device)
+    opened = opened.to(next(model.parameters()).device)
     return make_report(config, usage, measure_usage(opened, data, images=images), count, declared=True)
 
 

@@ -34,7 +34,7 @@ class Usage:
 @torch.no_grad()
 def measure_usage(model: MultiTaskViT, data: Samples, *, images: int = 512, batch: int = 16) -> dict[str, Usage]:
     """{task: its usage} over up to `images` evenly spaced images. With one shared gate all tasks have the same."""
-    config, device, training = model.config, model.backbone.cls_token.device, model.training
+    config, device, training = model.config, next(model.parameters()).device, model.training
     blocks, shape = config.moe_blocks, (len(config.moe_blocks), config.experts)
     held = [torch.tensor(ids) for ids in config.held]
     sums = {t: [torch.zeros(shape, dtype=torch.float64) for _ in range(3)] for t in config.task_names}

@@ -64,7 +64,8 @@ class Stepper:
 
         def forward(part: Batch, names: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor, Trace]:
             with self.quick():
-                maps, trace = self.model.trace(part["image"].contiguous(), names)
+                seen = {"fov": part["fov"]} if self.model.config.rays and "fov" in part else {}
+                maps, trace = self.model.trace(part["image"].contiguous(), names, **seen)
             given = self.recipe.loss
             losses = task_losses(
                 maps,

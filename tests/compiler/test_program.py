@@ -18,6 +18,7 @@ import torch
 from edgemtl.bundle.layout import pack_state
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.vit import Prefix
 from edgemtl_compiler import export, patterns, program, targets
 from edgemtl_compiler.patterns import PREFIX
 from edgemtl_compiler.program import Built
@@ -63,7 +64,7 @@ def test_every_task_equals_pytorch(micro: Any, build: Build, target: targets.Tar
     for number, image in micro.inputs.items():
         tokens = run_prefix([image, *arrays(micro.weights, prefix)])
         with torch.inference_mode():
-            assert relative(tokens, micro.model.prefix(torch.from_numpy(image)).numpy()) < 2e-6
+            assert relative(tokens, micro.model.prefix(torch.from_numpy(image)).tokens.numpy()) < 2e-6
         for task in micro.config.task_names:
             built = build(task, target)
             got = program.load_function(built.path)([tokens, *arrays(micro.weights, built)])
@@ -241,7 +242,7 @@ class TestIncompleteExport:
     def test_a_block_is_run_twice(self, micro: Any, fails: Any) -> None:
         piece = micro.model.slice("depth")
         suffix = piece.suffix
-        piece.suffix = lambda x, task: suffix(piece.backbone.blocks[2].attend(x), task)
+        piece.suffix = lambda shared, task: suffix(Prefix(piece.backbone.blocks[2].attend(shared.tokens)), task)
         assert "3 x attention instead of 2" in fails(piece)
 
     def test_the_wrong_weights_are_used(self, micro: Any, fails: Any) -> None:
@@ -258,7 +259,7 @@ class TestIncompleteExport:
 
     def test_a_model_that_cannot_be_exported(self, micro: Any, fails: Any) -> None:
         piece = micro.model.slice("depth")
-        piece.suffix = lambda x, task: x if x.sum() > 0 else -x
+        piece.suffix = lambda x, task: x.tokens if x.tokens.sum() > 0 else -x.tokens
         assert "PyTorch cannot export 'depth': " in fails(piece)
 
     def test_an_operator_without_a_kernel(self, micro: Any, fails: Any) -> None:
