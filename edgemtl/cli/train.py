@@ -73,7 +73,7 @@ def _sets(config: Any, root: Path, console: Console) -> Sets:
 
     model = config.model_config_for("multi")
     fit, watched = ("train:fit", "train:hold") if config.holdout else ("train", "val")
-    training = open_data(root, fit, model, train=True, seed=config.seed)
+    training = open_data(root, fit, model, train=True, seed=config.seed, photo=config.photo)
     val = open_data(root, watched, model) if config.val_images else None
     if config.preload:
         with console.status(f"reading {len(training)} images from {root}"):

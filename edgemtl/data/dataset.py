@@ -22,6 +22,7 @@ from edgemtl.config import IMAGE_MEAN, IMAGE_STD, TaskKind
 from edgemtl.data.augment import IMAGE_FILL, depth_ratio, draw, move, resize
 from edgemtl.data.files import Array
 from edgemtl.data.layout import ALIASES, NONE, STORED, Layout, find_layout
+from edgemtl.data.photo import draw_shot, take
 from edgemtl.errors import ConfigError, DataError
 
 IGNORE = 255
@@ -36,7 +37,8 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
     "fov", float32, the image's horizontal field of view in degrees, NaN where it is not known. A label whose file is
     missing is no error as long as other images have one: `missing` counts them, and whoever trains or evaluates says
     so. `size` resizes to (height, width); None keeps the stored size. `train` switches augmentation on; a border from
-    outside the picture is then `fill`, RGB bytes. `cache` reads the whole split into memory at once (see `preload`).
+    outside the picture is then `fill`, RGB bytes, and `photo`, 0 to 1, says how often the picture is made worse as a
+    camera would (`edgemtl.data.photo`). `cache` reads the whole split into memory at once (see `preload`).
     With `fov`, the canonical camera's degrees, depth is what that camera would say (`edgemtl.data.augment.depth_ratio`)
     for every image whose own field of view is known; with None it stays as stored.
     """
@@ -55,9 +57,10 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         std: tuple[float, float, float] = IMAGE_STD,
         fill: tuple[int, int, int] = IMAGE_FILL,
         fov: float | None = None,
+        photo: float = 0.0,
     ) -> None:
         self.root, self.split, self.tasks, self.train, self.seed = Path(root), split, tuple(tasks), train, seed
-        self.mean, self.std, self.fill, self.fov = mean, std, fill, fov
+        self.mean, self.std, self.fill, self.fov, self.photo = mean, std, fill, fov, photo
         self.epoch = 0
         self.layout = layout or find_layout(self.root)
         known = self.layout.labels
@@ -69,6 +72,8 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
             )
         if seed < 0:
             raise ConfigError(f"the seed is {seed}; give a whole number from 0 up")
+        if not 0 <= photo <= 1:
+            raise ConfigError(f"photo is {photo}; give a number from 0 to 1")
         if size is not None and min(size) < 1:
             raise ConfigError(f"the size is {size}; give (height, width) in pixels, for example (128, 256)")
         self._names, self.labels = names, {task: known[name] for task, name in names.items()}
@@ -141,6 +146,8 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
             change = draw(self.layout.augmentation, self.seed, self.epoch, index) if self.train else None
             if change is not None:
                 item = move(item, self.labels, change, self.fill)
+                if self.photo:
+                    item["image"] = take(item["image"], draw_shot(self.photo, self.seed, self.epoch, index))
             for name in self.tasks:
                 raw[name][k] = item[name]
             picture = item["image"].astype(np.float32) / np.float32(255)

@@ -97,6 +97,7 @@ class TrainConfig(Strict):
     data: Path = Path("data/rooms")
     out: Path = Path("runs/rooms")
     holdout: bool = False  # train on train:fit and evaluate on train:hold, so that nothing is chosen on val
+    photo: float = Field(0.0, ge=0, le=1)  # how often a camera's flaws are added (edgemtl/data/photo.py); 0: never
     preload: bool = True  # the whole training split into memory, in small types; else files are read as needed
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     batch: int = Field(32, ge=1, le=4096)

@@ -42,7 +42,9 @@ class Samples(Protocol):
     def batch(self, indices: Any) -> dict[str, Tensor]: ...
 
 
-def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0) -> LabelledSet:
+def open_data(
+    root: Path, split: str, config: ModelConfig, *, train: bool = False, seed: int = 0, photo: float = 0.0
+) -> LabelledSet:
     """The folder `root` (any layout of `edgemtl.data.layout`) as the model wants it: size, normalisation, camera.
 
     Raises ConfigError if its classes are not as many as the model's, and what `LabelledSet` raises.
@@ -60,6 +62,7 @@ def open_data(root: Path, split: str, config: ModelConfig, *, train: bool = Fals
         std=config.image_std,
         fill=config.image_fill,
         fov=config.fov,
+        photo=photo,
     )
     for task in config.tasks:
         if data.labels[task.name].kind != task.kind:

@@ -27,6 +27,7 @@ from edgemtl.train.evaluate import evaluate, summary, torch_predictor, training_
 
 CONFIG = preset("micro")
 OPENED: list[str] = []
+OPTIONS: list[dict[str, Any]] = []
 
 
 def _truth(image: torch.Tensor) -> dict[str, Any]:
@@ -157,22 +158,27 @@ def test_a_folder_with_other_classes_is_refused(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def _fake_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_data(root: Path, split: str, config: Any, *, train: bool = False, seed: int = 0) -> _Files:
+    def open_data(root: Path, split: str, config: Any, *, train: bool = False, **options: Any) -> _Files:
+        OPTIONS.append(options)
         OPENED.append(split)
         out = _Files(6, augment=train)
         out.root, out.split = root, split
         return out
 
     OPENED.clear()
+    OPTIONS.clear()
     monkeypatch.setattr(edgemtl.train.data, "open_data", open_data)
 
 
 @pytest.mark.usefixtures("_fake_folder")
 def test_a_held_out_part_stands_for_val(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("preset: micro\nholdout: true\nbatch: 2\nval_images: 2\nstages: [{name: shared, steps: 1}]")
+    recipe.write_text(
+        "preset: micro\nholdout: true\nphoto: 0.5\nbatch: 2\nval_images: 2\nstages: [{name: shared, steps: 1}]"
+    )
     model = _invoke("train", str(recipe), "--out", str(tmp_path / "run"), "--threads", "1").stdout.strip()
     assert OPENED == ["train:fit", "train:hold"]
+    assert [options.get("photo", 0) for options in OPTIONS] == [0.5, 0]
     OPENED.clear()
     assert _invoke("eval", model, "--data", str(tmp_path), "--split", "train:hold").exit_code == 0
     assert OPENED == ["train:hold", "train:fit"]  # baselines know as much as the model
