@@ -21,7 +21,7 @@ from edgemtl.config import TaskConfig, TaskKind
 
 INVALID = 255
 EDGE_POSITIVE_WEIGHT = 0.95
-NEAREST = 0.1  # metres, below which `log_depth` is a straight line
+NEAREST = 0.5  # metres, below which `log_depth` is a straight line
 STEPS = tuple((scale, dim) for scale in (1, 2, 4, 8) for dim in (-1, -2))  # of gradient matching: across, down
 DepthLoss = Literal["l1", "log"]
 DEFAULT_WEIGHTS: dict[TaskKind, float] = {
@@ -92,7 +92,8 @@ def log_depth(metres: Tensor) -> Tensor:
     """ln(metres) down to NEAREST, and below it the tangent there: finite for any finite number.
 
     A prediction may be anything: it starts around 0 and can fall below. A clamped one would get no gradient and stay
-    there; on the tangent it gets the gradient 1 / NEAREST.
+    there; on the tangent it gets the gradient 1 / NEAREST. A tangent nearer to 0 would be so steep that the first steps
+    were about nothing else.
     """
     return metres.clamp(min=NEAREST).log() + (metres - NEAREST).clamp(max=0) / NEAREST
 

@@ -176,16 +176,16 @@ def test_parts_of_a_batch_add_up_to_its_loss(kind: TaskKind) -> None:
 def test_log_depth_by_hand() -> None:
     pred, label = torch.tensor([[[[1.0, 4.0, 9.0]]]]), torch.tensor([[[[2.0, 2.0, 255.0]]]])
     assert float(depth_loss(pred, label, kind="log")) == pytest.approx(math.log(2))
-    assert log_depth(torch.tensor([0.1, 1.0, 20.0])).tolist() == pytest.approx([math.log(d) for d in (0.1, 1, 20)])
-    assert float(log_depth(torch.tensor(-0.1))) == pytest.approx(math.log(0.1) - 2)
+    assert log_depth(torch.tensor([0.5, 1.0, 20.0])).tolist() == pytest.approx([math.log(d) for d in (0.5, 1, 20)])
+    assert float(log_depth(torch.tensor(-0.5))) == pytest.approx(math.log(0.5) - 2)
 
 
 def test_log_depth_pulls_up_whatever_lies_below_its_floor() -> None:
-    metres = torch.tensor([-50.0, -0.1, 0.0, 0.05, 0.5], requires_grad=True)
+    metres = torch.tensor([-50.0, -0.1, 0.0, 0.25, 4.0], requires_grad=True)
     log_depth(metres).sum().backward()
     assert metres.grad is not None
-    assert metres.grad.tolist() == pytest.approx([10, 10, 10, 10, 2])
-    near = torch.tensor([0.0999, 0.1001])
+    assert metres.grad.tolist() == pytest.approx([2, 2, 2, 2, 0.25])
+    near = torch.tensor([0.4995, 0.5005])
     low, high = log_depth(near).tolist()
     assert high - low == pytest.approx(0.002, rel=1e-2)  # no step where the line begins
 
