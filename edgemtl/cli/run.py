@@ -34,6 +34,9 @@ def run(
     depth_range: Annotated[
         str | None, typer.Option(help="Metres at the colours' ends, like 0.5,6; else each frame's own.")
     ] = None,
+    fov: Annotated[
+        float | None, typer.Option(help="The camera's horizontal field of view in degrees: depth is scaled to it.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write maps (.npz, .npy) instead of pictures.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")] = False,
@@ -56,7 +59,7 @@ def run(
     limits = _range(depth_range)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop finishes the video too
     with (
-        load(bundle, backend, threads=threads, memory_budget=memory_budget, color="bgr") as engine,
+        load(bundle, backend, threads=threads, memory_budget=memory_budget, color="bgr", fov=fov) as engine,
         open_source(source) as frames,
     ):
         if not task:

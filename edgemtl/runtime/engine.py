@@ -26,7 +26,7 @@ from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
 from edgemtl.preprocess import Array, Colour, Image, Preprocessor, check_colour
-from edgemtl.runtime import backends
+from edgemtl.runtime import backends, optics
 from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
@@ -53,6 +53,7 @@ def load(
     threads: int | None = None,
     memory_budget: str | int | None = None,
     color: Colour = "rgb",
+    fov: float | None = None,
 ) -> Engine:
     """Open the bundle at `path` and choose a backend; with `tasks`, activate them.
 
@@ -62,6 +63,8 @@ def load(
     threads: of the backend; default: the CPUs this process may use. TVM and PyTorch keep one number per process.
     memory_budget: most bytes of weights that active tasks may map, like "48MB".
     color: the order of frames' channels, "rgb" or "bgr".
+    fov: the camera's horizontal field of view in degrees; depth, which is learnt for one (`engine.manifest.model.fov`),
+    is rescaled to it. None: depth stays as it is.
     Raises BundleError, BackendError, BudgetError, TaskError.
     """
     budget = None if memory_budget is None else parse_size(memory_budget)
@@ -71,7 +74,8 @@ def load(
     bundle = Bundle.open(path)
     try:
         kind, choice, why = backends.choose(backend, bundle, program)
-        engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color)
+        zoom = None if fov is None else optics.zoom(bundle.manifest.model, fov)
+        engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color, zoom)
     except BaseException:
         bundle.close()
         raise
@@ -105,12 +109,14 @@ class Engine:
         threads: int,
         budget: int | None,
         color: Colour,
+        zoom: float | None = None,
     ) -> None:
         self.backend, self.why, self.threads, self.color = kind.name, why, threads, color
         self.program: Program | None = choice.program
         self.switches: deque[Switch] = deque(maxlen=KEPT_SWITCHES)
         self._lock = threading.RLock()
         self._bundle, self._budget = bundle, budget
+        self._zoom = zoom
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
         self._active: tuple[str, ...] = ()
         self._seen: set[str] = set()
@@ -208,6 +214,8 @@ class Engine:
             for name in self._active:
                 task, raw = config.task(name), ran.maps[name]
                 made = to_frame(task, raw, place, config.head_stride, given.get(name))
+                if self._zoom is not None and task.kind == "depth":
+                    made *= self._zoom * place.width / config.image_size[1]
                 outputs[name] = TaskOutput(task, made, raw, order)
             end = time.perf_counter()
             run = {name: 1e3 * s for name, s in ran.seconds.items()}
