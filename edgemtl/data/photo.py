@@ -77,7 +77,7 @@ def take(picture: Picture, how: Shot) -> Picture:
     if how.quality:
         # The channels' order matters to JPEG: its colour differences are half as fine.
         _, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, how.quality])
-        out = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+        out = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1], np.uint8)
     return out
 
 
