@@ -109,7 +109,9 @@ def run(study: Study, out: Path, console: Console, only: Sequence[str] = ()) -> 
 def _train(recipe: TrainConfig, folder: Path, study: Study, init: Path | None, console: Console) -> None:
     """Train into `folder`, going on with what is there; the time taken is noted even if it stops."""
     config = recipe.model_config_for("multi")
-    training = open_data(recipe.data, study.trained_on, config, train=True, seed=recipe.seed)
+    training = open_data(recipe.data, study.trained_on, config, train=True, seed=recipe.seed, photo=recipe.photo)
+    for report in training.reports():
+        console.print(report, highlight=False)
     training.preload()
     sets = Sets(training, training.plain())
     resume = (folder / STATE).exists()

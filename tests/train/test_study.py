@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fake_rooms import FakeRooms
 from rich.console import Console
 
+from edgemtl.bench import macs as bench
 from edgemtl.errors import ConfigError
 from edgemtl.train import study as module
 from edgemtl.train.config import shipped
@@ -35,6 +37,9 @@ def _calm(one_thread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     class Rooms(FakeRooms):
         def preload(self) -> None:
             pass
+
+        def reports(self) -> list[str]:
+            return ["2 of 8 images have no depth label"]
 
         def plain(self) -> Rooms:
             return Rooms(self.images, augment=False)
@@ -162,19 +167,21 @@ def test_what_a_study_is_of(tmp_path: Path) -> None:
 
 
 def test_a_study_on_held_out_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test split is not touched: neither read nor counted."""
-    asked: list[tuple[Path, str]] = []
+    """The test split is not touched: neither read nor counted. The recipe's augmentation is for training alone."""
+    asked: list[tuple[str, float]] = []
     make = module.open_data
 
-    def note(root: Path, split: str, *args: Any, **options: Any) -> Any:
-        asked.append((root, split))
+    def note(root: Path, split: str, *args: Any, photo: float = 0, **options: Any) -> Any:
+        asked.append((split, photo))
         return make(root, split, *args, **options)
 
     monkeypatch.setattr(module, "open_data", note)
-    base = {**BASE, "holdout": True, "tasks": ["depth"], "stages": SHARED}
+    base = {**BASE, "holdout": True, "photo": 0.5, "tasks": ["depth"], "stages": SHARED}
     study = Study(data=tmp_path / "data", base=base, models=[{"name": "only"}])
-    report = json.loads(run(study, tmp_path / "out", Console(quiet=True)).read_text())
-    assert {split for _, split in asked} == {"train:fit", "train:hold"}
+    said = io.StringIO()
+    report = json.loads(run(study, tmp_path / "out", Console(file=said)).read_text())
+    assert asked == [("train:fit", 0.5), ("train:fit", 0), ("train:hold", 0)]
+    assert "2 of 8 images have no depth label" in said.getvalue()
     assert (report["train_images"], report["test_images"]) == (22, 2)
     assert report["data"] == "NYUD-v2, a held-out tenth of train"
 
@@ -193,6 +200,31 @@ def test_shipped_studies_load() -> None:
         study = load_study(Path(name))
         steps = {m.name: [s.name for s in study.recipe(m, 0).stages] for m in study.models}
         assert all(steps.values())
+
+
+def test_the_hybrids_study_is_fair() -> None:
+    """Every model sees as many images, and the single-task ones cost what the sparse one costs for their task."""
+    study = load_study(Path("study_hybrid_first"))
+    recipes = {m.name: study.recipe(m, 0) for m in study.models}
+    steps = {name: sum(s.steps or 0 for s in recipe.stages) for name, recipe in recipes.items()}
+    steps["paths"] += recipes["open"].stages[0].steps or 0
+    assert set(steps.values()) == {200}
+    assert {recipe.batch for recipe in recipes.values()} == {8}
+    assert {name for name, recipe in recipes.items() if recipe.stem != "imagenet"} == {"bisenet"}
+    sparse = bench.count(recipes["open"].model_config_for("multi"), "depth")
+    dense = bench.count(recipes["single-depth"].model_config_for("single"), "depth")
+    assert dense.total - dense.gates == sparse.total - sparse.gates
+
+
+def test_the_losses_study_changes_one_thing_a_row() -> None:
+    study = load_study(Path("study_losses"))
+    recipes = {m.name: study.recipe(m, 0).model_dump() for m in study.models}
+    plain = recipes["plain"]
+    differ = {name: {k for k in plain if recipe[k] != plain[k]} for name, recipe in recipes.items()}
+    changed = {"gradient": "loss", "gradient-half": "loss", "log": "loss", "log-gradient": "loss", "rays": "model"}
+    assert differ == {"plain": set(), "photo": {"photo"}, **{name: {what} for name, what in changed.items()}}
+    assert (recipes["log-gradient"]["loss"]["depth"], recipes["log-gradient"]["loss"]["gradient"]) == ("log", 2)
+    assert study.test is None  # val is not looked at
 
 
 @pytest.mark.parametrize(
