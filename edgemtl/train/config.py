@@ -93,7 +93,9 @@ class TrainConfig(Strict):
     conditioned: bool = False  # stage open: one gate that reads its task's number, instead of a gate per task
     # The last two are comparators (edgemtl/train/comparators.py), of the preset's tasks and image size alone.
     network: Literal["vit", "bisenet", "bisenet-lite0"] = "vit"
-    stem: str | None = None  # a stem checkpoint of `edgemtl import-stem`, or "imagenet": the installed package's weights
+    stem: str | None = (
+        None  # a stem checkpoint of `edgemtl import-stem`, or "imagenet": the installed package's weights
+    )
     data: Path = Path("data/rooms")
     out: Path = Path("runs/rooms")
     holdout: bool = False  # train on train:fit and evaluate on train:hold, so that nothing is chosen on val
@@ -108,6 +110,7 @@ class TrainConfig(Strict):
     sharpness: float = Field(0.0, ge=0, le=10)  # radius of per-task sharpness-aware minimisation; 0: none
     accumulate: int = Field(1, ge=1, le=4096)  # parts that a process's share of a batch is computed in
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # torch.compile stem, attention and heads: pays on a GPU, after minutes of compiling
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights that are evaluated and exported; 0: none

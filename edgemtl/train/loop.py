@@ -21,9 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import edgemtl
 from edgemtl.config import ModelConfig
-from edgemtl.errors import CheckpointError, ConfigError
+from edgemtl.errors import ConfigError
 from edgemtl.model.checkpoint import load_checkpoint, to_multi_gate, write_atomic
-from edgemtl.model.positions import at_size
 from edgemtl.model.stem_files import load_stem
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.balancers import Balancer, make_balancer
@@ -37,6 +36,7 @@ from edgemtl.train.parallel import Group
 from edgemtl.train.path_report import PathReport, report_on
 from edgemtl.train.path_report import summary as path_summary
 from edgemtl.train.report import Log, Reporter, collapsed, expert_usage
+from edgemtl.train.start import choose_device, initial, static_parts
 from edgemtl.train.state import FILE, Position, RunState, load_state, save_state
 from edgemtl.train.step import Stepper
 from edgemtl.train.stopping import stop_on_signal
@@ -69,7 +69,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.out, self.sets, self.reporter = recipe, out, sets, reporter
         self.group = group or Group()
-        self.device = _device(recipe.device)
+        self.device = choose_device(recipe.device)
         self.at = Position()
         self.class_weight: dict[str, Tensor] = {}
         self._stop = threading.Event()
@@ -99,7 +99,7 @@ class Trainer:
         elif init is not None and self.recipe.network != "vit":
             raise ConfigError(f"network {self.recipe.network} is trained from scratch; leave out --init")
         elif init is not None:
-            config, state, fresh = _initial(init, config, self.recipe.seed)
+            config, state, fresh = initial(init, config, self.recipe.seed)
             if fresh:
                 self.reporter.line(f"{init} has no {', '.join(fresh)} of this shape: they start anew")
         self._stop_at = None if stop_after is None else self.at.total + stop_after
@@ -184,6 +184,9 @@ class Trainer:
         # the heads' convolutions are several times faster with channels last
         self.model = model.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.group.copy_from_first(self.model)
+        if self.recipe.compile:
+            for part in static_parts(self.model):
+                part.compile()
         self.optimiser = build_optimiser(self.model, self.recipe.optimiser)
         given: dict[str, float] = {**{str(k): v for k, v in DEFAULT_WEIGHTS.items()}, **self.recipe.loss.weights}
         weights = {t.name: given.get(t.name, given[t.kind]) for t in config.tasks}
@@ -342,34 +345,3 @@ class Trainer:
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda was asked for, but torch sees no CUDA device; set device: cpu or auto")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
-    """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again.
-
-    Positions of another image size are resized, as M3ViT does with ImageNet's. Tasks may have other channels, and heads
-    other parts: the tensors that then do not fit are named in the third value, and start anew.
-    """
-    model, info = load_checkpoint(path)
-    found, state = info.config, dict(model.state_dict())
-    if want.gate == "multi":
-        found, state = to_multi_gate(found, state)
-    if found.patch == want.patch and found.image_size != want.image_size:
-        found, state = at_size(found, state, want.image_size)
-    free = {"name", "paths", "tasks", "fov", "rays"}
-    differ = [k for k in ModelConfig.model_fields if k not in free and getattr(found, k) != getattr(want, k)]
-    differ += ["tasks"] if {t.name: t.kind for t in found.tasks} != {t.name: t.kind for t in want.tasks} else []
-    if differ:
-        raise CheckpointError(f"{path} differs from the recipe's model in {', '.join(differ)}; give a matching one")
-    torch.manual_seed(seed)
-    fresh = MultiTaskViT(want).state_dict()
-    fits = {k for k, v in fresh.items() if k in state and state[k].shape == v.shape}
-    return want, {k: state[k] if k in fits else v for k, v in fresh.items()}, sorted(fresh.keys() - fits)

@@ -11,7 +11,7 @@ from edgemtl.errors import CheckpointError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl.model.positions import resize_positions
-from edgemtl.train.loop import _initial
+from edgemtl.train.start import initial
 
 
 def test_by_hand() -> None:
@@ -27,11 +27,11 @@ def test_a_run_starts_from_weights_of_another_image_size(tmp_path: Path) -> None
     model, path = MultiTaskViT(preset("micro", image_size=(64, 64))), tmp_path / "m.safetensors"
     save_checkpoint(path, model, dtype="float32")
     want = preset("micro", image_size=(32, 64))
-    config, state, fresh = _initial(path, want, 0)
+    config, state, fresh = initial(path, want, 0)
     assert not fresh
     assert config == want
     MultiTaskViT(config).load_state_dict(state)
     expected = resize_positions(model.backbone.pos_embed.detach(), (4, 4), (2, 4))
     assert torch.equal(state["backbone.pos_embed"], expected)
     with pytest.raises(CheckpointError, match="differs from the recipe's model in image_size, patch"):
-        _initial(path, preset("micro", patch=8), 0)
+        initial(path, preset("micro", patch=8), 0)

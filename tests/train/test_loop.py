@@ -21,7 +21,10 @@ from edgemtl.train.config import TrainConfig, load_train_config
 from edgemtl.train.data import advance, place
 from edgemtl.train.loop import Sets, Stopped, Trainer
 from edgemtl.train.report import Reporter
+from edgemtl.train.start import initial
 from edgemtl.train.state import FREE, load_state, save_state
+
+HYBRID = {"tasks": "rooms", "image_size": [32, 64], "dim": 32, "heads": 2, "experts": 6, "top_k": 2, "head_dim": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +73,9 @@ def _log(out: Path, type: str) -> list[Any]:
         {"optimiser": {"kind": "sgd", "lr": 0.002}, "schedule": {"kind": "poly", "warmup": 0}},
         {"balancer": {"kind": "uncertainty"}, "accumulate": 2},
         {"balancer": {"kind": "gradnorm"}, "sharpness": 0.05},
+        {"preset": "hybrid", "model": HYBRID, "precision": "bf16", "ema": 0.9},
     ],
-    ids=["adamw", "windows", "bf16", "sgd", "uncertainty", "gradnorm"],
+    ids=["adamw", "windows", "bf16", "sgd", "uncertainty", "gradnorm", "hybrid"],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Cuts inside each stage and exactly at a stage's end; losses equal to the bit, and so is the model."""
@@ -131,6 +135,32 @@ def test_init_carries_weights_over(tmp_path: Path) -> None:
         _trainer(wrong, tmp_path / "c").run(init=tmp_path / "a" / "model.safetensors")
 
 
+def test_another_sets_classes_start_anew_and_the_rest_is_carried_over(tmp_path: Path) -> None:
+    """Rooms have 13 classes, NYU Depth V2 has 40: of the head of semseg only the last step is new."""
+    first = {"preset": "hybrid", "model": HYBRID, "ema": 0.0, "stages": [{"name": "shared", "steps": 1}]}
+    _trainer(_recipe(**first), tmp_path / "rooms").run()
+    start = tmp_path / "rooms" / "model.safetensors"
+    want = _recipe(**{**first, "model": {**HYBRID, "tasks": "nyud", "rays": True}}).model_config_for("single")
+    config, state, fresh = initial(start, want, 0)
+    assert config.task("semseg").channels == 40
+    assert fresh == ["heads.normals.rays.weight", "heads.semseg.out.bias", "heads.semseg.out.weight"]
+    old = load_checkpoint(start)[0].state_dict()
+    assert all(torch.equal(state[k], old[k]) for k in old if k not in fresh)
+    other = _recipe(**{**first, "model": {**HYBRID, "dim": 64}}).model_config_for("single")
+    with pytest.raises(CheckpointError, match="differs from the recipe's model in dim"):
+        initial(start, other, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_parts_give_the_losses_of_plain_ones(tmp_path: Path) -> None:
+    first = {"preset": "hybrid", "model": {**HYBRID, "depth": 2}, "tasks": ("depth",)}
+    first["stages"] = [{"name": "shared", "steps": 3}]
+    losses = [_run(_recipe(**first, compile=c), tmp_path / str(c))[0] for c in (False, True)]
+    for plain, compiled in zip(*losses, strict=True):
+        assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-2)
+
+
 def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +218,7 @@ from fake_rooms import FakeRooms
 from edgemtl.train.config import TrainConfig
 from edgemtl.train.loop import Sets, Stopped, Trainer
 from edgemtl.train.report import Reporter
+from edgemtl.train.start import initial
 recipe = TrainConfig.model_validate_json(Path({recipe!r}).read_text())
 data = FakeRooms(11)
 try:

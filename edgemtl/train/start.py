@@ -1,0 +1,54 @@
+"""What a run starts from: the device, the weights of a checkpoint that fit, and the parts that torch.compile takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CheckpointError, ConfigError
+from edgemtl.model.checkpoint import load_checkpoint, to_multi_gate
+from edgemtl.model.head import ConvHead, LightHead, PyramidHead
+from edgemtl.model.positions import at_size
+from edgemtl.model.stem import Lite0Stem
+from edgemtl.model.vit import Attention, MultiTaskViT
+
+
+def static_parts(model: nn.Module) -> list[nn.Module]:
+    """Parts of a model whose shapes depend on no data, which the experts' do: what torch.compile is good at."""
+    kinds = (Attention, Lite0Stem, PyramidHead, LightHead, ConvHead)
+    found: list[nn.Module] = [m for m in model.modules() if isinstance(m, kinds)]
+    return found or [model]
+
+
+def choose_device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch sees no CUDA device; set device: cpu or auto")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
+    """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again.
+
+    Positions of another image size are resized, as M3ViT does with ImageNet's. Tasks may have other channels, and heads
+    other parts: the tensors that then do not fit are named in the third value, and start anew.
+    """
+    model, info = load_checkpoint(path)
+    found, state = info.config, dict(model.state_dict())
+    if want.gate == "multi":
+        found, state = to_multi_gate(found, state)
+    if found.patch == want.patch and found.image_size != want.image_size:
+        found, state = at_size(found, state, want.image_size)
+    free = {"name", "paths", "tasks", "fov", "rays"}
+    differ = [k for k in ModelConfig.model_fields if k not in free and getattr(found, k) != getattr(want, k)]
+    differ += ["tasks"] if {t.name: t.kind for t in found.tasks} != {t.name: t.kind for t in want.tasks} else []
+    if differ:
+        raise CheckpointError(f"{path} differs from the recipe's model in {', '.join(differ)}; give a matching one")
+    torch.manual_seed(seed)
+    fresh = MultiTaskViT(want).state_dict()
+    fits = {k for k, v in fresh.items() if k in state and state[k].shape == v.shape}
+    return want, {k: state[k] if k in fits else v for k, v in fresh.items()}, sorted(fresh.keys() - fits)
