@@ -221,7 +221,7 @@ def test_the_losses_study_changes_one_thing_a_row() -> None:
     recipes = {m.name: study.recipe(m, 0).model_dump() for m in study.models}
     plain = recipes["plain"]
     differ = {name: {k for k in plain if recipe[k] != plain[k]} for name, recipe in recipes.items()}
-    changed = {"gradient": "loss", "gradient-half": "loss", "log": "loss", "log-gradient": "loss", "rays": "model"}
+    changed = {"gradient": "loss", "log": "loss", "log-gradient": "loss", "rays": "model"}
     assert differ == {"plain": set(), "photo": {"photo"}, **{name: {what} for name, what in changed.items()}}
     assert (recipes["log-gradient"]["loss"]["depth"], recipes["log-gradient"]["loss"]["gradient"]) == ("log", 2)
     assert study.test is None  # val is not looked at
