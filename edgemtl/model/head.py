@@ -138,8 +138,10 @@ def make_head(config: ModelConfig, task: TaskConfig) -> Head:
     """The head that the configuration names, for one task."""
     if config.head == "pyramid":
         head = PyramidHead(config, task.channels, rays=config.rays and task.kind == "normals")
-        if task.kind == "depth":
-            assert head.out.bias is not None
-            nn.init.constant_(head.out.bias, USUAL_DEPTH)  # a start that can be: 0 m is none, and has no logarithm
+        # ImageNet's features are large (their standard deviation is 6 to 9): maps must not start as far from any label
+        assert head.out.bias is not None
+        with torch.no_grad():
+            head.out.weight.mul_(0.1)
+            head.out.bias.fill_(USUAL_DEPTH if task.kind == "depth" else 0)
         return head
     return ConvHead(config, task.channels) if config.head == "conv" else LightHead(config, task.channels)
