@@ -68,7 +68,7 @@ class Judge:
         """Some of the images [n, 3, H, W], normalised."""
         if self.labelled:
             return self.data.batch(spread(self.data, min(RANKED_ON, self.count)))["image"]
-        return normalised(self.images[:RANKED_ON])
+        return normalised(self.images[:RANKED_ON], self.config)
 
     def _score(self, predictor: Predictor, what: str, batch: int) -> Any:
         def tell(done: int, of: int) -> None:
@@ -79,7 +79,7 @@ class Judge:
     def _agreements(self, predictor: Predictor, origin: str) -> Accuracies:
         shares: dict[str, list[float]] = {task.name: [] for task in self.config.tasks}
         for part in chunks(list(range(self.count)), 1):
-            image = normalised(self.images[part])
+            image = normalised(self.images[part], self.config)
             want, got = torch_predictor(self.model)(image), predictor(image)
             for task in self.config.tasks:
                 shares[task.name].append(agreement(np.asarray(got[task.name]), np.asarray(want[task.name]), task.kind))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD
+from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.model.head import LightHead
 from edgemtl.model.moe import MoE
@@ -30,9 +30,9 @@ Float = NDArray[np.float64]
 See = Callable[[str, Tensor], None]
 
 
-def normalised(images: NDArray[np.uint8]) -> Tensor:
+def normalised(images: NDArray[np.uint8], config: ModelConfig) -> Tensor:
     """uint8 RGB [n, 3, H, W] as the model's input."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.image_mean, config.image_std))
     return (torch.from_numpy(images).float() / 255 - mean) / std
 
 
@@ -164,5 +164,5 @@ def calibrate(model: MultiTaskViT, images: NDArray[np.uint8]) -> dict[str, Range
     for task in model.config.task_names:
         see = seer(task)
         for first in range(0, len(images), 4):
-            walk(model, normalised(images[first : first + 4]), task, see)
+            walk(model, normalised(images[first : first + 4], model.config), task, see)
     return {name: r.widened() for name, r in ranges.items()}

@@ -19,14 +19,13 @@ import torch
 
 from edgemtl.bundle.layout import Array, Codes
 from edgemtl.bundle.packing import quantise_rows
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from edgemtl.config import ModelConfig
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.calibrate import Range
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # how much of a channel's range goes into the next weights
 CUTS = (1.0, 0.9, 0.8, 0.7, 0.6)  # of the calibrated range: some values saturate, the others get finer codes
 SEEN = 16  # rows that an expert must have got to be calibrated on its own tokens
-PIXELS = [((end - m) / s) for m, s in zip(IMAGE_MEAN, IMAGE_STD, strict=True) for end in (0, 1)]  # the model's input
 UNFOLDED = Codes(1.0)  # codes of an input whose scale has been folded into its producer
 
 
@@ -106,7 +105,9 @@ class _Builder:
         self.units: list[Unit] = []
 
     def build(self) -> Quantised:
-        low, high = min(PIXELS), max(PIXELS)
+        each = zip(self.config.image_mean, self.config.image_std, strict=True)
+        pixels = [(end - mean) / std for mean, std in each for end in (0, 1)]  # black and white, as the model's input
+        low, high = min(pixels), max(pixels)
         pixel = Codes(float(np.float32((high - low) / 254)), float(np.float32((high + low) / 2)))
         self.units.append(Unit("patch_embed", {"trunk:patch_embed": (pixel,)}))
         for i in range(self.config.depth):

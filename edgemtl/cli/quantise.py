@@ -66,7 +66,7 @@ def measure(
         if seen.labelled and scored:
             data = open_data(folder, "val", model.config)
             scored = min(scored, len(data))
-            unseen, shown = True, pixels(data.batch(spread(data, COMPARED))["image"])
+            unseen, shown = True, pixels(data.batch(spread(data, COMPARED))["image"], model.config)
             metrics = accuracy(
                 model, network, data, scored, lambda what, done, of: status.update(f"{what}: {done} of {of} images")
             )

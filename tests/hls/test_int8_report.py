@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.errors import CompileError, DataError
-from edgemtl.model import MultiTaskViT
+from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.calibrate import normalised
 from edgemtl_compiler.hls.network import Network
 from edgemtl_compiler.hls.quantise import quantise
@@ -28,9 +28,9 @@ class Labelled:
     """Images whose labels are made from the model's own maps, so that what integers cost shows in every metric."""
 
     def __init__(self, model: MultiTaskViT, images: NDArray[np.uint8]) -> None:
-        self.images, size = images, images.shape[2:]
+        self.images, self.config, size = images, model.config, images.shape[2:]
         with torch.no_grad():
-            maps = model(normalised(images))
+            maps = model(normalised(images, model.config))
         maps = {t: torch.nn.functional.interpolate(m, size, mode="bilinear") for t, m in maps.items()}
         self.labels = {
             "semseg": maps["semseg"].argmax(1),
@@ -47,17 +47,22 @@ class Labelled:
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         here = list(indices)
-        return {"image": normalised(self.images[here]), **{t: label[here] for t, label in self.labels.items()}}
+        return {
+            "image": normalised(self.images[here], self.config),
+            **{t: label[here] for t, label in self.labels.items()},
+        }
 
 
 def test_pixels_survive_normalisation() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, 1)
-    np.testing.assert_array_equal(pixels(normalised(every)), every)
+    for name in ("micro", "hybrid"):  # ImageNet's mean and deviation, and EfficientNet-Lite's
+        config = preset(name)
+        np.testing.assert_array_equal(pixels(normalised(every, config), config), every)
 
 
 def test_the_predictor_is_the_reference(quantised: Quantised) -> None:
     model, network, images = quantised
-    maps = integer_predictor(model, network)(normalised(images[:2]))
+    maps = integer_predictor(model, network)(normalised(images[:2], model.config))
     for task in network.config.task_names:
         want = integer_forward(network, images[1].transpose(1, 2, 0), task) * network.heads[task].unit
         np.testing.assert_allclose(maps[task][1].permute(1, 2, 0).numpy(), want, rtol=1e-6)
@@ -98,7 +103,7 @@ def test_heads_on_the_host(quantised: Quantised) -> None:
     report = compare(model, network, images[:4], "depth")
     assert list(report.layers)[-1] == "block3.experts"
     assert 0 < report.raw < 0.04
-    maps = integer_predictor(model, network)(normalised(images[:1]))["depth"]
+    maps = integer_predictor(model, network)(normalised(images[:1], model.config))["depth"]
     np.testing.assert_array_equal(maps[0].permute(1, 2, 0).numpy(), host_head(model, network, stream, "depth"))
 
 

@@ -24,8 +24,10 @@ def test_the_walk_is_the_model(quantised: Quantised) -> None:
     model, _, images = quantised
     for task in model.config.task_names:
         with torch.no_grad():
-            want = model(normalised(images), [task])[task]
-        torch.testing.assert_close(walk(model, normalised(images), task, lambda *_: None), want, rtol=1e-4, atol=1e-5)
+            want = model(normalised(images, model.config), [task])[task]
+        torch.testing.assert_close(
+            walk(model, normalised(images, model.config), task, lambda *_: None), want, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("task", ["semseg", "depth", "normals", "edge"])
@@ -161,7 +163,7 @@ def test_ranges_cover_what_was_seen(quantised: Quantised) -> None:
     model, _, images = quantised
     ranges = calibrate(model, np.concatenate([images] * 4))
     seen: dict[str, torch.Tensor] = {}
-    walk(model, normalised(images[:4]), "depth", lambda name, value: seen.update({name: value}))
+    walk(model, normalised(images[:4], model.config), "depth", lambda name, value: seen.update({name: value}))
     for name in ("embed", "block1.norm2", "block3.context", "depth.norm"):
         flat = seen[name].reshape(-1, seen[name].shape[-1]).numpy()
         assert (flat.min(0) >= ranges[name].low).all()

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.errors import CompileError
 from edgemtl.model.head import LightHead
 from edgemtl.model.vit import Mlp as FloatMlp
@@ -48,7 +47,7 @@ class _Builder:
         config, bb = self.config, self.model.backbone
         proj: Any = bb.patch_embed.proj
         weight = _np(proj.weight).transpose(0, 2, 3, 1).reshape(config.dim, -1)  # K in the order y, x, colour
-        mean, std = (np.tile(v, config.patch * config.patch) for v in (IMAGE_MEAN, IMAGE_STD))
+        mean, std = (np.tile(v, config.patch * config.patch) for v in (config.image_mean, config.image_std))
         pixel = Codes(1 / (255 * std), (128 / 255 - mean) / std)
         position = _np(bb.pos_embed)[0].copy()
         position[0] += _np(bb.cls_token)[0, 0]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD
+from edgemtl.config import ModelConfig
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.data import Samples
 from edgemtl.train.evaluate import Loss, Predictor, evaluate, losses, torch_predictor
@@ -40,9 +40,9 @@ class TaskReport:
         return names[int(np.argmax(np.diff(errors)))]
 
 
-def pixels(image: Tensor) -> NDArray[np.uint8]:
+def pixels(image: Tensor, config: ModelConfig) -> NDArray[np.uint8]:
     """Normalised images [n, 3, H, W], made of uint8 pixels, as those pixels."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.image_mean, config.image_std))
     return ((image * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -66,7 +66,7 @@ def integer_predictor(model: MultiTaskViT, network: Network) -> Predictor:
     """The integer network as `edgemtl.train.evaluate` wants a model; heads it lacks are the float model's."""
 
     def predict(image: Tensor) -> Mapping[str, Any]:
-        frames = pixels(image).transpose(0, 2, 3, 1)
+        frames = pixels(image, model.config).transpose(0, 2, 3, 1)
         out = {}
         for task in network.config.task_names:
             maps = np.stack([raw_map(model, network, frame, task) for frame in frames])
@@ -116,7 +116,7 @@ def compare(model: MultiTaskViT, network: Network, images: NDArray[np.uint8], ta
         def keep(name: str, value: Tensor, floats: dict[str, NDArray[Any]] = floats) -> None:
             floats[name] = value[0].double().numpy() if value.ndim > 2 else value.double().numpy()
 
-        want = walk(model, normalised(image[None]), task, keep)[0].permute(1, 2, 0).double().numpy()
+        want = walk(model, normalised(image[None], model.config), task, keep)[0].permute(1, 2, 0).double().numpy()
 
         def see(name: str, value: Int, floats: dict[str, NDArray[Any]] = floats) -> None:
             if head is not None and name.startswith("head."):
