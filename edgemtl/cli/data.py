@@ -107,6 +107,32 @@ def check(
         raise DataError(f"{root} cannot be used as it is ({'; '.join(reasons)}); see above")
 
 
+@app.command()
+def seams(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A copy of NYU Depth V2; it is not changed.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; an unfinished copy in it is continued.")],
+    voids_train: Annotated[int, typer.Option(help="The class that holds the seams in train; 0: no label.")] = 40,
+    voids_other: Annotated[int, typer.Option(help="The same in the other splits.")] = 0,
+) -> None:
+    """Write a copy of NYU Depth V2 without the unlabelled seams between objects, with one border in their place."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from edgemtl.data.seams import mend
+
+    with _console().status("reading") as status:
+        splits = mend(
+            source, out, voids_train, voids_other, lambda done, of: status.update(f"{done} of {of} images mended")
+        )
+    title = "percent of the pixels, before → after"
+    table = Table("split", "images", "with labels", "edge", "no label", "class 40", title=title)
+    for name, found in splits.items():
+        shares = (f"{100 * a:.2f} → {100 * b:.2f}" for a, b in zip(found.before, found.after, strict=True))
+        table.add_row(name, str(found.images), str(found.mended), *shares)
+    Console().print(table)
+    typer.echo(f"{out}: figures of edges on it cannot be compared with figures on {source}", err=True)
+
+
 def _print_counts(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table

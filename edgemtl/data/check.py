@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemtl.data import seams
 from edgemtl.data.layout import NONE, Layout
 from edgemtl.errors import DataError
 
@@ -24,6 +25,8 @@ class Count:
     bad: int = 0
     empty: int = 0
     labelled: float = 0.0
+    collected: int = 0  # pixels of the class that may have collected NYU's seams, and those of them in seams
+    seams: int = 0
 
 
 @dataclass
@@ -64,6 +67,7 @@ def check(
         except DataError as error:
             report.problems.append(str(error))
             continue
+        at = len(report.problems)
         counts = report.counts[split] = {name: Count() for name in ("image", *layout.labels)}
         for done, image_id in enumerate(ids, 1):
             _image(report, counts, root, whole, image_id)
@@ -76,6 +80,10 @@ def check(
             elif count.lost:
                 where = layout.path(root, whole, name, ids[0])
                 report.problems.append(f"{split}: no file of {name}, for example {where}; the task cannot be used")
+            if count.seams > seams.LIMIT * count.collected and whole == "train" and not seams.generated(root):
+                share = f"{100 * count.seams / count.collected:.0f} % of class {seams.OTHER}"
+                odd = f"{split}: {share} are seams a few pixels wide between objects"
+                report.problems.insert(at, f"{odd}; `edgemtl data seams {root} OUT` writes a copy without them")
     return report
 
 
@@ -107,3 +115,7 @@ def _image(report: Report, counts: dict[str, Count], root: Path, split: str, ima
             share = float(np.mean(mask.any(-1) if mask.ndim == 3 else mask))
             count.labelled += share
             count.empty += share == 0
+        if name == "semseg" and report.layout.name == "nyud":
+            collected = array == seams.OTHER
+            count.collected += int(collected.sum())
+            count.seams += int(seams.seam(collected).sum())
