@@ -50,6 +50,7 @@ def measure(
     checkpoint: Path, folder: Path, images: int, scored: int, percentile: float = 100.0, *, host_heads: bool = False
 ) -> dict[str, Any]:
     """The whole report. Raises what reading the checkpoint and the images and quantising raise."""
+    from edgemtl.data.layout import find_layout
     from edgemtl.model.checkpoint import load_checkpoint
     from edgemtl.train.data import open_data, spread
     from edgemtl_compiler.hls.quantise import quantise as make
@@ -76,7 +77,7 @@ def measure(
         layers = {t: compare(model, network, shown[:COMPARED], t) for t in model.config.task_names}
     return {
         "checkpoint": str(checkpoint),
-        "data": "synthetic rooms" if (folder / "rooms.json").exists() else str(folder),
+        "data": find_layout(folder).about(folder).title if seen.labelled else str(folder),
         "calibrated_on": len(seen.images),
         "scored_on": scored if metrics else 0,
         "compared_on": min(COMPARED, len(shown)),

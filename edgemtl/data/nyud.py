@@ -76,34 +76,36 @@ class Nyud(Layout):
         note = root / "views" / f"{image_id}.json"
         if note.exists():
             return read_fov(note)
-        return None if (root / "rooms.json").exists() else FOV
+        return None if _note(root) else FOV
 
     def classes(self, root: Path, task: str) -> int:
-        """From rooms.json, or NYUD's 40."""
-        note = _note(root)
-        return CLASSES if note is None else len(note["classes"])
+        """Those of a generated set, or NYUD's 40."""
+        found = _note(root)
+        return CLASSES if found is None else len(found[1]["classes"])
 
     def about(self, root: Path) -> About:
-        """Rooms by the "title" in rooms.json, synthetic rooms without one; else the real photographs."""
-        note = _note(root)
-        if note is None:
+        """Generated sets by the "title" in their note, or their kind; else the real photographs."""
+        found = _note(root)
+        if found is None:
             official = {"train": (795, "official training images"), "val": (654, "official test images")}
-            return About("NYU Depth V2", "425x560 of 480x640", official)
-        return About(str(note.get("title", "synthetic rooms"))[:80])
+            title = "NYU Depth V2, seams mended" if (root / "seams.json").exists() else "NYU Depth V2"
+            return About(title, "425x560 of 480x640", official)
+        kind, note = found
+        return About(str(note.get("title", f"synthetic {kind}"))[:80])
 
 
-def _note(root: Path) -> dict[str, Any] | None:
-    """rooms.json, with a list of 1 to 254 "classes"; None without the file."""
-    note = root / "rooms.json"
-    if not note.exists():
+def _note(root: Path) -> tuple[str, dict[str, Any]] | None:
+    """What a generated set says of itself: its kind, and rooms.json or homes.json with a list of 1 to 254 "classes"."""
+    note = next((n for kind in ("rooms", "homes") if (n := root / f"{kind}.json").exists()), None)
+    if note is None:
         return None
     try:
         found = json.loads(note.read_text())
         if not (isinstance(found["classes"], list) and 0 < len(found["classes"]) < 255):
             raise ValueError("'classes' is not a list of names")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{note} cannot be read ({error}); make the rooms again") from error
-    return dict(found)
+        raise DataError(f"{note} cannot be read ({error}); make the {note.stem} again") from error
+    return note.stem, dict(found)
 
 
 class NyudMT(LabelledSet):

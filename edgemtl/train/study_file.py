@@ -86,7 +86,4 @@ def describe(study: Study) -> str:
 
 
 def _title(root: Path) -> str:
-    if (root / "rooms.json").exists():
-        return "synthetic rooms"
-    layout = find_layout(root)
-    return "NYUD-v2" if layout.name == "nyud" else layout.title
+    return find_layout(root).about(root).title

@@ -423,3 +423,17 @@ def test_mixed_sizes_need_a_size(copy: Path) -> None:
     with pytest.raises(DataError, match="give a size"):
         data[1]
     assert NyudMT(copy, "train", ["depth"], size=(32, 64))[1]["depth"].shape == (1, 32, 64)
+
+
+def test_a_generated_set_is_never_called_photographs(tmp_path: Path) -> None:
+    layout, root = Nyud(), tmp_path
+    assert layout.about(root).title == "NYU Depth V2"
+    (root / "seams.json").write_text("{}")
+    assert layout.about(root).title == "NYU Depth V2, seams mended"
+    (root / "homes.json").write_text('{"classes": ["wall", "floor"]}')
+    assert layout.about(root).title == "synthetic homes"
+    assert layout.classes(root, "semseg") == 2
+    assert layout.fov(root, "train", "000000") is None
+    (root / "homes.json").write_text('{"classes": 3}')
+    with pytest.raises(DataError, match=r"homes\.json cannot be read .*make the homes again"):
+        layout.about(root)

@@ -89,7 +89,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert (out / "open-s0" / "model.safetensors").stat().st_mtime_ns == before
     entries = {m["name"]: m for m in report["models"]}
     assert list(entries) == [m.name for m in study.models]
-    assert (report["format"], report["origin"], report["data"]) == ("edgemtl-study", "measured", "NYUD-v2")
+    assert (report["format"], report["origin"], report["data"]) == ("edgemtl-study", "measured", "NYU Depth V2")
     assert (report["train_images"], report["test_images"]) == (24, 8)
     # the path model's images count those of the shared stage it started from: 2 + 3 steps of 4 images, as the open one
     assert entries["paths"]["images_seen"] == entries["open"]["images_seen"] == 20
@@ -153,7 +153,7 @@ def test_a_recipe_is_the_base_changed_key_by_key(tmp_path: Path) -> None:
 def test_what_a_study_is_of(tmp_path: Path) -> None:
     for name in ("rooms", "photos"):
         (tmp_path / name / "gt_sets").mkdir(parents=True)
-    (tmp_path / "rooms" / "rooms.json").write_text("{}")
+    (tmp_path / "rooms" / "rooms.json").write_text('{"classes": ["wall"]}')
     rooms, photos = tmp_path / "rooms", tmp_path / "photos"
     models = [{"name": "x", "recipe": {"stages": SHARED}}]
 
@@ -161,8 +161,8 @@ def test_what_a_study_is_of(tmp_path: Path) -> None:
         return describe(Study(models=models, base=BASE, **given))
 
     assert words(data=rooms, test=rooms) == "synthetic rooms"
-    assert words(data=photos, test=photos) == "NYUD-v2"
-    assert words(data=rooms, test=photos) == "synthetic rooms, tested on NYUD-v2"
+    assert words(data=photos, test=photos) == "NYU Depth V2"
+    assert words(data=rooms, test=photos) == "synthetic rooms, tested on NYU Depth V2"
     assert words(data=rooms, test=rooms, about="homes") == "homes"
 
 
@@ -183,7 +183,7 @@ def test_a_study_on_held_out_training_images(tmp_path: Path, monkeypatch: pytest
     assert asked == [("train:fit", 0.5), ("train:fit", 0), ("train:hold", 0)]
     assert "2 of 8 images have no depth label" in said.getvalue()
     assert (report["train_images"], report["test_images"]) == (22, 2)
-    assert report["data"] == "NYUD-v2, a held-out tenth of train"
+    assert report["data"] == "NYU Depth V2, a held-out tenth of train"
 
 
 def _delta_by_hand(entries: dict[str, Any], name: str) -> float:
