@@ -51,7 +51,7 @@ def import_stem(file: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{file}: {key!r} is no tensor with a name; give EfficientNet-Lite0's .pth")
         name = _ours(key)
         if name:
-            state[name] = value.float()
+            state[name] = value
     return _checked(file, state)
 
 
@@ -110,9 +110,12 @@ def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if tuple(state[key].shape) != shape:
             found = list(state[key].shape)
             raise CheckpointError(f"{path}: {key} has shape {found}, EfficientNet-Lite0's stem needs {list(shape)}")
-        if not state[key].isfinite().all():
-            raise CheckpointError(f"{path}: {key} holds values that are not finite; copy the file again")
+        value = state[key]
+        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+            raise CheckpointError(f"{path}: {key} is stored as {value.dtype}, not as plain floats; give its weights")
+        if not value.isfinite().all() or (key.endswith("running_var") and value.min() < 0):
+            raise CheckpointError(f"{path}: {key} holds values that cannot be; copy the file again")
     for key in state:
         if key not in want:
-            raise CheckpointError(f"{path} has {key}, which EfficientNet-Lite0's stem does not; give its weights")
-    return state
+            raise CheckpointError(f"{path} has {key!r}, which EfficientNet-Lite0's stem does not; give its weights")
+    return {key: value.float() for key, value in state.items()}

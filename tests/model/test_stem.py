@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,15 @@ def published(stem: nn.Module) -> dict[str, Tensor]:
     return out
 
 
+STRANGE: dict[str, Callable[[Tensor], Tensor]] = {  # tensors that are none, and one that would fill 40 TB
+    "complex": lambda w: w.to(torch.complex64),
+    "whole": lambda w: w.to(torch.int8),
+    "sparse": lambda w: w.to_sparse(),
+    "meta": lambda w: w.to("meta"),
+    "bomb": lambda w: torch.zeros(1, dtype=torch.float16).expand(10**7, 10**6),
+}
+
+
 class TestPublishedWeights:
     def test_every_tensor_finds_its_place(self, tmp_path: Path) -> None:
         stem, file = shaken(Lite0Stem()), tmp_path / "lite0.pth"
@@ -118,7 +128,7 @@ class TestPublishedWeights:
         again = stem_files.load_stem(str(tmp_path / "stem.safetensors"))
         assert all(torch.equal(again[k], v) for k, v in state.items())
 
-    @pytest.mark.parametrize("change", ["shape", "missing", "extra", "nan", "list", "code"])
+    @pytest.mark.parametrize("change", ["shape", "missing", "extra", "nan", "list", "code", "variance", *STRANGE])
     def test_another_file_is_refused_by_the_tensor_name(self, tmp_path: Path, change: str) -> None:
         content: object = published(Lite0Stem())
         assert isinstance(content, dict)
@@ -132,6 +142,10 @@ class TestPublishedWeights:
             want = "_blocks.3._se_reduce.weight"
         elif change == "nan":
             content[key] = torch.full_like(content[key], float("nan"))
+        elif change in STRANGE:
+            content["_conv_stem.weight"], want = STRANGE[change](content["_conv_stem.weight"]), "first.conv.weight"
+        elif change == "variance":
+            content["_bn0.running_var"], want = -torch.ones(lite0.FIRST), "first.norm.running_var"
         elif change == "list":
             content, want = [1, 2], "no tensors by name"
         else:
