@@ -8,6 +8,7 @@ pre-training; a conditioned gate becomes a gate with a bias per task, which comp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -54,14 +55,24 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `path` so that after a crash it holds either the old content or the new, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `path` so that after a crash it holds either the old content or the new, whole.
+
+    Raises CheckpointError, and leaves the old content, where there is no room or no right to write.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise CheckpointError(
+            f"{path} cannot be written ({e.strerror or e}); make room, or name another place"
+        ) from None
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -188,6 +199,8 @@ def load_checkpoint(path: str | Path) -> tuple[MultiTaskViT, CheckpointInfo]:
             raise CheckpointError(f"{path}: {key} is {value.dtype}, its metadata says {info.dtype}; train it again")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds values that are not finite; train it again")
+        if key.endswith("running_var") and value.min() < 0:
+            raise CheckpointError(f"{path}: {key} holds a variance below 0; train it again")
     with torch.device("meta"):
         model = MultiTaskViT(info.config)
     model = model.to_empty(device="cpu")

@@ -91,6 +91,15 @@ def test_saving_what_does_not_fit(tmp_path: Path, model: MultiTaskViT) -> None:
     assert not path.exists()
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path, model: MultiTaskViT) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "file" / "m.safetensors", tmp_path / "folder"):
+        with pytest.raises(CheckpointError, match=r"cannot be written \(.*another place"):
+            save_checkpoint(place, model)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "folder"]
+
+
 Change = Callable[[dict[str, torch.Tensor], dict[str, str]], Any]
 
 

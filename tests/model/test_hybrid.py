@@ -17,7 +17,7 @@ import edgemtl
 from edgemtl.bench.macs import count, prefix, weight_bytes
 from edgemtl.bundle.layout import pack_state, unpack_state
 from edgemtl.config import ModelConfig
-from edgemtl.errors import CompileError, EdgeMTLError
+from edgemtl.errors import CheckpointError, CompileError, EdgeMTLError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, without_training
 from edgemtl.runtime import optics
@@ -95,6 +95,15 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
         preset("tiny", depth=0)
     with pytest.raises(ValueError, match="odd blocks"):
         preset("tiny", moe=(2,))
+
+
+def test_a_variance_below_zero_is_refused(tmp_path: Path) -> None:
+    whole = model()
+    with torch.no_grad():
+        whole.backbone.stem.first.norm.running_var[0] = -1
+    save_checkpoint(tmp_path / "m.safetensors", whole)
+    with pytest.raises(CheckpointError, match=r"first\.norm\.running_var holds a variance below 0"):
+        load_checkpoint(tmp_path / "m.safetensors")
 
 
 def test_a_half_precision_checkpoint_keeps_the_norms_statistics(tmp_path: Path) -> None:

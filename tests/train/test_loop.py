@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -192,12 +193,13 @@ def test_the_old_state_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypa
     before = (tmp_path / "state.safetensors").read_bytes()
 
     def fail(fd: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as m:
         m.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(CheckpointError, match=r"state\.safetensors cannot be written \(No space left on device\)"):
             _trainer(recipe, tmp_path).run(resume=True, stop_after=1)
+    assert not list(tmp_path.glob("*.tmp"))
     assert (tmp_path / "state.safetensors").read_bytes() == before
     with pytest.raises(Stopped, match="after 3 of 6"):
         _trainer(recipe, tmp_path).run(resume=True, stop_after=1)
