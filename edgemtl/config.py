@@ -22,6 +22,8 @@ GateKind = Literal["multi", "single", "conditioned"]
 # M3ViT's two gates, which differ in training noise and scores, and DSelect-k (Hazimeh et al., NeurIPS 2021).
 Router = Literal["noisy_vmoe", "noisy", "dselect_k"]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
+_Blocks = Annotated[tuple[Annotated[int, Field(ge=0, lt=64)], ...], Field(max_length=64)]
+_Side = Annotated[int, Field(ge=1, le=8192)]
 _Mean = Annotated[float, Field(ge=0, le=1)]
 _Std = Annotated[float, Field(ge=0.01, le=10)]
 
@@ -70,7 +72,7 @@ class ModelConfig(Strict):
     """
 
     name: str = "custom"
-    image_size: tuple[int, int] = (128, 256)  # height, width in pixels
+    image_size: tuple[_Side, _Side] = (128, 256)  # height, width in pixels
     image_mean: tuple[_Mean, _Mean, _Mean] = IMAGE_MEAN  # of RGB in 0..1: the network's input is (pixel - mean) / std
     image_std: tuple[_Std, _Std, _Std] = IMAGE_STD
     image_border: int = Field(114, ge=0, le=255)  # what a letterboxed frame is surrounded with
@@ -79,7 +81,7 @@ class ModelConfig(Strict):
     patch: int = Field(16, ge=1, le=64)  # pixels across a token, whatever makes it
     dim: int = Field(192, ge=8, le=4096)
     depth: int = Field(12, ge=0, le=64)  # blocks; none at all only with stem lite0
-    moe: tuple[Annotated[int, Field(ge=0, lt=64)], ...] | None = None  # blocks that hold experts; None: the odd ones
+    moe: _Blocks | None = None  # blocks that hold experts; None: the odd ones
     heads: int = Field(3, ge=1, le=64)
     mlp_ratio: float = Field(4.0, gt=0, le=16)
     experts: int = Field(16, ge=1, le=4096)
@@ -91,7 +93,7 @@ class ModelConfig(Strict):
     condition_dim: int = Field(64, ge=1, le=4096)  # width of a conditioned gate's task vector
     router: Router = "noisy_vmoe"
     noise_std: float = Field(0.0, ge=0, le=100)  # of `noisy_vmoe` while training: noise_std / experts per logit
-    norm_eps: float = 1e-6
+    norm_eps: float = Field(1e-6, gt=0, le=1)
     # conv: M3ViT's decoder, with a raw map at half the image's size; pyramid: adds the stem's 1/8 and 1/4 features
     head: Literal["light", "conv", "pyramid"] = "light"
     head_norm: bool = (
@@ -184,6 +186,8 @@ class ModelConfig(Strict):
             raise ValueError("stem lite0 makes tokens of 16 pixels and maps at a quarter: give patch 16, head_stride 4")
         if self.stem == "patch" and not self.depth:
             raise ValueError("a model without blocks needs stem lite0; give a depth of 1 or more")
+        if self.rays and self.head != "pyramid":
+            raise ValueError(f"rays are read by head pyramid alone, not by {self.head}: leave them out")
         if self.rays and self.fov is None:
             raise ValueError("rays need the camera's field of view: give fov, in degrees")
         if self.moe is not None and (

@@ -18,6 +18,11 @@ DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
     ("changes", "words"),
     [
         ({"image_size": (100, 256)}, "whole number of 16-pixel patches"),
+        ({"image_size": (16, 160000)}, "less than or equal to 8192"),
+        ({"norm_eps": float("nan")}, "norm_eps"),
+        ({"norm_eps": -1e-6}, "norm_eps"),
+        ({"moe": (1,) * 1000}, "at most 64 items"),
+        ({"rays": True, "fov": 60.0}, "head pyramid alone"),
         ({"dim": 190}, "does not divide into 3 heads"),
         ({"head_stride": 3}, "does not divide the patch"),
         ({"top_k": 17}, "more than the 16 experts"),

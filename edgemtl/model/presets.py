@@ -90,7 +90,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str, **changes: Any) -> ModelConfig:
+def preset(name: str, /, **changes: Any) -> ModelConfig:
     """The configuration called `name`, with fields replaced by `changes`.
 
     Raises ConfigError for a name that is no preset.

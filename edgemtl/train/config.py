@@ -18,6 +18,7 @@ from edgemtl.config import ModelConfig, Strict, TaskKind
 from edgemtl.errors import ConfigError
 from edgemtl.model.presets import PRESETS, preset
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 StageName = Literal["shared", "open", "paths"]
 
 
@@ -36,7 +37,7 @@ class OptimiserConfig(Strict):
     kind: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0, le=10)
     weight_decay: float = Field(0.05, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.98)
     momentum: float = Field(0.9, ge=0, lt=1)
     clip: float = Field(1.0, ge=0)  # greatest gradient norm; 0: no clipping
 
@@ -46,7 +47,7 @@ class StageConfig(Strict):
 
     name: StageName
     steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1e6)
     lr: float | None = Field(None, gt=0, le=10)
     batch: int | None = Field(None, ge=1, le=4096)
     schedule: ScheduleConfig | None = None
@@ -128,7 +129,11 @@ class TrainConfig(Strict):
         if order != sorted(set(order)):
             raise ValueError("stages must come in the order shared, open, paths, each at most once")
         model, names = self.model_config_for("multi"), ", ".join(ModelConfig.model_fields)
+        if self.stages[0].name == "shared":
+            self.model_config_for("single")
         for stage in self.stages:
+            if stage.name == "paths" and not model.moe_blocks:
+                raise ValueError("stage paths declares experts, but no block of this model has any: leave it out")
             if stage.name == "paths" and not model.top_k <= stage.experts_per_path <= model.experts:
                 raise ValueError(
                     f"experts_per_path {stage.experts_per_path} must lie between top_k {model.top_k} and the "
@@ -144,6 +149,11 @@ class TrainConfig(Strict):
             raise ValueError(f"network {self.network!r} has no gates; give it the one stage shared")
         if self.stem is not None and self.network == "bisenet":
             raise ValueError("network 'bisenet' is trained from scratch; leave out stem, or take bisenet-lite0")
+        parts = {"bisenet": 32, "bisenet-lite0": 16}.get(self.network, 1)
+        if any(side % parts for side in model.image_size):
+            raise ValueError(f"network {self.network!r} needs sides of image_size that are multiples of {parts}")
+        if self.stem is not None and self.network == "vit" and not model.head_norm:
+            raise ValueError("a stem comes with its batch norms: leave out head_norm, or stem")
         if self.stem is not None and self.network == "vit" and model.stem == "patch":
             raise ValueError("stem: this model embeds patches; leave it out, or take preset hybrid")
         if self.conditioned and self.stages[0].name == "shared":

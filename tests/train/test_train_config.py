@@ -60,6 +60,14 @@ def test_recipes_of_data_sets_train_what_these_label(name: str) -> None:
         ("tasks: [sleep]\nstages: [{name: open, steps: 1}]", "there is no task 'sleep'; choose from semseg, depth"),
         ("loss: {weights: {dpeth: 2}}\nstages: [{name: open, steps: 1}]", "no task 'dpeth'; choose from depth, edge"),
         ("network: bisenet\nstages: [{name: open, steps: 1}]", "give it the one stage shared"),
+        ("network: bisenet\nmodel: {image_size: [48, 64]}\nstages: [{name: shared, steps: 1}]", "multiples of 32"),
+        ("preset: hybrid\nmodel: {depth: 0}\nstages: [{name: paths, steps: 1}]", "no block of this model has any"),
+        ("preset: hybrid\nstem: a\nmodel: {head_norm: false}\nstages: [{name: shared, steps: 1}]", "batch norms"),
+        ("model: {gate_bias: true}\nstages: [{name: shared, steps: 1}]", "gate_bias is for gates of one task"),
+        ("model: {rays: true, fov: 60}\nstages: [{name: shared, steps: 1}]", "head pyramid alone"),
+        ("model: {image_size: [160000, 16]}\nstages: [{name: shared, steps: 1}]", r"image_size\.0"),
+        ("optimiser: {betas: [2, 2]}\nstages: [{name: open, steps: 1}]", r"optimiser\.betas"),
+        ("stages: [{name: open, epochs: .inf}]", "epochs"),
         ("balancer: {kind: fair}\nstages: [{name: open, steps: 1}]", r"balancer\.kind"),
         ("stages: [", "not YAML"),
         ("- 3", "must hold a mapping"),
@@ -72,6 +80,11 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_train_config(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_may_name_its_model(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {name: mine}\nstages: [{name: open, steps: 1}]")
+    assert load_train_config(tmp_path / "recipe.yaml").model_config_for("multi").name == "mine"
 
 
 def test_no_such_recipe() -> None:
