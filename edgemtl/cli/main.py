@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import edgemtl
+from edgemtl.cli import _text
 from edgemtl.errors import EdgeMTLError
 
 app = typer.Typer(
@@ -77,7 +78,7 @@ def main() -> None:
     try:
         app()
     except EdgeMTLError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {_text.clean(e)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

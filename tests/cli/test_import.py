@@ -62,3 +62,13 @@ def test_running_on_tvm_imports_neither_tvm_nor_torch(bundle: Path) -> None:
     except BackendError as e:
         pytest.skip(str(e))
     assert not modules_after(code) & {"torch", "tvm", "onnxruntime"}
+
+
+def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['edgemtl', 'inspect', 'a\\x1b[31m.edgemtl']\nfrom edgemtl.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "\x1b" not in done.stderr
