@@ -58,6 +58,36 @@ def rooms(
 
 
 @app.command()
+def homes(
+    out: Annotated[Path, typer.Argument(help="Folder to write; an unfinished set in it is continued.")],
+    count: Annotated[int, typer.Option(help="How many images.")] = 1000,
+    size: SizeOption = "192x256",
+    seed: Annotated[int, typer.Option(help="Same seed and furniture, same bytes.")] = 0,
+    workers: WorkersOption = None,
+    furniture: Annotated[list[Path] | None, typer.Option(help="A .sh3f file; the installed ones if not given.")] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the homes that go to the val split.")] = 0.1,
+    cycles_share: Annotated[float, typer.Option(help="Share of the homes that Blender photographs; slower.")] = 0.0,
+) -> None:
+    """Render homes from real furniture models, with NYU's forty classes, in the NYUD_MT folder layout."""
+    from edgemtl.data.homes.catalogue import furniture_files, load_catalogues
+    from edgemtl.data.homes.write import HomeSet
+    from edgemtl.data.rooms.write import generate
+
+    height, width = parse_size(size)
+    files = tuple(str(path) for path in furniture_files(furniture))
+    job = HomeSet(seed, count, height, width, val_share, files, cycles_share)
+    lost: dict[str, str] = {}
+    with _progress("images", count, f"images are in {out}; run the same command again to go on") as report:
+        sizes = generate(job, out, _processes(workers), report, lost)
+    reasons = load_catalogues(files).skipped + [f"{name}: {lost[name]}" for name in sorted(lost)]
+    for reason in reasons[:5]:
+        typer.echo(f"left out: {reason}", err=True)
+    if reasons:
+        typer.echo(f"{len(reasons)} models could not be used", err=True)
+    typer.echo(f"{out}: {sizes['train']} train and {sizes['val']} val images", err=True)
+
+
+@app.command()
 def clip(
     out: Annotated[Path, typer.Argument(help="Video to write (.mp4 or .avi), or a folder for PNG frames.")],
     seconds: Annotated[float, typer.Option(help="Length; the clip loops.")] = 8.0,

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.data.rooms.camera import Camera, judge
+from edgemtl.data.rooms.image_set import MAX_SIDE, MIN_SIDE
 from edgemtl.data.rooms.raycast import Caster
 from edgemtl.data.rooms.render import render
 from edgemtl.data.rooms.scene import Scene
-from edgemtl.data.rooms.write import MAX_SIDE, MIN_SIDE, disk_error, one_thread, room
+from edgemtl.data.rooms.write import disk_error, one_thread, room
 from edgemtl.errors import ConfigError, DataError
 
 CLEARANCE = 0.3  # metres kept from every surface

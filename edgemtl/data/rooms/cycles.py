@@ -47,11 +47,16 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], rng: np.random.
     """Render `size` = (height, width) pixels of a room. Returns RGB uint8 [height, width, 3]."""
     bpy = blender()
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    world = bpy.context.scene
     for solid in scene.solids:
         _solid(bpy, solid)
     for light in scene.lights:
         _light(bpy, light)
+    return photograph(bpy, camera, size, rng)
+
+
+def photograph(bpy: Any, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Render what is in Blender's scene; RGB uint8 [height, width, 3] for `size` = (height, width)."""
+    world = bpy.context.scene
     _camera(bpy, camera)
     _settings(world, size, int(rng.integers(2**31)))
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +170,7 @@ def _light(bpy: Any, light: Light) -> None:
     bpy.context.scene.collection.objects.link(item)
 
 
-class _Nodes:
+class Nodes:
     """A material's node tree; inputs and outputs by name."""
 
     def __init__(self, tree: Any) -> None:
@@ -189,7 +194,7 @@ class _Nodes:
 
 def _material(bpy: Any, material: Material, scale: NDArray[np.float64]) -> Any:
     made = bpy.data.materials.new("material")
-    nodes = _Nodes(made.node_tree)
+    nodes = Nodes(made.node_tree)
     surface = made.node_tree.nodes["Principled BSDF"]
     surface.inputs["Roughness"].default_value = float(np.clip(0.95 - 2 * material.gloss, 0.3, 1))
     first = (*material.first, 1.0)
@@ -209,7 +214,7 @@ def _material(bpy: Any, material: Material, scale: NDArray[np.float64]) -> Any:
     return made
 
 
-def _share(nodes: _Nodes, material: Material, scale: NDArray[np.float64]) -> Any:
+def _share(nodes: Nodes, material: Material, scale: NDArray[np.float64]) -> Any:
     """The output that says how much of the second colour is where; None for plain paint."""
     frequency = float(material.frequency)
     if material.texture == Texture.FLAT:

@@ -34,13 +34,46 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
 
 
+class Tree:
+    """Triangles float32 [T, 3, 3] in a search tree."""
+
+    def __init__(self, triangles: Floats) -> None:
+        from embreex import rtcore_scene
+        from embreex.mesh_construction import TriangleMesh
+
+        self._tree: Any = rtcore_scene.EmbreeScene()
+        self._mesh = TriangleMesh(self._tree, np.ascontiguousarray(triangles))
+
+    def run(self, origin: Floats, direction: Floats) -> dict[str, Any]:
+        """Nearest hits as embreex gives them; origin float32 [3] or [N, 3], direction float32 [N, 3]."""
+        start = np.ascontiguousarray(np.broadcast_to(origin, direction.shape), np.float32)
+        return dict(self._tree.run(start, np.ascontiguousarray(direction, np.float32), query="INTERSECT", output=True))
+
+    def nearest(self, origin: Floats, direction: Floats) -> tuple[Ints, Floats, Floats]:
+        """Triangle (-1: a miss), ray length and place in the triangle (weights of corners 1 and 2) of the nearest hits.
+
+        Returns int32 [N], float32 [N], float32 [N, 2].
+        """
+        found = self.run(origin, direction)
+        return found["primID"], found["tfar"], np.stack([found["u"], found["v"]], 1)
+
+    def blocked(self, origin: Floats, direction: Floats, limit: Floats) -> NDArray[np.bool_]:
+        """Whether anything lies on origin + t * direction for 0 < t < limit; all float32, [N, 3], [N, 3], [N]."""
+        if not len(origin):
+            return np.zeros(0, bool)
+        out = self._tree.run(
+            np.ascontiguousarray(origin, np.float32),
+            np.ascontiguousarray(direction, np.float32),
+            dists=np.ascontiguousarray(limit, np.float32),
+            query="OCCLUDED",
+        )
+        return np.asarray(out == 0)
+
+
 class Caster:
     """A scene's triangles in a search tree, with the per-solid tables that turn a hit into a surface."""
 
     def __init__(self, scene: Scene) -> None:
-        from embreex import rtcore_scene
-        from embreex.mesh_construction import TriangleMesh
-
         triangles, owners, smooth = [], [], []
         for i, solid in enumerate(scene.solids):
             mesh, curved = unit_mesh(solid.shape)
@@ -52,8 +85,7 @@ class Caster:
             smooth.append(curved)
         self._owner = np.concatenate(owners)
         self._smooth = np.concatenate(smooth)
-        self._tree: Any = rtcore_scene.EmbreeScene()
-        self._mesh = TriangleMesh(self._tree, np.ascontiguousarray(np.concatenate(triangles)))
+        self._tree = Tree(np.concatenate(triangles))
         matrices = np.stack([s.matrix for s in scene.solids])
         self.inverse = np.linalg.inv(matrices)[:, :3].astype(np.float32)  # [S, 3, 4]
         self.scale = np.linalg.norm(matrices[:, :3, :3], axis=1).astype(np.float32)  # [S, 3]
@@ -67,8 +99,7 @@ class Caster:
 
         The room is closed, so a miss can only be a ray through a numerical crack: it gets solid 0 (the floor) at 20.
         """
-        start = np.ascontiguousarray(np.broadcast_to(origin, direction.shape), np.float32)
-        found = self._tree.run(start, np.ascontiguousarray(direction, np.float32), query="INTERSECT", output=True)
+        found = self._tree.run(origin, direction)
         triangle, distance = found["primID"], found["tfar"]
         missed = triangle < 0
         if missed.any():
@@ -77,15 +108,7 @@ class Caster:
 
     def blocked(self, origin: Floats, direction: Floats, limit: Floats) -> NDArray[np.bool_]:
         """Whether anything lies on origin + t * direction for 0 < t < limit; all float32, [N, 3], [N, 3], [N]."""
-        if not len(origin):
-            return np.zeros(0, bool)
-        out = self._tree.run(
-            np.ascontiguousarray(origin, np.float32),
-            np.ascontiguousarray(direction, np.float32),
-            dists=np.ascontiguousarray(limit, np.float32),
-            query="OCCLUDED",
-        )
-        return np.asarray(out == 0)
+        return self._tree.blocked(origin, direction, limit)
 
     def surface(self, hits: Hits, position: Floats, direction: Floats) -> tuple[Floats, Floats]:
         """Unit normals facing the ray's origin, and albedo, at hit positions; float32 [N, 3] each."""

@@ -1,5 +1,7 @@
 """Writes a set of views in the NYUD_MT folder layout; a run can be stopped at any point and started again.
 
+The functions write any `ImageSet`; `RoomSet` is the one of rooms:
+
     OUT/rooms.json               what was asked for
     OUT/images/ID.jpg            RGB
     OUT/segmentation/ID.png      uint8, 0 = no label, class c stored as c + 1
@@ -23,11 +25,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.data.rooms.classes import CLASSES
+from edgemtl.data.rooms.image_set import ImageSet
 from edgemtl.data.rooms.raycast import Caster
 from edgemtl.data.rooms.render import View
 from edgemtl.data.rooms.scene import Scene
@@ -37,51 +41,28 @@ GENERATOR = 1  # raise when the same seed gives other bytes
 VIEWS_PER_ROOM = 4
 JPEG_QUALITY = 95
 FILES = {"images": ".jpg", "segmentation": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"}
-MIN_SIDE, MAX_SIDE = 16, 2048
 Renderer = Literal["rays", "cycles"]
 
 
 @dataclass(frozen=True)
-class RoomSet:
+class RoomSet(ImageSet):
     """What to render: `count` views of `height` x `width` pixels; `val_share` of the rooms go to the val split.
 
     Rooms, views and labels depend on the seed alone, so two sets that differ only in `renderer` show the same scenes.
     """
 
-    seed: int
-    count: int
-    height: int = 128
-    width: int = 256
-    val_share: float = 0.1
     renderer: Renderer = "rays"
 
+    note = "rooms.json"
+    word = "rooms"
+    group = VIEWS_PER_ROOM
+    classes = CLASSES
+    files = FILES
+
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ConfigError(f"the number of images is {self.count}; give at least 1, for example --count 100")
-        if self.seed < 0:
-            raise ConfigError(f"the seed is {self.seed}; give a whole number from 0 up, for example --seed 0")
-        if not all(MIN_SIDE <= side <= MAX_SIDE for side in (self.height, self.width)):
-            raise ConfigError(
-                f"the size is {self.height}x{self.width}; each side must be {MIN_SIDE} to {MAX_SIDE} pixels, "
-                "for example --size 128x256"
-            )
-        if not 0 <= self.val_share <= 1:
-            raise ConfigError(f"the val share is {self.val_share}; give a number from 0 to 1, for example 0.1")
+        super().__post_init__()
         if self.renderer not in get_args(Renderer):
             raise ConfigError(f"there is no renderer {self.renderer!r}; choose one of {', '.join(get_args(Renderer))}")
-
-    @property
-    def rooms(self) -> int:
-        return -(-self.count // VIEWS_PER_ROOM)
-
-    def images_of(self, room: int) -> range:
-        return range(room * VIEWS_PER_ROOM, min(self.count, (room + 1) * VIEWS_PER_ROOM))
-
-    def split_of(self, image: int) -> str:
-        """ "val" for every k-th room with k = 1 / val_share, else "train"."""
-        room = image // VIEWS_PER_ROOM
-        steps = [int((room + k) * self.val_share + 0.5) for k in (0, 1)]
-        return "val" if steps[0] != steps[1] else "train"
 
     def describe(self) -> dict[str, object]:
         fields = asdict(self)
@@ -89,18 +70,27 @@ class RoomSet:
             del fields["renderer"]  # sets made before there was a choice stay valid
         return {"generator": GENERATOR, **fields, "views_per_room": VIEWS_PER_ROOM, "classes": list(CLASSES)}
 
+    def encode(self, image: int) -> dict[str, bytes]:
+        return encode(make_view(self, image))
+
+    def ready(self) -> None:
+        if self.renderer == "cycles":
+            from edgemtl.data.rooms.cycles import blender
+
+            blender()  # a missing module is told before folders are made
+
 
 def image_id(image: int) -> str:
     return f"{image:06d}"
 
 
-def paths_of(out: Path, image: int) -> dict[str, Path]:
-    """The five files of one image."""
-    return {folder: out / folder / (image_id(image) + end) for folder, end in FILES.items()}
+def paths_of(job: ImageSet, out: Path, image: int) -> dict[str, Path]:
+    """The files of one image, by folder."""
+    return {folder: out / folder / (image_id(image) + end) for folder, end in job.files.items()}
 
 
-def done(out: Path, image: int) -> bool:
-    return all(path.exists() for path in paths_of(out, image).values())
+def done(job: ImageSet, out: Path, image: int) -> bool:
+    return all(path.exists() for path in paths_of(job, out, image).values())
 
 
 @lru_cache(maxsize=1)
@@ -147,14 +137,31 @@ def disk_error(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be written ({reason}); give a folder that you may write to")
 
 
-def encode(view: View) -> dict[str, bytes]:
+def npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+class Labelled(Protocol):
+    """What `encode` needs of a view: rgb, semseg and edge uint8, depth and normals float32, as `View` describes."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]: ...
+    @property
+    def semseg(self) -> NDArray[np.uint8]: ...
+    @property
+    def depth(self) -> NDArray[np.float32]: ...
+    @property
+    def normals(self) -> NDArray[np.float32]: ...
+    @property
+    def edge(self) -> NDArray[np.uint8]: ...
+
+
+def encode(view: Labelled) -> dict[str, bytes]:
     """The five files of a view as bytes."""
     import cv2
-
-    def npy(array: np.ndarray) -> bytes:
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        return buffer.getvalue()
 
     jpeg = cv2.imencode(".jpg", view.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     png = cv2.imencode(".png", view.semseg + 1)[1].tobytes()
@@ -167,27 +174,27 @@ def encode(view: View) -> dict[str, bytes]:
     }
 
 
-def write_room(job: RoomSet, out: Path, images: list[int]) -> int:
-    """Render and write some images of one room; returns how many."""
+def write_room(job: ImageSet, out: Path, images: list[int]) -> tuple[int, dict[str, str]]:
+    """Render and write some images of one room; returns how many, and what this process has had to leave out."""
     for image in images:
-        files = encode(make_view(job, image))
-        for folder, path in paths_of(out, image).items():
+        files = job.encode(image)
+        for folder, path in paths_of(job, out, image).items():
             write_atomic(path, files[folder])
-    return len(images)
+    return len(images), job.left_out()
 
 
-def prepare(job: RoomSet, out: Path) -> None:
-    """Make the folders and rooms.json, or check that the ones there belong to the same set."""
+def prepare(job: ImageSet, out: Path) -> None:
+    """Make the folders and the note, or check that the ones there belong to the same set."""
     if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; give a folder to write the rooms to")
+        raise DataError(f"{out} is a file; give a folder to write the {job.word} to")
     try:
-        for folder in (*FILES, "gt_sets"):
+        for folder in (*job.files, "gt_sets"):
             (out / folder).mkdir(parents=True, exist_ok=True)
             for left in (out / folder).glob(".*.tmp"):
                 left.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(out, error) from error
-    note = out / "rooms.json"
+    note = out / job.note
     wanted = job.describe()
     if note.exists():
         try:
@@ -207,18 +214,19 @@ def prepare(job: RoomSet, out: Path) -> None:
         if not isinstance(had, int) or had > job.count:
             other.append(f"count is {had!r}, more than {job.count}")
         if other:
-            raise DataError(f"{out} holds other rooms ({'; '.join(other)}); give another folder or equal settings")
+            raise DataError(f"{out} holds other {job.word} ({'; '.join(other)}); give another folder or equal settings")
     write_atomic(note, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
-def write_splits(job: RoomSet, out: Path) -> dict[str, int]:
+def write_splits(job: ImageSet, out: Path) -> dict[str, int]:
     """Write gt_sets for the images that exist; returns how many each split has."""
     names: dict[str, list[str]] = {"train": [], "val": []}
     for image in range(job.count):
-        if done(out, image):
+        if done(job, out, image):
             names[job.split_of(image)].append(image_id(image))
     for split, ids in names.items():
         write_atomic(out / "gt_sets" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
+    job.finish(out, sorted(names["train"] + names["val"]))
     return {split: len(ids) for split, ids in names.items()}
 
 
@@ -232,30 +240,40 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def generate(job: RoomSet, out: Path, workers: int = 1, report: Callable[[int], None] | None = None) -> dict[str, int]:
+def generate(
+    job: ImageSet,
+    out: Path,
+    workers: int = 1,
+    report: Callable[[int], None] | None = None,
+    left_out: dict[str, str] | None = None,
+) -> dict[str, int]:
     """Write a set, skipping images that are whole already; returns the sizes of the splits.
 
     `report` is called with the number of images newly known to be done. On Ctrl-C the room in work is finished, the
-    split files are written for what exists, and KeyboardInterrupt goes on to the caller.
+    split files are written for what exists, and KeyboardInterrupt goes on to the caller. `left_out` collects what could
+    not be used, by name, with the reason.
     """
     if workers < 1:
         raise ConfigError(f"the number of workers is {workers}; give at least 1, for example --workers 2")
-    tell = report or (lambda _: None)
-    if job.renderer == "cycles":
-        from edgemtl.data.rooms.cycles import blender
+    missed = {} if left_out is None else left_out
 
-        blender()  # a missing module is told before folders are made
+    def tell(more: int, lost: dict[str, str] | None = None) -> None:
+        missed.update(lost or {})
+        if report is not None:
+            report(more)
+
+    job.ready()
     prepare(job, out)
     todo = []
     for number in range(job.rooms):
-        images = [i for i in job.images_of(number) if not done(out, i)]
+        images = [i for i in job.images_of(number) if not done(job, out, i)]
         tell(len(job.images_of(number)) - len(images))
         if images:
             todo.append(images)
     try:
         if workers == 1:
             for images in todo:
-                tell(write_room(job, out, images))
+                tell(*write_room(job, out, images))
         elif todo:
             _generate_parallel(job, out, todo, min(workers, len(todo)), tell)
     finally:
@@ -264,7 +282,7 @@ def generate(job: RoomSet, out: Path, workers: int = 1, report: Callable[[int], 
 
 
 def _generate_parallel(
-    job: RoomSet, out: Path, todo: list[list[int]], workers: int, tell: Callable[[int], None]
+    job: ImageSet, out: Path, todo: list[list[int]], workers: int, tell: Callable[..., None]
 ) -> None:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -277,7 +295,7 @@ def _generate_parallel(
     try:
         for future in as_completed(list(waiting)):
             waiting.discard(future)
-            tell(future.result())
+            tell(*future.result())
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process was killed, most likely for want of memory; run the command again with fewer --workers"
@@ -286,4 +304,4 @@ def _generate_parallel(
         pool.shutdown(wait=True, cancel_futures=True)
         for future in waiting:  # rooms that were in work when the run was stopped
             if not future.cancelled() and future.exception() is None:
-                tell(future.result())
+                tell(*future.result())
