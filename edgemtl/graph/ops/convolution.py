@@ -1,0 +1,88 @@
+"""A convolution on a map: activation(conv(x) + b), and a second input, if there is one, added at the end.
+
+Attributes: `outputs`; `kernel` and `stride`, down and across; `groups`; `padding`, zeros ((above, below), (left,
+right)); `activation`; `bias`. The weight is [outputs, inputs / groups, kernel]. Packing depends on what it is: 1x1 is a
+linear layer on pixels, a group per channel is depthwise; without a bias it is stored as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from edgemtl.graph.node import Array, Attributes, Kind, Node, Shape, Tensor
+from edgemtl.graph.ops import Op, Within, want
+from edgemtl.graph.ops._activations import ACTIVATIONS, known
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def output_size(size: Sequence[int], kernel: Pair, stride: Pair, padding: Padding) -> Pair:
+    """Height and width of the output. Raises ValueError where the kernel is larger than the padded map."""
+    sides = [n + sum(p) - k for n, p, k in zip(size, padding, kernel, strict=True)]
+    want(min(sides) >= 0, f"a kernel of {kernel} does not fit a map of {tuple(size)} with {padding} around it")
+    return sides[0] // stride[0] + 1, sides[1] // stride[1] + 1
+
+
+def tensor(outputs: int, inputs: int, groups: int, kernel: Pair, name: str = "", *, bias: bool = True) -> Tensor:
+    """The weight tensor of a convolution."""
+    want(inputs % groups == 0 and outputs % groups == 0, f"{inputs} to {outputs} channels are not {groups} groups")
+    shape = (outputs, inputs // groups, *kernel)
+    if not bias:
+        return Tensor("vector", (("weight", shape),), name)
+    kind: Kind = "linear" if kernel == (1, 1) and groups == 1 else "conv"
+    if 1 < groups == inputs == outputs:
+        kind = "depthwise"
+    return Tensor(kind, (("weight", shape), ("bias", (outputs,))), name)
+
+
+def depthwise(channels: int, kernel: Pair) -> Tensor:
+    """The weight tensor of a depthwise step, of one channel too."""
+    return Tensor("depthwise", (("weight", (channels, 1, *kernel)), ("bias", (channels,))), "depthwise")
+
+
+def convolve(x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Padding) -> Array:
+    """x [H, W, inputs], weight [outputs, inputs / groups, kernel] to [h, w, outputs]."""
+    outputs, per_group, *kernel = weight.shape
+    groups = x.shape[2] // per_group
+    wide = np.pad(x, (*padding, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, tuple(kernel), (0, 1))[:: stride[0], :: stride[1]]
+    height, width = windows.shape[:2]
+    rows = windows.reshape(height * width, groups, -1).swapaxes(0, 1)  # [groups, pixels, values of a window]
+    out = rows @ weight.reshape(groups, outputs // groups, -1).swapaxes(1, 2)
+    pixels: Array = out.swapaxes(0, 1).reshape(height, width, outputs)
+    return pixels if bias is None else pixels + bias
+
+
+class Convolution(Op):
+    def shape(self, inputs: Sequence[Shape], attributes: Attributes) -> Shape:
+        known(attributes["activation"])
+        want(len(inputs) > 0 and len(inputs[0]) == 3, f"it takes a map [H, W, C], not {inputs}")
+        size = output_size(inputs[0][:2], attributes["kernel"], attributes["stride"], attributes["padding"])
+        out = (*size, attributes["outputs"])
+        want(tuple(inputs[1:]) in ((), (out,)), f"what is added has the shape {out}, not {inputs[1:]}")
+        return out
+
+    def tensors(self, inputs: Sequence[Shape], attributes: Attributes) -> tuple[Tensor, ...]:
+        a = attributes
+        return (tensor(a["outputs"], inputs[0][2], a["groups"], a["kernel"], bias=a["bias"]),)
+
+    def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
+        return prod(node.shape[:2]) * prod(node.weights[0].sources[0][1])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        (weight, *bias), activation = weights[0], node.attributes["activation"]
+        out = convolve(
+            inputs[0], weight, bias[0] if bias else None, node.attributes["stride"], node.attributes["padding"]
+        )
+        if activation != "none":
+            see("inner", out)
+            out = ACTIVATIONS[activation](out)
+        return out + inputs[1] if len(inputs) > 1 else out
+
+
+OP = Convolution()

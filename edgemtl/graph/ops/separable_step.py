@@ -1,0 +1,39 @@
+"""A head's step: x + pointwise(GELU(depthwise(x))), with zeros around the map so that it keeps its size.
+
+It is one op because every target has one kernel for it; the two weight tensors stay two. Attribute: `kernel`, odd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
+from edgemtl.graph.ops import Op, Within, want
+from edgemtl.graph.ops._activations import gelu
+from edgemtl.graph.ops.convolution import convolve, depthwise, tensor
+
+
+class SeparableStep(Op):
+    def shape(self, inputs: Sequence[Shape], attributes: Attributes) -> Shape:
+        want(len(inputs) == 1 and len(inputs[0]) == 3, f"it takes a map [H, W, C], not {inputs}")
+        want(all(k % 2 for k in attributes["kernel"]), f"an odd kernel keeps the size, not {attributes['kernel']}")
+        return inputs[0]
+
+    def tensors(self, inputs: Sequence[Shape], attributes: Attributes) -> tuple[Tensor, ...]:
+        c = inputs[0][2]
+        return depthwise(c, attributes["kernel"]), tensor(c, c, 1, (1, 1), "pointwise")
+
+    def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
+        return prod(node.shape[:2]) * sum(prod(w.sources[0][1]) for w in node.weights)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        (taps, first), (mix, second) = weights
+        high, wide = (k // 2 for k in node.attributes["kernel"])
+        inner = convolve(inputs[0], taps, first, (1, 1), ((high, high), (wide, wide)))
+        see("depthwise", inner)
+        return inputs[0] + convolve(gelu(inner), mix, second, (1, 1), ((0, 0), (0, 0)))
+
+
+OP = SeparableStep()

@@ -1,0 +1,50 @@
+"""A graph run in NumPy: the reference that every target is held to, and where ranges are looked at.
+
+It is written to be read, not to be quick. The type of the values follows that of the inputs and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgemtl.graph import ops
+from edgemtl.graph.graph import Graph
+from edgemtl.graph.node import Array, Weight
+
+Values = Callable[[Weight], Sequence[Array]]  # the arrays of a weight tensor, one per source
+See = Callable[[str, Any], None]
+
+
+def from_state(state: Mapping[str, Array]) -> Values:
+    """Weights from the state of a whole model: key -> array."""
+
+    def values(weight: Weight) -> list[Array]:
+        return [state[key][weight.row] if weight.bank else state[key] for key, _ in weight.sources]
+
+    return values
+
+
+def run(graph: Graph, inputs: Mapping[str, Array], weights: Values, see: See | None = None) -> dict[str, Any]:
+    """The outputs of the graph for one image, by name.
+
+    inputs: an array per input of the graph, of its shape. `see` gets every node's value under the node's name, and
+    under NODE.PART what lies within it where something does: before an activation, between fused layers, an expert's
+    hidden values. A `route`'s value is a `Routing` (edgemtl/graph/ops/route.py). Raises ValueError for an input of
+    another shape.
+    """
+    show: See = see if see is not None else lambda name, value: None
+    values: dict[str, Any] = {}
+    for name, shape in graph.inputs.items():
+        if inputs[name].shape != shape:
+            raise ValueError(f"input {name} of graph {graph.name} is {inputs[name].shape}, not {shape}")
+        values[name] = inputs[name]
+    for node in graph.nodes:
+
+        def within(part: str, value: Any, name: str = node.name) -> None:
+            show(f"{name}.{part}", value)
+
+        arguments = [values[name] for name in node.inputs]
+        values[node.name] = ops.find(node.op).run(node, arguments, [list(weights(w)) for w in node.weights], within)
+        show(node.name, values[node.name])
+    return {name: values[name] for name in graph.outputs}
