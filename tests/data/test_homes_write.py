@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -183,3 +184,33 @@ def test_without_furniture_the_package_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("edgemtl.data.homes.catalogue.INSTALLED", str(tmp_path / "*.sh3f"))
     done = RUN.invoke(app, ["homes", str(tmp_path / "set")])
     assert "apt-get install sweethome3d-furniture" in str(done.exception)
+
+
+def test_the_share_of_homes_that_blender_photographs(job: HomeSet) -> None:
+    shared = write.replace(job, cycles_share=0.25)
+    names = [shared.renderer_of(home) for home in range(400)]
+    assert names.count("cycles") == 100
+    assert {job.renderer_of(home) for home in range(400)} == {"rays"}
+
+
+WITHOUT = importlib.util.find_spec("bpy") is None
+
+
+@pytest.mark.skipif(not WITHOUT, reason="bpy is installed here")
+def test_without_blender_one_sentence_says_what_to_install(job: HomeSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pip install 'edgemtl\[blender\]'"):
+        generate(write.replace(job, cycles_share=1.0), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.skipif(WITHOUT, reason="bpy is not installed: pip install 'edgemtl[blender]'")
+def test_cycles_shows_the_same_home(job: HomeSet) -> None:
+    """Labels are equal; the picture is another one of the same view."""
+    ours, _ = write.make_view(job, 0)
+    theirs, note = write.make_view(write.replace(job, cycles_share=1.0), 0)
+    assert note["renderer"] == "cycles"
+    for name in ("semseg", "depth", "normals", "edge"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    a, b = (v.rgb.astype(float).mean(-1) for v in (ours, theirs))
+    assert np.abs(a - b).mean() > 2
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.4

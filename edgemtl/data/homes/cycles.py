@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.data.homes.develop import develop
 from edgemtl.data.homes.home import Home
 from edgemtl.data.homes.light import Light
 from edgemtl.data.homes.mesh import Surface, Texture
@@ -29,7 +30,8 @@ def picture(home: Home, camera: Eye, size: tuple[int, int], rng: np.random.Gener
         _item(bpy, item, images)
     for light in home.lights:
         _light(bpy, light)
-    return photograph(bpy, camera, size, rng)
+    linear = np.maximum(np.nan_to_num(photograph(bpy, camera, size, rng)), 0)
+    return develop(np.ascontiguousarray(linear), rng)
 
 
 def _item(bpy: Any, item: Item, images: dict[int, Any]) -> None:

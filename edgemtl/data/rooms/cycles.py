@@ -51,11 +51,11 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], rng: np.random.
         _solid(bpy, solid)
     for light in scene.lights:
         _light(bpy, light)
-    return photograph(bpy, camera, size, rng)
+    return develop(photograph(bpy, camera, size, rng), rng)
 
 
-def photograph(bpy: Any, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Render what is in Blender's scene; RGB uint8 [height, width, 3] for `size` = (height, width)."""
+def photograph(bpy: Any, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Render what is in Blender's scene; linear light float32 [height, width, 3] for `size` = (height, width)."""
     world = bpy.context.scene
     _camera(bpy, camera)
     _settings(world, size, int(rng.integers(2**31)))
@@ -67,8 +67,7 @@ def photograph(bpy: Any, camera: Camera, size: tuple[int, int], rng: np.random.G
         image.colorspace_settings.name = "Non-Color"  # the file is linear, and stays so
         pixels = np.empty(size[0] * size[1] * image.channels, np.float32)
         image.pixels.foreach_get(pixels)
-    linear = pixels.reshape(*size, -1)[::-1, :, :3]  # Blender's first row is the lowest
-    return develop(linear, rng)
+    return pixels.reshape(*size, -1)[::-1, :, :3]  # Blender's first row is the lowest
 
 
 def develop(linear: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
