@@ -35,7 +35,7 @@ def test_every_product_of_a_running_model_is_counted(changes: dict[str, Any]) ->
     assert counter.get_total_flops() == 2 * prefix(model.config)
 
 
-@pytest.mark.parametrize("changes", [CONV, {"gate_bias": True}])
+@pytest.mark.parametrize("changes", [CONV, {**CONV, "head_norm": False}, {"gate_bias": True}])
 def test_bytes_are_those_of_the_slice(changes: dict[str, Any]) -> None:
     config = preset("micro", **changes)
     part = ModelConfig(**{**dict(config), "tasks": (config.task("semseg"),)})
