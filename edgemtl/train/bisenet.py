@@ -78,6 +78,7 @@ class BiSeNet(nn.Module):
     """
 
     STEM = ""  # no part of it takes a stem's weights
+    SIDES = 32  # of which an image's must be multiples
 
     def __init__(self, config: ModelConfig, width: int = 32) -> None:
         super().__init__()
@@ -126,6 +127,7 @@ class BiSeNetLite0(nn.Module):
     """
 
     STEM = "stem"  # where a stem's weights go
+    SIDES = 16
 
     def __init__(self, config: ModelConfig, width: int = 96) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from edgemtl.config import ModelConfig, TaskConfig
-from edgemtl.errors import CheckpointError
+from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, serialise, write_atomic
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.bisenet import BiSeNet, BiSeNetLite0
@@ -44,8 +44,18 @@ def bisenet(tasks: Sequence[TaskConfig], image_size: tuple[int, int] = (128, 256
 
 
 def make_network(name: str, config: ModelConfig) -> Network:
-    """The untrained network that a recipe calls `name`: "vit" or one of COMPARATORS."""
-    return COMPARATORS[name](config) if name in COMPARATORS else MultiTaskViT(config)
+    """The untrained network that a recipe calls `name`: "vit" or one of COMPARATORS.
+
+    Raises ConfigError for images whose sides a comparator cannot halve often enough.
+    """
+    if name not in COMPARATORS:
+        return MultiTaskViT(config)
+    sides, network = config.image_size, COMPARATORS[name]
+    if any(side % network.SIDES for side in sides):
+        raise ConfigError(
+            f"{name} needs images whose sides are multiples of {network.SIDES}, not {sides[0]}x{sides[1]}"
+        )
+    return network(config)
 
 
 def save_network(name: str, path: Path, state: dict[str, Tensor], config: ModelConfig, origin: str) -> None:
@@ -86,10 +96,11 @@ def load_comparator(path: str | Path) -> Comparator:
             name = _named(metadata)
             if name is None:
                 raise CheckpointError(f"{path} holds no {' or '.join(COMPARATORS)}; give a checkpoint of a study's")
-            model = COMPARATORS[name](ModelConfig.model_validate_json(metadata["config"]))
+            model = make_network(name, ModelConfig.model_validate_json(metadata["config"]))
             model.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as e:
-        raise CheckpointError(f"{path} is damaged ({e}); train it again") from None
+        reason = " ".join(str(e).split())[:200]
+        raise CheckpointError(f"{path} is damaged ({reason}); train it again") from None
     return model.eval()
 
 

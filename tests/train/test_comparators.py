@@ -9,10 +9,12 @@ import torch
 from fake_rooms import FakeRooms
 from pydantic import ValidationError
 from rich.console import Console
+from safetensors import safe_open
 
 from edgemtl.bench import macs as bench
 from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.model import preset
+from edgemtl.model.checkpoint import serialise
 from edgemtl.model.stem import Lite0Stem
 from edgemtl.model.stem_files import save_stem
 from edgemtl.model.vit import MultiTaskViT
@@ -132,6 +134,20 @@ def test_the_loop_starts_it_from_a_stem(tmp_path: Path) -> None:
         assert torch.allclose(p, given[name], atol=1e-6), name
     with pytest.raises(ValidationError, match="network 'bisenet' is trained from scratch; leave out stem"):
         TrainConfig(**{**recipe.model_dump(), "network": "bisenet"})
+
+
+def test_sides_that_cannot_be_halved_are_refused(tmp_path: Path) -> None:
+    """A file that claims another image size, too: its weights fit any."""
+    model = _make(BiSeNet, tasks=2)
+    save_network("bisenet", tmp_path / "m.safetensors", model.state_dict(), model.config, "here")
+    with safe_open(str(tmp_path / "m.safetensors"), "pt") as file:
+        metadata = dict(file.metadata())
+    config = model.config.model_copy(update={"image_size": (48, 64)})
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    data = serialise(tensors, {**metadata, "config": config.model_dump_json()})
+    (tmp_path / "m.safetensors").write_bytes(data)
+    with pytest.raises(ConfigError, match="multiples of 32, not 48x64"):
+        load_network(tmp_path / "m.safetensors")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
