@@ -196,7 +196,8 @@ def load_checkpoint(path: str | Path) -> tuple[MultiTaskViT, CheckpointInfo]:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({e}); copy or train it again") from None
     for key, value in stored.items():
         if value.dtype != _stored(key, info.dtype):
-            raise CheckpointError(f"{path}: {key} is {value.dtype}, its metadata says {info.dtype}; train it again")
+            want = _stored(key, info.dtype)
+            raise CheckpointError(f"{path}: {key} is {value.dtype}, a {info.dtype} file has {want}; train it again")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds values that are not finite; train it again")
         if key.endswith("running_var") and value.min() < 0:

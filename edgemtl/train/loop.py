@@ -36,7 +36,7 @@ from edgemtl.train.parallel import Group
 from edgemtl.train.path_report import PathReport, report_on
 from edgemtl.train.path_report import summary as path_summary
 from edgemtl.train.report import Log, Reporter, collapsed, expert_usage
-from edgemtl.train.start import choose_device, initial, static_parts
+from edgemtl.train.start import choose_device, initial, restored, static_parts
 from edgemtl.train.state import FILE, Position, RunState, load_state, save_state
 from edgemtl.train.step import Stepper
 from edgemtl.train.stopping import stop_on_signal
@@ -93,7 +93,7 @@ class Trainer:
             if init is not None:
                 raise ConfigError("--resume continues with the run's own weights; leave out --init")
             stored = load_state(self.out, self.recipe)
-            self.at = stored.position
+            self.at, config = stored.position, restored(stored, self.recipe)
         elif (self.out / FILE).exists():
             raise ConfigError(f"{self.out} already holds a run; add --resume to go on, or give another --out")
         elif init is not None and self.recipe.network != "vit":
@@ -108,7 +108,7 @@ class Trainer:
             with self.reporter, stop_on_signal(self._stop):
                 if stored is not None:
                     self.class_weight = {k: v.to(self.device) for k, v in stored.part("class_weight").items()}
-                    self._build(ModelConfig(**stored.model_config), self._stage, stored.part("model"))
+                    self._build(config, self._stage, stored.part("model"))
                     restore_optimiser(self.model, self.optimiser, stored.part("optimiser"))
                     if self.average:
                         self.average.load(stored.part("average"), self.at.averaged)

@@ -14,6 +14,9 @@ from edgemtl.model.head import ConvHead, LightHead, PyramidHead
 from edgemtl.model.positions import at_size
 from edgemtl.model.stem import Lite0Stem
 from edgemtl.model.vit import Attention, MultiTaskViT
+from edgemtl.train.comparators import make_network
+from edgemtl.train.config import TrainConfig
+from edgemtl.train.state import FILE, RunState
 
 
 def static_parts(model: nn.Module) -> list[nn.Module]:
@@ -46,9 +49,39 @@ def initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict
     free = {"name", "paths", "tasks", "fov", "rays"}
     differ = [k for k in ModelConfig.model_fields if k not in free and getattr(found, k) != getattr(want, k)]
     differ += ["tasks"] if {t.name: t.kind for t in found.tasks} != {t.name: t.kind for t in want.tasks} else []
+    if differ == ["gate"] and found.gate == "multi":
+        raise CheckpointError(f"{path} has one gate per task already; leave stage shared out of the recipe")
     if differ:
         raise CheckpointError(f"{path} differs from the recipe's model in {', '.join(differ)}; give a matching one")
     torch.manual_seed(seed)
     fresh = MultiTaskViT(want).state_dict()
     fits = {k for k, v in fresh.items() if k in state and state[k].shape == v.shape}
     return want, {k: state[k] if k in fits else v for k, v in fresh.items()}, sorted(fresh.keys() - fits)
+
+
+def restored(stored: RunState, recipe: TrainConfig) -> ModelConfig:
+    """The configuration in a run's state; raises CheckpointError unless its tensors are those of that model."""
+    try:
+        config = ModelConfig(**stored.model_config)
+        with torch.device("meta"):
+            network = make_network(recipe.network, config)
+    except (TypeError, ValueError) as e:
+        raise _other(" ".join(str(e).split())[:120]) from None
+    want, parameters = network.state_dict(), dict(network.named_parameters())
+    parts = [("model", want)] + ([("average", parameters)] if recipe.ema else [])
+    for part, tensors in parts:
+        found, shapes = stored.part(part), {k: v.shape for k, v in tensors.items()}
+        for key in sorted(found.keys() | shapes.keys()):
+            if key not in found or found[key].shape != shapes.get(key):
+                raise _other(f"{part}/{key}")
+    for key, value in stored.part("optimiser").items():
+        p = parameters.get(key.partition("/")[2])
+        if p is None or (value.ndim and value.shape != p.shape):
+            raise _other(f"optimiser/{key}")
+    return config
+
+
+def _other(what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{FILE} is damaged or another edgemtl's ({what}); go on with the edgemtl that wrote it, or give another --out"
+    )

@@ -82,9 +82,16 @@ def load_state(folder: Path, recipe: TrainConfig) -> RunState:
                 raise CheckpointError(f"{path} is no run state that this edgemtl reads; start again without --resume")
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         position, model = Position(**json.loads(metadata["position"])), json.loads(metadata["model"])
-        before = _comparable(TrainConfig(**json.loads(metadata["recipe"])))  # with today's defaults for new settings
+        old = TrainConfig(**json.loads(metadata["recipe"]))  # with today's defaults for new settings
+        numbers = [v for k, v in asdict(position).items() if k != "window"]
+        if any(not isinstance(n, int) or n < 0 for n in numbers) or position.stage >= len(old.stages):
+            raise ValueError("its position is no place in a run")
+        if not isinstance(position.window, dict):
+            raise ValueError("its window holds no losses")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{path} is damaged ({e}); start again without --resume in another --out") from None
+        reason = " ".join(str(e).split())[:200]
+        raise CheckpointError(f"{path} is damaged ({reason}); start again without --resume in another --out") from None
+    before = _comparable(old)
     now = _comparable(recipe)
     changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
     if changed:

@@ -131,7 +131,10 @@ def _config(**changes: Any) -> Change:
         (lambda t, m: t.update({"backbone.extra": torch.zeros(1).half()}), "has unknown backbone.extra"),
         (_reshape, r"backbone.cls_token has shape \[32\], its configuration needs \[1, 1, 32\]"),
         (_poison, "cls_token holds values that are not finite"),
-        (lambda t, m: t.update({"backbone.cls_token": torch.zeros(1, 1, 32)}), "its metadata says float16"),
+        (
+            lambda t, m: t.update({"backbone.cls_token": torch.zeros(1, 1, 32)}),
+            r"is torch\.float32, a float16 file has torch\.float16",
+        ),
         (lambda t, m: m.update(format="other"), "no edgemtl checkpoint"),
         (lambda t, m: m.clear(), "no edgemtl checkpoint"),
         (lambda t, m: m.update(version="2"), "has version 2, this edgemtl reads 1"),

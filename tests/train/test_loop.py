@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 import torch
 from fake_rooms import FakeRooms
 from rich.console import Console
+from safetensors import safe_open
 
 from edgemtl.errors import CheckpointError, ConfigError
-from edgemtl.model.checkpoint import load_checkpoint
+from edgemtl.model.checkpoint import load_checkpoint, serialise
 from edgemtl.train.config import TrainConfig, load_train_config
 from edgemtl.train.data import advance, place
 from edgemtl.train.loop import Sets, Stopped, Trainer
@@ -184,6 +186,38 @@ def test_a_run_is_not_overwritten_nor_continued_with_another_recipe(
     state.write_bytes(state.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="damaged"):
         _trainer(recipe, tmp_path).run(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: _alter(m, "position", stage=9), "no place in a run"),
+        (lambda t, m: _alter(m, "position", seen=-5), "no place in a run"),
+        (lambda t, m: _alter(m, "position", step="a"), "no place in a run"),
+        (lambda t, m: _alter(m, "position", window=3), "no losses"),
+        (lambda t, m: _alter(m, "model", wings=2), "another edgemtl's .*wings"),
+        (lambda t, m: _alter(m, "model", dim=64), r"another edgemtl's \(model/"),
+        (lambda t, m: t.pop("model/backbone.cls_token"), r"another edgemtl's \(model/backbone\.cls_token"),
+        (lambda t, m: t.pop("average/backbone.cls_token"), r"another edgemtl's \(average/backbone\.cls_token"),
+        (lambda t, m: t.update({"optimiser/exp_avg/backbone.cls_token": torch.zeros(3)}), "optimiser/exp_avg"),
+        (lambda t, m: t.update({"optimiser/exp_avg/nobody": torch.zeros(3)}), "optimiser/exp_avg/nobody"),
+    ],
+)
+def test_a_state_that_does_not_fit_this_edgemtl(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
+    with pytest.raises(Stopped):
+        _trainer(_recipe(ema=0.9), tmp_path).run(stop_after=1)
+    path = tmp_path / "state.safetensors"
+    with safe_open(str(path), "pt") as file:
+        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata())  # noqa: SIM118
+    change(tensors, metadata)
+    path.write_bytes(serialise(tensors, metadata))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        _trainer(_recipe(ema=0.9), tmp_path).run(resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def _alter(metadata: dict[str, str], part: str, **changes: Any) -> None:
+    metadata[part] = json.dumps({**json.loads(metadata[part]), **changes})
 
 
 def test_the_old_state_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
