@@ -99,6 +99,17 @@ def face_normals(corners: Floats) -> Floats:
     return (normal / np.maximum(length, 1e-20)).astype(np.float32)
 
 
+_BITS = np.arange(8)[:, None] >> np.arange(3) & 1
+_SIDES = {
+    "f": (0, 1, 5, 4),
+    "b": (3, 2, 6, 7),
+    "l": (2, 0, 4, 6),
+    "r": (1, 3, 7, 5),
+    "u": (4, 5, 7, 6),
+    "d": (2, 3, 1, 0),
+}
+
+
 @dataclass
 class Maker:
     """Collects quads and sheets into one mesh."""
@@ -130,18 +141,18 @@ class Maker:
 
     def box(self, low: Colour, high: Colour, surface: Surface, repeat: float = 1.0, skip: str = "") -> None:
         """A box between two corners; `skip` names sides to leave out: l r f b d u."""
-        (x0, y0, z0), (x1, y1, z1) = low, high
-        sides = {
-            "f": ((x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)),
-            "b": ((x1, y1, z0), (x0, y1, z0), (x0, y1, z1), (x1, y1, z1)),
-            "l": ((x0, y1, z0), (x0, y0, z0), (x0, y0, z1), (x0, y1, z1)),
-            "r": ((x1, y0, z0), (x1, y1, z0), (x1, y1, z1), (x1, y0, z1)),
-            "u": ((x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)),
-            "d": ((x0, y1, z0), (x1, y1, z0), (x1, y0, z0), (x0, y0, z0)),
-        }
-        for side, points in sides.items():
-            if side not in skip:
-                self.quad(*points, surface, repeat)
+        # corner k has x, y, z of `high` where bits 0, 1, 2 of k are set
+        ends = np.array([low, high], np.float32)
+        points = ends[_BITS, [0, 1, 2]]
+        quads = np.array([quad for side, quad in _SIDES.items() if side not in skip])
+        p = points[quads]  # [sides, 4, 3]
+        # an edge is along one axis: its length is the sum of its parts
+        wide, tall = np.abs(p[:, 1] - p[:, 0]).sum(1), np.abs(p[:, 3] - p[:, 0]).sum(1)
+        uv = np.zeros((len(p), 4, 2), np.float32)
+        uv[:, 1, 0] = uv[:, 2, 0] = wide
+        uv[:, 2, 1] = uv[:, 3, 1] = tall
+        index = [0, 1, 2, 0, 2, 3]
+        self.add(p[:, index].reshape(-1, 3, 3), surface, (uv * np.float32(repeat))[:, index].reshape(-1, 3, 2))
 
     def sheet(self, grid: NDArray[np.float64], surface: Surface, repeat: tuple[float, float] = (1.0, 1.0)) -> None:
         """A smooth sheet through a grid of points [A, B, 3]; texture coordinates 0..repeat over it."""
