@@ -11,7 +11,7 @@ BOARD  := build/board.edgemtl
 DEMO   := build/demo
 ROOMS  := data/rooms7
 BENCH  := $(BUNDLE) --subjects rooms,single:depth,bisenet:depth --precision fp32,int8 --threads 1,2 --data $(ROOMS) --work build/bench
-COMPILER := $(shell find compiler edgemtl/bundle edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
+COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: demo live demo-board test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
 .DEFAULT_GOAL := demo

@@ -61,7 +61,7 @@ def weight_bytes(config: ModelConfig, task: str, touched: Sequence[int] | None =
     touched: experts that got a token, per MoE block; None: every expert of the path did. width: bytes per weight. The
     batch norms of a conv head that still has them are weights too.
     """
-    nodes = network(_deployed(config), task).whole.nodes
+    nodes = network(_deployed(config), task).nodes
     banks = [n for n in nodes if n.op == "experts"]
     values = sum(find(n.op).values(n) for n in nodes if n.op != "experts")
     used = [len(n.weights) for n in banks] if touched is None else touched

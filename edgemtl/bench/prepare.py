@@ -53,7 +53,7 @@ def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
         except PackageNotFoundError:
             continue
     here = Path(__file__).parent
-    roots = [here.parent / "model", here.parent / "bundle"]
+    roots = [here.parent / name for name in ("model", "graph", "graph/ops", "bundle")]
     compiler = importlib.util.find_spec("edgemtl_compiler")
     if compiler is not None and compiler.origin:
         roots += [Path(compiler.origin).parent, Path(compiler.origin).parent / "kernels"]

@@ -6,7 +6,7 @@ the rest as before. `panel16-bf16`: the same in bfloat16, whose bits are a uint1
 and experts in INT8 (their bytes as uint8), except those that stayed float32, which a tensor's type tells; the rest as
 before. `packing` has the forms themselves. Every tensor is 1-D and a multiple of 64 bytes, so that a file of them keeps
 each on a 64-byte boundary; an expert is padded to whole pages, so that it can be mapped and dropped alone. `entries`
-lists what a model's bundle holds; the compiler, the packer and the unpacker all follow that one list.
+reads from the graphs what a model's bundle holds; the compiler, the packer and the unpacker follow that one list.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl import lite0
 from edgemtl.bundle.manifest import WeightLayout
 from edgemtl.bundle.packing import (
     LANES,
@@ -47,6 +45,7 @@ from edgemtl.bundle.packing import (
 )
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BundleError, CheckpointError
+from edgemtl.graph import Weight, weights
 
 __all__ = [
     "LANES",
@@ -66,7 +65,6 @@ __all__ = [
     "unpack_state",
 ]
 
-Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "conv", "expert"]
 AllCodes = Mapping[str, tuple[Codes, ...]]  # by reference of an INT8 tensor: the codes of its input, or inputs
 
 _ITEM = {"float32": 4, "float16": 2, "uint16": 2, "uint8": 1}  # bytes per element
@@ -79,23 +77,8 @@ _TYPES = {  # of linear layers and experts
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One tensor of a bundle: where it lies, and which tensors of the model's state make it.
-
-    `sources` pairs each state key with the shape that its values have there. For an expert they are banks of `bank`
-    experts, of which it is number `row`, and the shapes leave out the bank's axis.
-    """
-
-    part: str
-    tensor: str
-    kind: Kind
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
-    row: int = 0
-    bank: int = 0
-
-    @property
-    def ref(self) -> str:
-        return f"{self.part}:{self.tensor}"
+class Entry(Weight):
+    """A weight tensor of the network (edgemtl/graph/node.py) as a bundle has it."""
 
     @property
     def compact(self) -> bool:
@@ -202,78 +185,13 @@ class Entry:
 
 
 def entries(config: ModelConfig) -> Iterator[Entry]:
-    """Every tensor of the bundle of a model, in the order in which a frame meets them."""
-    c = config.dim
+    """Every tensor of the bundle of a model, in the order in which a frame meets them; batch norms are none of them.
 
-    def linear(part: str, tensor: str, key: str, n: int, *k: int) -> Entry:
-        return Entry(part, tensor, "linear", ((f"{key}.weight", (n, *k)), (f"{key}.bias", (n,))))
-
-    def norm(part: str, tensor: str, key: str) -> Entry:
-        return Entry(part, tensor, "norm", ((f"{key}.weight", (c,)), (f"{key}.bias", (c,))))
-
-    def convolution(part: str, tensor: str, key: str, shape: tuple[int, ...]) -> Entry:
-        kind: Kind = "linear" if shape[2:] == (1, 1) else "depthwise" if shape[1] == 1 else "conv"
-        return Entry(part, tensor, kind, ((f"{key}.weight", shape), (f"{key}.bias", shape[:1])))
-
-    bb = "backbone"
-    if config.stem == "lite0":
-        for spec in lite0.convolutions(config.image_size):
-            yield convolution("trunk", f"stem.{spec.name}", f"{bb}.stem.{spec.name}.conv", spec.shape)
-        if config.depth:
-            yield linear("trunk", "embed", f"{bb}.embed", c, lite0.PYRAMID[-1])
-    else:
-        yield linear("trunk", "patch_embed", f"{bb}.patch_embed.proj", c, 3, config.patch, config.patch)
-        yield Entry("trunk", "cls_token", "vector", ((f"{bb}.cls_token", (1, 1, c)),))
-    if config.depth:
-        yield Entry("trunk", "pos_embed", "vector", ((f"{bb}.pos_embed", (1, config.tokens, c)),))
-    for i in range(config.depth):
-        name, key = f"blocks.{i}", f"{bb}.blocks.{i}"
-        yield norm("trunk", f"{name}.norm1", f"{key}.norm1")
-        yield linear("trunk", f"{name}.attn.qkv", f"{key}.attn.qkv", 3 * c, c)
-        yield linear("trunk", f"{name}.attn.proj", f"{key}.attn.proj", c, c)
-        yield norm("trunk", f"{name}.norm2", f"{key}.norm2")
-        if i not in config.moe_blocks:
-            yield linear("trunk", f"{name}.mlp.fc1", f"{key}.mlp.fc1", config.mlp_hidden, c)
-            yield linear("trunk", f"{name}.mlp.fc2", f"{key}.mlp.fc2", c, config.mlp_hidden)
-            continue
-        held = config.held[config.moe_blocks.index(i)]
-        gates = {t: f"task.{t}" for t in config.task_names} if config.gate == "multi" else {"shared": "trunk"}
-        for gate, part in gates.items():
-            columns: list[tuple[str, tuple[int, ...]]] = [(f"{key}.mlp.gate.{gate}.w_gate", (c, len(held)))]
-            if config.gate_bias:
-                columns.append((f"{key}.mlp.gate.{gate}.bias", (len(held),)))
-            yield Entry(part, f"{name}.gate", "gate", tuple(columns))
-        bank, h = f"{key}.mlp.experts", config.expert_hidden
-        sources = (
-            (f"{bank}.htoh4.weight", (h, c)),
-            (f"{bank}.htoh4.bias", (h,)),
-            (f"{bank}.h4toh.weight", (c, h)),
-            (f"{bank}.h4toh.bias", (c,)),
-        )
-        for row, expert in enumerate(held):
-            yield Entry(f"experts.{i}", str(expert), "expert", sources, row, len(held))
-    for task in config.tasks:
-        part, key, d = f"task.{task.name}", f"heads.{task.name}", config.head_dim
-        if config.depth:
-            yield norm(part, "head.norm", f"{key}.norm")
-        if config.head == "conv":
-            for i in range(4):
-                taps = ((f"{key}.conv_{i}.weight", (d, d if i else c, 3, 3)), (f"{key}.conv_{i}.bias", (d,)))
-                yield Entry(part, f"head.conv_{i}", "conv", taps)
-            yield linear(part, "head.conv_4", f"{key}.conv_4", task.channels, d, 1, 1)
-            continue
-        if config.head == "pyramid":
-            for at, inputs in zip(("at4", "at8", "at16"), lite0.PYRAMID, strict=True):
-                wide = inputs + (c if at == "at16" and config.depth else 0)
-                yield linear(part, f"head.{at}", f"{key}.{at}", d, wide, 1, 1)
-            if config.rays and task.kind == "normals":
-                yield Entry(part, "head.rays", "vector", ((f"{key}.rays.weight", (d, 2, 1, 1)),))
-        else:
-            yield linear(part, "head.proj", f"{key}.proj", (config.patch // config.head_stride) ** 2 * d, c)
-        for step in ("step0", "step1", "step2")[: 3 if config.head == "pyramid" else 2]:
-            yield convolution(part, f"head.{step}.depthwise", f"{key}.{step}.depthwise", (d, 1, 3, 3))
-            yield linear(part, f"head.{step}.pointwise", f"{key}.{step}.pointwise", d, d, 1, 1)
-        yield linear(part, "head.out", f"{key}.out", task.channels, d, 1, 1)
+    Raises ConfigError, naming the setting, for a model that serves training alone.
+    """
+    folded = ModelConfig(**{**dict(config), "head_norm": False})
+    once = {w.ref: w for w in weights(folded)}
+    return (Entry(**vars(w)) for w in once.values())
 
 
 def pack_state(

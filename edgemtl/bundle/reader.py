@@ -30,7 +30,7 @@ from edgemtl.bundle import container, layout, tensors
 from edgemtl.bundle.container import Entry
 from edgemtl.bundle.manifest import SCHEMA_VERSION, Manifest
 from edgemtl.bundle.tensors import Place
-from edgemtl.errors import BundleError
+from edgemtl.errors import BundleError, EdgeMTLError
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 4 << 20
@@ -80,7 +80,7 @@ class Bundle:
                 raise BundleError(f"is damaged: {', '.join(bad)} differ from their SHA-256")
         except BaseException as e:
             bundle.close()
-            if isinstance(e, BundleError):
+            if isinstance(e, EdgeMTLError):
                 raise BundleError(f"{path}: {e}") from None
             if isinstance(e, OSError):
                 raise BundleError(f"{path}: cannot be read: {e.strerror}") from None

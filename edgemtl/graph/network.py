@@ -6,16 +6,17 @@ Weights are those of the whole model, so that every task's graphs refer to one b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from edgemtl import lite0
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError, TaskError
-from edgemtl.graph import ops
+from edgemtl.graph.builder import At, Builder
 from edgemtl.graph.graph import Graph
-from edgemtl.graph.node import Node, Shape, Tensor, Weight
+from edgemtl.graph.node import Node, Weight
 
 IMAGE, PREFIX = "image", "prefix"
 
@@ -31,58 +32,14 @@ class Network:
     task: Graph
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, those of the prefix first."""
+        return self.prefix.nodes + self.task.nodes
+
+    @property
     def whole(self) -> Graph:
         """Both in one."""
-        return Graph(self.task.name, self.prefix.inputs, self.prefix.nodes + self.task.nodes, self.task.outputs)
-
-
-class _At(NamedTuple):
-    """Where a weight tensor is: in the bundle, and under which key in the state; an expert's row in its bank."""
-
-    part: str
-    tensor: str
-    key: str
-    row: int = 0
-    bank: int = 0
-
-
-def _dotted(*names: str) -> str:
-    return ".".join(filter(None, names))
-
-
-def _weight(at: _At, tensor: Tensor) -> Weight:
-    sources = tuple((_dotted(at.key, name), shape) for name, shape in tensor.sources)
-    return Weight(at.part, at.tensor, tensor.kind, sources, at.row, at.bank)
-
-
-class _Builder:
-    """A graph on its way; a call adds a node and gives its name.
-
-    Weights are called as their node, unless `at` says where they are, tensor by tensor.
-    """
-
-    def __init__(self, inputs: Mapping[str, Shape], task: str = "") -> None:
-        self.inputs, self.task = dict(inputs), task
-        self.shapes = dict(inputs)
-        self.nodes: list[Node] = []
-
-    def __call__(self, name: str, op: str, *inputs: str, at: Sequence[_At] = (), **attributes: Any) -> str:
-        shapes, rule = [self.shapes[i] for i in inputs], ops.find(op)
-        shape, tensors = rule.shape(shapes, attributes), rule.tensors(shapes, attributes)
-        places = at or [self._place(_dotted(name, t.name)) for t in tensors]
-        weights = tuple(_weight(a, t) for a, t in zip(places, tensors, strict=True))
-        node = Node(name, op, inputs, attributes, weights, shape)
-        self.nodes.append(node)
-        self.shapes[name] = node.shape
-        return name
-
-    def _place(self, name: str) -> _At:
-        if name.startswith("head."):
-            return _At(f"task.{self.task}", name, f"heads.{self.task}.{name.removeprefix('head.')}")
-        return _At("trunk", name, f"backbone.{name}.conv" if name.startswith("stem.") else f"backbone.{name}")
-
-    def graph(self, name: str, *outputs: str) -> Graph:
-        return Graph(name, self.inputs, tuple(self.nodes), outputs)
+        return Graph(self.task.name, self.prefix.inputs, self.nodes, self.task.outputs)
 
 
 def network(config: ModelConfig, task: str) -> Network:
@@ -92,20 +49,45 @@ def network(config: ModelConfig, task: str) -> Network:
     if task not in config.task_names:
         raise TaskError(f"there is no task {task!r}; this model has {', '.join(config.task_names)}")
     check(config)
-    b = _Builder({IMAGE: (*config.image_size, 3)})
-    x, pyramid = _lite0(b, config) if config.stem == "lite0" else (_patches(b, config), ())
+    b = Builder({IMAGE: (*config.image_size, 3)})
+    x = _lite0(b, config) if config.stem == "lite0" else _patches(b, config)
     first = config.moe_blocks[0] if config.moe_blocks else config.depth
     for i in range(first):
         x = _dense(b, config, i, _attend(b, config, i, x))
     if first < config.depth:
         x = _attend(b, config, first, x)
-    outputs = tuple(dict.fromkeys((x, *pyramid)))  # without blocks the tokens are the features at 1/16
+    outputs = tuple(dict.fromkeys((x, *_pyramid(config))))
     prefix = b.graph(PREFIX, *outputs)
-    b = _Builder({name: prefix.shape(name) for name in outputs}, task)
+    b = Builder({name: prefix.shape(name) for name in outputs}, task)
     for i in range(first, config.depth):
         x = _attend(b, config, i, x) if i > first else x
         x = _experts(b, config, i, x) if i in config.moe_blocks else _dense(b, config, i, x)
-    return Network(prefix, b.graph(task, _HEADS[config.head](b, config, x, pyramid)))
+    return Network(prefix, b.graph(task, _HEADS[config.head](b, config, x)))
+
+
+def weights(config: ModelConfig) -> Iterator[Weight]:
+    """Every weight tensor of a model, whatever its paths: the trunk's, each gate of all tasks in its place; the heads'.
+
+    Tensors of a gate that tasks share come once for each. Raises ConfigError as `network` does.
+    """
+    first, *others = config.task_names
+    few = tuple(bank[: config.top_k] for bank in config.held)  # no gate's tensor depends on the path
+    whole = ModelConfig(**{**dict(config), "paths": dict.fromkeys(others, few)})
+    nodes = network(whole, first).nodes
+    trunk = [n for n in nodes if not n.name.startswith("head.")]
+    builders = [Builder({n.name: n.shape for n in trunk}, task) for task in others]
+    blocks = iter(config.moe_blocks)
+    for node in trunk:
+        yield from node.weights
+        if node.op == "route":
+            i = next(blocks)
+            for b in builders:
+                _gate(b, whole, i, *node.inputs)
+                yield from b.nodes.pop().weights
+    for b in builders:
+        _HEADS[config.head](b, whole, trunk[-1].name)
+    for node in (*nodes[len(trunk) :], *(n for b in builders for n in b.nodes)):
+        yield from node.weights
 
 
 def check(config: ModelConfig) -> None:
@@ -118,20 +100,20 @@ def check(config: ModelConfig) -> None:
         raise ConfigError("head_norm is on; make the batch norms part of their convolutions with without_training")
 
 
-def _patches(b: _Builder, config: ModelConfig) -> str:
+def _patches(b: Builder, config: ModelConfig) -> str:
     names = {"patch_embed": "patch_embed.proj", "cls_token": "cls_token", "pos_embed": "pos_embed"}
-    at = [_At("trunk", tensor, f"backbone.{key}") for tensor, key in names.items()]
+    at = [At("trunk", tensor, f"backbone.{key}") for tensor, key in names.items()]
     return b("embed", "patch_embed", IMAGE, at=at, outputs=config.dim, patch=config.patch)
 
 
-def _lite0(b: _Builder, config: ModelConfig) -> tuple[str, tuple[str, ...]]:
-    """Tokens, and the features at 1/4, 1/8 and 1/16. Without blocks the tokens are those at 1/16, as a map."""
+def _lite0(b: Builder, config: ModelConfig) -> str:
+    """The tokens; without blocks the features at 1/16, as a map."""
 
     def padding(x: str, kernel: int, stride: int) -> tuple[tuple[int, int], ...]:
         return tuple(lite0.same_padding(n, kernel, stride) for n in b.shapes[x][:2])
 
     first = _convolution(lite0.FIRST, 3, padding(IMAGE, 3, 2), stride=(2, 2), activation="relu6")
-    x, found = b("stem.first", "convolution", IMAGE, **first), []
+    x = b("stem.first", "convolution", IMAGE, **first)
     for i, block in enumerate(lite0.BLOCKS):
         x = b(
             f"stem.blocks.{i}",
@@ -145,13 +127,16 @@ def _lite0(b: _Builder, config: ModelConfig) -> tuple[str, tuple[str, ...]]:
             expand=block.expand != 1,
             shortcut=block.shortcut,
         )
-        if i in lite0.TAPS:
-            found.append(x)
     if config.depth:
         x = b("stem.tokens", "reshape", x, shape=(config.tokens, lite0.PYRAMID[-1]))
         x = b("embed", "linear", x, outputs=config.dim, activation="none")
         x = b("pos_embed", "positions", x)
-    return x, tuple(found)
+    return x
+
+
+def _pyramid(config: ModelConfig) -> tuple[str, ...]:
+    """The stem's features at 1/4, 1/8 and 1/16; none with patches."""
+    return tuple(f"stem.blocks.{i}" for i in lite0.TAPS) if config.stem == "lite0" else ()
 
 
 def _convolution(
@@ -162,7 +147,7 @@ def _convolution(
     return {**usual, "activation": activation, "bias": True, **changes}
 
 
-def _attend(b: _Builder, config: ModelConfig, i: int, x: str) -> str:
+def _attend(b: Builder, config: ModelConfig, i: int, x: str) -> str:
     name, c = f"blocks.{i}", config.dim
     y = b(f"{name}.norm1", "layernorm", x, eps=config.norm_eps, skip=0)
     y = b(f"{name}.attn.qkv", "linear", y, outputs=3 * c, activation="none")
@@ -170,36 +155,42 @@ def _attend(b: _Builder, config: ModelConfig, i: int, x: str) -> str:
     return b(f"{name}.attn.proj", "linear", y, x, outputs=c, activation="none")
 
 
-def _dense(b: _Builder, config: ModelConfig, i: int, x: str) -> str:
+def _dense(b: Builder, config: ModelConfig, i: int, x: str) -> str:
     name = f"blocks.{i}"
     y = b(f"{name}.norm2", "layernorm", x, eps=config.norm_eps, skip=0)
     y = b(f"{name}.mlp.fc1", "linear", y, outputs=config.mlp_hidden, activation="gelu")
     return b(f"{name}.mlp.fc2", "linear", y, x, outputs=config.dim, activation="none")
 
 
-def _experts(b: _Builder, config: ModelConfig, i: int, x: str) -> str:
-    """The gate's weight has a column for every expert that the model holds; the node names those of the path."""
-    name, key, which = f"blocks.{i}", f"backbone.blocks.{i}.mlp", config.moe_blocks.index(i)
+def _gate(b: Builder, config: ModelConfig, i: int, x: str) -> str:
+    """The weight has a column for every expert that the model holds; the node says which are the path's."""
+    which, name = config.moe_blocks.index(i), f"blocks.{i}.gate"
     held, path = config.held[which], config.path(b.task)[which]
-    columns = tuple(held.index(e) for e in path)
-    y = b(f"{name}.norm2", "layernorm", x, eps=config.norm_eps, skip=0)
     part, gate = (f"task.{b.task}", b.task) if config.gate == "multi" else ("trunk", "shared")
-    routing = b(
-        f"{name}.gate",
+    return b(
+        name,
         "route",
-        y,
-        at=[_At(part, f"{name}.gate", f"{key}.gate.{gate}")],
+        x,
+        at=[At(part, name, f"backbone.blocks.{i}.mlp.gate.{gate}")],
         held=len(held),
-        columns=columns,
+        columns=tuple(bisect_left(held, e) for e in path),
         top_k=config.top_k,
         renormalise=config.renormalise,
         bias=config.gate_bias,
     )
-    at = [_At(f"experts.{i}", str(e), f"{key}.experts", row, len(held)) for e, row in zip(path, columns, strict=True)]
+
+
+def _experts(b: Builder, config: ModelConfig, i: int, x: str) -> str:
+    name, which = f"blocks.{i}", config.moe_blocks.index(i)
+    held, path = config.held[which], config.path(b.task)[which]
+    y = b(f"{name}.norm2", "layernorm", x, eps=config.norm_eps, skip=0)
+    routing = _gate(b, config, i, y)
+    bank = f"backbone.{name}.mlp.experts"
+    at = [At(f"experts.{i}", str(e), bank, bisect_left(held, e), len(held)) for e in path]
     return b(f"{name}.experts", "experts", y, routing, x, at=at, experts=path, hidden=config.expert_hidden)
 
 
-def _light_head(b: _Builder, config: ModelConfig, x: str, pyramid: tuple[str, ...]) -> str:
+def _light_head(b: Builder, config: ModelConfig, x: str) -> str:
     tile = config.patch // config.head_stride
     x = b("head.norm", "layernorm", x, eps=config.norm_eps, skip=1)
     x = b("head.proj", "linear", x, outputs=tile**2 * config.head_dim, activation="gelu")
@@ -209,7 +200,7 @@ def _light_head(b: _Builder, config: ModelConfig, x: str, pyramid: tuple[str, ..
     return b("head.out", "convolution", x, **_convolution(config.task(b.task).channels))
 
 
-def _conv_head(b: _Builder, config: ModelConfig, x: str, pyramid: tuple[str, ...]) -> str:
+def _conv_head(b: Builder, config: ModelConfig, x: str) -> str:
     x = b("head.norm", "layernorm", x, eps=config.norm_eps, skip=1)
     x = b("head.map", "reshape", x, shape=(*config.grid, config.dim))
     step = _convolution(config.head_dim, 3, ((1, 1), (1, 1)), activation="relu")
@@ -219,8 +210,8 @@ def _conv_head(b: _Builder, config: ModelConfig, x: str, pyramid: tuple[str, ...
     return b("head.conv_4", "convolution", x, **_convolution(config.task(b.task).channels))
 
 
-def _pyramid_head(b: _Builder, config: ModelConfig, x: str, pyramid: tuple[str, ...]) -> str:
-    at4, at8, at16 = pyramid
+def _pyramid_head(b: Builder, config: ModelConfig, x: str) -> str:
+    at4, at8, at16 = _pyramid(config)
     if config.depth:
         x = b("head.norm", "layernorm", x, eps=config.norm_eps, skip=0)
         x = b("head.map", "reshape", x, shape=(*config.grid, config.dim))

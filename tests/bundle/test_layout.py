@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,26 @@ from hypothesis import strategies as st
 from edgemtl.bundle import layout
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import BundleError, CheckpointError
+from edgemtl.model import preset
 
 TASKS = (TaskConfig(name="depth", kind="depth", channels=1), TaskConfig(name="semseg", kind="semseg", channels=19))
+
+
+GOLDEN: dict[str, ModelConfig] = {
+    "micro": preset("micro", gate_bias=True, paths={"depth": ((0, 2), (1, 4))}),
+    "hybrid": preset("hybrid", tasks="rooms", rays=True, experts=2, top_k=1, head_norm=False),
+}
+
+
+def test_the_list_of_tensors_stays() -> None:
+    """Names, kinds, shapes and order are what bundles already written have: a change here needs a new schema."""
+    lines = []
+    for name, config in GOLDEN.items():
+        lines.append(f"# {name}")
+        for e in layout.entries(config):
+            sources = " ".join(f"{key}{list(shape)}".replace(" ", "") for key, shape in e.sources)
+            lines.append(f"{e.ref} {e.kind} {e.row}/{e.bank} {sources}")
+    assert lines == (Path(__file__).parent / "entries.txt").read_text().splitlines()
 
 
 def random_state(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError, TaskError
-from edgemtl.graph import from_state, network, ops, run
+from edgemtl.graph import from_state, network, ops, run, weights
 from edgemtl.model import MultiTaskViT, preset
 
 
@@ -38,17 +38,17 @@ def as_torch(image: np.ndarray) -> torch.Tensor:
 @given(config=configs(), task=st.sampled_from([t.name for t in TASKS]), seed=st.integers(0, 99))
 def test_the_graphs_give_the_models_maps(config: ModelConfig, task: str, seed: int) -> None:
     whole, image = model(config, seed), image_of(config, seed)
-    weights = from_state({k: v.numpy() for k, v in whole.state_dict().items()})
+    values = from_state({k: v.numpy() for k, v in whole.state_dict().items()})
     parts = network(config, task)
-    shared = run(parts.prefix, {"image": image}, weights)
+    shared = run(parts.prefix, {"image": image}, values)
     with torch.no_grad():
         want = whole(as_torch(image))[task]
         prefix = whole.prefix(as_torch(image))
     if config.depth:
         np.testing.assert_allclose(next(iter(shared.values())), prefix.tokens[0].numpy(), rtol=1e-4, atol=1e-4)
-    (got,) = run(parts.task, shared, weights).values()
+    (got,) = run(parts.task, shared, values).values()
     close(got, want)
-    (again,) = run(parts.whole, {"image": image}, weights).values()
+    (again,) = run(parts.whole, {"image": image}, values).values()
     np.testing.assert_array_equal(again, got)
 
 
@@ -71,6 +71,10 @@ def test_the_graphs_refer_to_the_states_tensors(config: ModelConfig) -> None:
         reached = {e for t in config.task_names for e in config.path(t)[config.moe_blocks.index(i)]}
         want = {held.index(e) for e in reached}
         assert rows[f"backbone.blocks.{i}.mlp.experts.htoh4.weight"] == want
+    every = [(k, w.row) for w in {w.ref: w for w in weights(config)}.values() for k, _ in w.sources]
+    assert len(every) == len(set(every))
+    banks = {k: n[0] if ".mlp.experts." in k else 1 for k, n in learned.items()}
+    assert sorted(every) == sorted((k, row) for k, count in banks.items() for row in range(count))
 
 
 def test_a_hybrid_of_usual_size() -> None:
