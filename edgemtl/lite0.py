@@ -1,8 +1,8 @@
 """EfficientNet-Lite0's first eleven blocks as data: the hybrid's stem, layer by layer. No torch.
 
 EfficientNet (Tan & Le, ICML 2019) in its Lite form (TensorFlow, 2020): inverted residuals (Sandler et al., CVPR 2018)
-with ReLU6 and without squeeze-and-excite. The model, the multiply-accumulate counter and the bundle's list of weights
-read this table. Padding is TensorFlow's SAME: at stride 2 the right and lower side get more.
+with ReLU6 and without squeeze-and-excite. The model and the graph read this table. Padding is TensorFlow's SAME: at
+stride 2 the right and lower side get more.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TAPS = (2, 4, 10)  # the blocks that give the pyramid's features
 
 
 class Convolution(NamedTuple):
-    """One convolution of the stem; `size` is its output's (height, width). Its weight is [out, in / groups, k, k]."""
+    """One convolution of the stem. Its weight is [out, in / groups, k, k]."""
 
     name: str
     inputs: int
@@ -57,28 +57,20 @@ class Convolution(NamedTuple):
     kernel: int
     stride: int
     groups: int
-    size: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return self.outputs, self.inputs // self.groups, self.kernel, self.kernel
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one picture."""
-        return self.size[0] * self.size[1] * self.outputs * (self.inputs // self.groups) * self.kernel**2
 
-
-def convolutions(image_size: tuple[int, int]) -> list[Convolution]:
-    """The stem's convolutions in order, for pictures of (height, width)."""
-    size = _half(image_size)
-    out = [Convolution("first", 3, FIRST, 3, 2, 1, size)]
+def convolutions() -> list[Convolution]:
+    """The stem's convolutions in order."""
+    out = [Convolution("first", 3, FIRST, 3, 2, 1)]
     for i, b in enumerate(BLOCKS):
         if b.expand != 1:
-            out.append(Convolution(f"blocks.{i}.expand", b.inputs, b.middle, 1, 1, 1, size))
-        size = _half(size) if b.stride == 2 else size
-        out.append(Convolution(f"blocks.{i}.depthwise", b.middle, b.middle, b.kernel, b.stride, b.middle, size))
-        out.append(Convolution(f"blocks.{i}.project", b.middle, b.outputs, 1, 1, 1, size))
+            out.append(Convolution(f"blocks.{i}.expand", b.inputs, b.middle, 1, 1, 1))
+        out.append(Convolution(f"blocks.{i}.depthwise", b.middle, b.middle, b.kernel, b.stride, b.middle))
+        out.append(Convolution(f"blocks.{i}.project", b.middle, b.outputs, 1, 1, 1))
     return out
 
 
@@ -86,7 +78,3 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after one side of `size` pixels, as TensorFlow's SAME: the output has ceil(size / stride)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
-
-
-def _half(size: tuple[int, int]) -> tuple[int, int]:
-    return -(-size[0] // 2), -(-size[1] // 2)

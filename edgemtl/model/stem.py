@@ -86,7 +86,7 @@ class Lite0Stem(nn.Module):
 
     def __init__(self, *, norm: bool = True) -> None:
         super().__init__()
-        specs = {c.name: c for c in lite0.convolutions((16, 16))}
+        specs = {c.name: c for c in lite0.convolutions()}
         self.first = ConvNorm(specs["first"], relu6=True, norm=norm)
         self.blocks = nn.ModuleList(InvertedResidual(i, specs, norm=norm) for i in range(len(lite0.BLOCKS)))
 

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl import lite0
 from edgemtl.errors import CheckpointError
-from edgemtl.model import stem_files
+from edgemtl.graph import network
+from edgemtl.model import preset, stem_files
 from edgemtl.model.stem import Lite0Stem, _same, fold_stem
 
 
@@ -70,12 +71,13 @@ def test_features_come_at_a_quarter_an_eighth_and_a_sixteenth() -> None:
     assert [tuple(m.shape) for m in maps] == [(2, 24, 12, 20), (2, 40, 6, 10), (2, 112, 3, 5)]
 
 
-def test_the_table_has_the_shapes_and_the_work_of_the_module() -> None:
-    stem, layers = Lite0Stem(norm=False), lite0.convolutions((32, 48))
+def test_table_and_graph_have_the_shapes_and_the_work_of_the_module() -> None:
+    stem = Lite0Stem(norm=False)
+    prefix = network(preset("hybrid", depth=0, image_size=(32, 48), head_norm=False), "depth").prefix
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         stem(torch.zeros(1, 3, 32, 48))
-    assert sum(layer.macs for layer in layers) == counter.get_total_flops() // 2
-    for layer in layers:
+    assert sum(map(prefix.macs, prefix.nodes)) == counter.get_total_flops() // 2
+    for layer in lite0.convolutions():
         assert tuple(stem.get_parameter(f"{layer.name}.conv.weight").shape) == layer.shape
 
 
