@@ -221,12 +221,12 @@ def _targets(
     """Resolved targets without repeats; "onnx" stays a word. No name is an error where one is `needed`."""
     if precision not in targets.PRECISIONS:
         raise CompileError(f"there is no precision {precision!r}; choose {', '.join(targets.PRECISIONS)}")
+    if arches and CUDA not in names:
+        raise CompileError("--arch is for GPUs: add --target cuda, or leave it out")
     if not names and not needed:
         return []
     if not names:
         raise CompileError("no target was asked for; --target cpu builds for this machine")
-    if arches and CUDA not in names:
-        raise CompileError("--arch is for GPUs: add --target cuda, or leave it out")
     found: list[programs.Wanted] = []
     for name in names:
         if name == CUDA:

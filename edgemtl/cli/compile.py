@@ -104,8 +104,9 @@ def _print(built: Built) -> None:
         how = "emulated on a CPU, not run on a GPU; " if target in built.emulated else ""
         checks.append(f"{target} ({how}{what}: {worst})" if errors else f"{target} (not checked: it runs elsewhere)")
     checks += [f"{board} (INT8, {show_size(size)}, integer goldens)" for board, size in built.boards.items()]
+    what = f"programs {'; '.join(checks)}" if checks else "no program: backend torch alone runs it"
     _text.console().print(
-        _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, programs {'; '.join(checks)}"),
+        _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, {what}"),
         soft_wrap=True,
     )
     if built.rounding:

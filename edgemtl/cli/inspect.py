@@ -139,7 +139,7 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     rows = []
     for name, task in facts["tasks"].items():
         counts = [len(ids) for ids in task["experts"]]
-        span = f"{min(counts)}" if len(set(counts)) <= 1 else f"{min(counts)}-{max(counts)}"
+        span = "-".join(str(n) for n in sorted({min(counts, default=0), max(counts, default=0)}))
         path = f"{span} of {config.experts}" + ("" if task["declared_path"] else " (all open)") if counts else "none"
         size = task["bytes"]
         rows.append(

@@ -7,6 +7,7 @@ every label to one canonical camera, and the engine scales back (as Metric3D doe
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import EdgeMTLError
@@ -17,8 +18,9 @@ def zoom(model: ModelConfig, fov: float) -> float:
 
     Raises EdgeMTLError for an angle that cannot be, or a model whose depth is tied to no camera.
     """
-    if isinstance(fov, bool) or not isinstance(fov, int | float) or not 1 < fov < 179:
-        raise EdgeMTLError(f"fov is {fov!r}; give the camera's horizontal field of view in degrees, from 1 to 179")
+    if isinstance(fov, bool) or not isinstance(fov, Real) or not 1 < fov < 179:  # NumPy's numbers are Real, too
+        given = repr(fov)[:40]
+        raise EdgeMTLError(f"fov is {given}; give the camera's horizontal field of view in degrees, from 1 to 179")
     if model.fov is None:
         raise EdgeMTLError(
             f"fov was given, but depth of the model {model.name!r} was learnt for no one camera: leave fov out"

@@ -16,12 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import edgemtl
 from edgemtl.bench.macs import count, prefix, weight_bytes
 from edgemtl.bundle.layout import pack_state, unpack_state
+from edgemtl.cli.inspect import inspect
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError, CompileError, EdgeMTLError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, without_training
 from edgemtl.runtime import optics
 from edgemtl_compiler import compile_bundle
+from edgemtl_compiler.hls import limits
 
 SMALL: dict[str, Any] = {
     "image_size": (32, 48),
@@ -175,7 +177,36 @@ class TestInABundle:
         for target in ("cpu", "onnx"):
             with pytest.raises(CompileError, match="compile it with --target torch"):
                 compile_bundle(model(), tmp_path / "m.edgemtl", targets=(target,))
+        with pytest.raises(CompileError, match="--arch is for GPUs"):
+            compile_bundle(model(), tmp_path / "m.edgemtl", targets=("torch",), arches=("sm_87",))
+        for host_heads in (False, True):
+            with pytest.raises(CompileError, match="stem lite0: compile it with --target torch"):
+                limits.check(small(), host_heads=host_heads)
         assert not list(tmp_path.iterdir())
+
+    def test_a_letterboxed_camera_sees_with_a_part_of_the_width(self, tmp_path: Path) -> None:
+        """A square frame fills 32 of 48 columns: the whole input then sees 1.5 times as wide as the camera."""
+        out = tmp_path / "m.edgemtl"
+        compile_bundle(model(), out, targets=("torch",), letterbox=True)
+        frame, maps = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8), []
+        whole = 2 * math.degrees(math.atan(1.5 * math.tan(math.radians(40))))
+        for fov in (None, 80):
+            with edgemtl.load(out, backend="torch", threads=1, tasks="depth", fov=fov) as engine:
+                maps.append(engine(frame)["depth"].map)
+        np.testing.assert_allclose(maps[1], maps[0] * optics.zoom(small(), whole), rtol=1e-5)
+
+    def test_a_bundle_without_blocks_is_inspected(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        compile_bundle(model(depth=0), tmp_path / "m.edgemtl", targets=("torch",))
+        inspect(tmp_path / "m.edgemtl")
+        assert "none" in capsys.readouterr().out
+
+
+def test_numpys_numbers_are_fields_of_view() -> None:
+    for fov in (np.float32(70), np.float64(70), np.int64(70)):
+        assert optics.zoom(small(), fov) == optics.zoom(small(), 70)
+    with pytest.raises(EdgeMTLError, match="from 1 to 179") as caught:
+        optics.zoom(small(), 10**400)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_field_of_view_that_cannot_be_is_refused() -> None:

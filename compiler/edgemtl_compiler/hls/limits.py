@@ -87,6 +87,10 @@ def check(config: ModelConfig, *, host_heads: bool = False) -> None:
 
 
 def _check_form(config: ModelConfig, host_heads: bool) -> None:
+    if config.stem != "patch":
+        raise CompileError(
+            f"the accelerator embeds patches, and this model has stem {config.stem}: compile it with --target torch"
+        )
     if config.head != "light" and not host_heads:
         raise CompileError(
             f"the accelerator has the light head alone, and this model's is {config.head}: measure its backbone with"
