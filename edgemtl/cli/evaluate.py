@@ -104,10 +104,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure without labels is null."""
+    """JSON has no NaN and no infinity: a figure without labels is null."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float, digits: int = 4) -> str:

@@ -51,6 +51,7 @@ def train(
         if not group.first:
             raise typer.Exit(130) from None
         again = f"edgemtl train {recipe}" + (f" --data {data}" if data else "") + (f" --out {out}" if out else "")
+        again += f" --threads {threads}" if threads else ""  # another number gives other last bits
         print(f"{e}; go on with: {again} --resume", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:

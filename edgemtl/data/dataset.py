@@ -126,6 +126,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
             return
         store = self._empty(len(self))
         for i in range(len(self)):
+            self._own_fov(i)  # a bad note must be told before training begins
             for name, value in self._read(i).items():
                 store[name][i] = value
         self._store = store

@@ -101,6 +101,7 @@ def load_comparator(path: str | Path) -> Comparator:
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise CheckpointError(f"{path} is damaged ({reason}); train it again") from None
+    assert not isinstance(model, MultiTaskViT)
     return model.eval()
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from edgemtl.config import ModelConfig
+from edgemtl.errors import ConfigError
 from edgemtl.model.gates import Routing
 from edgemtl.train.tensorboard import Board
 
@@ -31,8 +32,11 @@ class Log:
     def __init__(self, path: Path | None, keep: int = 0, board: Board | None = None) -> None:
         self._file, self._board = None, board
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "ab")  # noqa: SIM115
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(path, "ab")  # noqa: SIM115
+            except OSError as e:
+                raise ConfigError(f"{path} cannot be written ({e.strerror or e}); give another --out") from None
             self._file.truncate(min(keep, self._file.tell()))
 
     def write(self, type: str, **entry: Any) -> None:

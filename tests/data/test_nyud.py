@@ -437,3 +437,10 @@ def test_a_generated_set_is_never_called_photographs(tmp_path: Path) -> None:
     (root / "homes.json").write_text('{"classes": 3}')
     with pytest.raises(DataError, match=r"homes\.json cannot be read .*make the homes again"):
         layout.about(root)
+
+
+def test_a_bad_view_is_told_before_training(copy: Path) -> None:
+    data = NyudMT(copy, "train", TASKS, fov=60.0)
+    views(copy, **{f"_{data.ids[-1]}": "wide"})
+    with pytest.raises(DataError, match="holds the field of view wide"):
+        data.preload()

@@ -255,3 +255,8 @@ def test_a_bundle_is_scored_by_its_engine(tmp_path: Path, monkeypatch: pytest.Mo
     assert opened == [(bundle, {"backend": "stub"}), CONFIG.task_names]
     assert a["depth"] == pytest.approx(b["depth"])
     assert a["data"] == "NYU Depth V2"
+
+
+def test_json_holds_no_infinity() -> None:
+    found = cli_evaluate._without_nan({"a": {"b": math.inf, "c": 1.0}, "d": -math.inf, "e": math.nan})
+    assert found == {"a": {"b": None, "c": 1.0}, "d": None, "e": None}

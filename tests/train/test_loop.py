@@ -299,3 +299,9 @@ def test_data_order() -> None:
     assert epochs[0] != epochs[1]
     assert place(0, 3, 10, seed=6)[1] != place(0, 3, 10, seed=5)[1]
     assert sorted(place(0, 99, 4, seed=0)[1]) == [0, 1, 2, 3]  # a batch larger than the set is the set
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"log\.jsonl cannot be written \(.*give another --out"):
+        _trainer(_recipe(), tmp_path / "file" / "run").run()
