@@ -121,6 +121,7 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     from edgemtl.runtime.sizes import show_size
 
     manifest, config = bundle.manifest, bundle.manifest.model
+    start = "patch" if config.stem == "patch" else f"stem {config.stem} to tokens of"
     console = _text.console()
     console.print(
         _text.clean(
@@ -131,9 +132,10 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     console.print(
         _text.clean(
             f"model {config.name}: image {config.image_size[0]}x{config.image_size[1]} ({manifest.preprocess.mode}),"
-            f" patch {config.patch}, dim {config.dim}, {config.depth} blocks, {config.heads} heads;"
+            f" {start} {config.patch}, dim {config.dim}, {config.depth} blocks, {config.heads} heads;"
             f" {config.experts} experts in {len(config.moe_blocks)} blocks, top {config.top_k},"
             f" hidden {config.expert_hidden}"
+            + (f"; depth for a camera of {config.fov:g} degrees across" if config.fov else "")
         )
     )
     rows = []

@@ -13,7 +13,7 @@ from edgemtl.errors import ConfigError
 if TYPE_CHECKING:
     from edgemtl.config import ModelConfig
 
-PEER = "a dense single-task model of the same backbone with M3ViT's decoder"
+PEER = "a dense single-task ViT of the same width and blocks with M3ViT's decoder"
 SHORT = {"embedding": "embed", "projections": "qkv+proj", "attention": "attend", "dense": "MLPs"}
 
 
