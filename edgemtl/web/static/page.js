@@ -1,7 +1,9 @@
 // The live page: pictures and figures come over one WebSocket, commands go back. No library, nothing from elsewhere.
 "use strict";
 
-const SHOWS = { semseg: "what is where", depth: "how far", normals: "directions", edge: "outlines" };
+const SHOWS = {
+  semseg: "what is where", depth: "how far", normals: "directions", edge: "outlines", saliency: "what stands out",
+};
 const $ = (id) => document.getElementById(id);
 let socket = null, about = null, now = null, count = 0, wait = 500, blendHeld = 0, refused = "", refusedUntil = 0;
 
