@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -25,11 +25,11 @@ import numpy as np
 from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
-from edgemtl.preprocess import Array, Colour, Image, Preprocessor, check_colour
+from edgemtl.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
 from edgemtl.runtime import backends, optics
-from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store
+from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
-from edgemtl.runtime.mapping import WeightMap, check_budget, segments, sizes
+from edgemtl.runtime.mapping import Segment, WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
 from edgemtl.runtime.postprocess import Map, map_form, to_frame
 from edgemtl.runtime.residency import Residency, Share
@@ -97,7 +97,8 @@ class Engine:
     """Runs the active tasks of one bundle; see the module's text. Make it with `edgemtl.load`.
 
     `backend` is the backend's name, `program` the one it chose (None: it needs none), `why` the reasons for both.
-    `switches` has the last changes of the active tasks, `KEPT_SWITCHES` at most.
+    `switches` has the last changes of the active tasks, `KEPT_SWITCHES` at most. While a thread holds `lock`, calls of
+    other threads wait, so that several of its own are as one.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Engine:
         self.backend, self.why, self.threads, self.color = kind.name, why, threads, color
         self.program: Program | None = choice.program
         self.switches: deque[Switch] = deque(maxlen=KEPT_SWITCHES)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._bundle, self._budget = bundle, budget
         self._zoom = zoom
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
@@ -147,6 +148,18 @@ class Engine:
         """The tasks that a call runs."""
         return self._active
 
+    def size(self, wanted: Iterable[Segment]) -> int:
+        """Bytes of these segments of the bundle's weights."""
+        return sum(sizes(self._bundle, wanted).values())
+
+    def place(self, frame: Image) -> Geometry:
+        """Where in the network's input a frame of this shape lies."""
+        return self._preprocess.geometry((frame.shape[0], frame.shape[1]))
+
+    def taps(self) -> dict[str, Tap | None] | None:
+        """`Backend.tap` of each active task; None: the backend has none."""
+        return {task: self._runner.tap(task) for task in self._active} if self._runner.taps else None
+
     def activate(self, *tasks: str) -> None:
         """Make `tasks` the active ones; the same set again costs nothing.
 
@@ -154,7 +167,7 @@ class Engine:
         raises (TaskError, BudgetError, BackendError, BundleError), the old tasks still work. Between the two steps
         both are mapped, but nothing of the new ones is resident yet.
         """
-        with self._lock:
+        with self.lock:
             self._open()
             wanted = tuple(dict.fromkeys(self._known(t) for t in tasks))
             if not wanted:
@@ -170,7 +183,7 @@ class Engine:
                 if task not in wanted:
                     self._runner.release(task)
             dropped = self._weights.held - segments(config, wanted)
-            dropped_bytes = sum(sizes(self._bundle, dropped).values())
+            dropped_bytes = self.size(dropped)
             self._weights.unmap(dropped)
             self._active = wanted
             if self._runner.device is not None:
@@ -194,7 +207,7 @@ class Engine:
         it leaves out get new arrays. Raises FrameError for a frame or an array that cannot be one, TaskError when no
         task is active or `out` names one that is not.
         """
-        with self._lock:
+        with self.lock:
             self._ready()
             order: Colour = color or self.color
             start = time.perf_counter()
@@ -258,7 +271,7 @@ class Engine:
         Raises FrameError when an array has another shape or type, TaskError when `out` names a task that is not active,
         BackendError when the backend has no device memory.
         """
-        with self._lock:
+        with self.lock:
             self._ready()
             config, order = self.manifest.model, color or self.color
             shape = (1, 3, *config.image_size)
@@ -288,7 +301,7 @@ class Engine:
 
     def residency(self) -> Residency:
         """How many bytes of weights are mapped and in memory now, by group; see `Residency`."""
-        with self._lock:
+        with self.lock:
             self._open()
             model = sum(p.size for part in self._bundle.parts.values() for p in part.values())
             if self._follows:
@@ -299,7 +312,7 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the backend, the mappings and the file; calling it again does nothing."""
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
             self._closed = True
@@ -335,7 +348,7 @@ class Engine:
                 self._runner.release(task)
             self._weights.unmap(added)
             raise
-        return sum(sizes(self._bundle, added).values())
+        return self.size(added)
 
     def _places(self, out: Mapping[str, Map] | None, form: Form) -> Mapping[str, Map]:
         """The caller's arrays, checked; `form` gives the shape and type that the one of a task must have."""

@@ -43,9 +43,9 @@ def obstacle(engine: Engine) -> str | None:
     """Why the engine's backend and bundle cannot tell their routing; None when they can. A task must be active."""
     if not engine.manifest.model.moe_blocks:
         return "this model has no experts"
-    if not hasattr(engine._runner, "tap"):
+    if (taps := engine.taps()) is None:
         return f"backend {engine.backend!r} does not tell its routing; tvm-cpu does"
-    if any(engine._runner.tap(task) is None for task in engine.active):
+    if None in taps.values():
         return "this bundle was compiled before programs could tell their routing; compile it again"
     return None
 
@@ -56,11 +56,11 @@ def trace(engine: Engine, frame: Image, *, color: Colour | None = None) -> tuple
     Raises what the call raises, and BackendError where the backend or bundle cannot tell.
     """
     config, maps = engine.manifest.model, {}
-    with engine._lock:
+    with engine.lock:
         if reason := obstacle(engine):
             raise BackendError(f"there is no map of the experts: {reason}")
         rooms = {task: np.full((len(config.moe_blocks), config.tokens, config.top_k), -1) for task in engine.active}
-        taps = {task: engine._runner.tap(task) for task in engine.active}  # type: ignore[attr-defined]
+        taps = {task: tap for task, tap in (engine.taps() or {}).items() if tap}
         try:
             for task, room in rooms.items():
                 taps[task](room)
@@ -68,7 +68,7 @@ def trace(engine: Engine, frame: Image, *, color: Colour | None = None) -> tuple
         finally:
             for tap in taps.values():
                 tap(np.empty(0, np.int64))
-    place = engine._preprocess.geometry((frame.shape[0], frame.shape[1]))
+    place = engine.place(frame)
     for task, room in rooms.items():
         if (room < 0).any():
             raise BackendError(f"the program of {task!r} told fewer routings than the model has blocks with experts")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgemtl.runtime.engine import Engine
-from edgemtl.runtime.mapping import segments, sizes
+from edgemtl.runtime.mapping import segments
 
 
 class Forecast(NamedTuple):
@@ -22,7 +22,7 @@ def forecast(engine: Engine, tasks: Sequence[str]) -> Forecast:
 
     For a backend that keeps its own copies they are the bytes that it has to read and may forget.
     """
-    config, bundle = engine.manifest.model, engine._bundle
+    config = engine.manifest.model
     held, wanted = segments(config, engine.active), segments(config, tasks)
-    mapped, dropped, after = (sum(sizes(bundle, s).values()) for s in (wanted - held, held - wanted, wanted))
+    mapped, dropped, after = (engine.size(s) for s in (wanted - held, held - wanted, wanted))
     return Forecast(mapped, dropped, after)

@@ -62,7 +62,9 @@ def test_a_frame_that_is_refused_leaves_no_tap_behind(bundle: Path) -> None:
     with edgemtl.load(bundle, tasks="depth") as engine:
         with pytest.raises(FrameError):
             expert_map.trace(engine, np.zeros((4, 4), np.uint8))
-        assert engine._runner.tap("depth")(np.empty(0, np.int64)) == 0  # type: ignore[attr-defined]
+        tap = engine._runner.tap("depth")
+        assert tap is not None
+        assert tap(np.empty(0, np.int64)) == 0
 
 
 def test_backends_that_cannot_tell_say_so(bundle: Path) -> None:

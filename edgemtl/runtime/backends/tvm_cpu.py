@@ -19,7 +19,7 @@ import numpy as np
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.runtime import cpu, tvm_light
-from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, no_program
+from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, Tap, no_program
 
 PREFIX = "prefix"
 _CPU, _POOLED = 1, 2  # TVM's numbers of the device kind and of the kind of allocator
@@ -29,6 +29,7 @@ class TvmCpu(Backend):
     name = "tvm-cpu"
     extra = "cpu"
     maps = True
+    taps = True
     CAPABILITIES = {  # noqa: RUF012
         "sparse experts": Cell("sparse-kept", "each expert runs over the tokens that chose it"),
         "shared prefix": Cell("yes", "one function up to the first gate, run once for all active tasks"),
@@ -89,10 +90,7 @@ class TvmCpu(Backend):
             seconds[task] = time.perf_counter() - start
         return Ran(maps, seconds)
 
-    def tap(self, task: str) -> Any:
-        """A function that makes the program of `task` copy its routings into an int64 array, as long as that has room;
-        None when the program has none. See `edgemtl.runtime.expert_map`.
-        """
+    def tap(self, task: str) -> Tap | None:
         try:
             function = self._libraries[task].imports_[0]["edgemtl_tap_routing"]
         except AttributeError:  # of a bundle compiled before there was one
