@@ -52,17 +52,21 @@ def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
             digest.update(f"{package} {version(package)}".encode())
         except PackageNotFoundError:
             continue
-    here = Path(__file__).parent
-    roots = [here.parent / name for name in ("model", "graph", "graph/ops", "bundle")]
-    compiler = importlib.util.find_spec("edgemtl_compiler")
-    if compiler is not None and compiler.origin:
-        roots += [Path(compiler.origin).parent, Path(compiler.origin).parent / "kernels"]
-    files = [f for root in roots for f in sorted(root.glob("*")) if f.suffix in (".py", ".h", ".cc")]
-    files += [Path(__file__), here / "forms.py", here / "quantise.py"]
-    files += [Path(p) for p in (subject.bundle, subject.checkpoint) if p]
-    for file in files:
+    for file in (*sources(), *(Path(p) for p in (subject.bundle, subject.checkpoint) if p)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def sources() -> list[Path]:
+    """The files whose code makes artifacts."""
+    here, package = Path(__file__).parent, Path(__file__).parents[1]
+    roots = [package / name for name in ("model", "graph", "graph/ops", "bundle")]
+    compiler = importlib.util.find_spec("edgemtl_compiler")
+    if compiler is not None and compiler.origin:
+        roots += [Path(compiler.origin).parent / name for name in ("", "kernels", "hls", "hls/reference")]
+    files = [f for root in roots for f in sorted(root.glob("*")) if f.suffix in (".py", ".h", ".cc")]
+    files += [package / name for name in ("config.py", "fpga/program.py", "train/bisenet.py")]
+    return [*files, Path(__file__), here / "forms.py", here / "quantise.py"]
 
 
 def main(text: str) -> None:
