@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 
 from edgemtl import legend, view
-from edgemtl.bench.stats import percentile
 from edgemtl.errors import TaskError
 from edgemtl.feed import Frame
 from edgemtl.palette import class_colours, colours
@@ -184,15 +183,16 @@ class Stage:
         costs: of showing that task alone. beside: of setting it beside the first one; "" is to leave the second.
         """
         recent = list(self.milliseconds)[-RECENT:]
+        p50, p95 = np.percentile(recent, (50, 95)).tolist() if recent else (None, None)
         return {
             "active": list(self.engine.active),
             "blend": self.blend,
             "experts": self.experts,
             "frames": self.frames,
             "fps": self._rate(),
-            "p50_ms": percentile(recent, 0.5) if recent else None,
-            "p95_ms": percentile(recent, 0.95) if recent else None,
-            "age_ms": percentile(list(self.ages), 0.5) if self.ages else None,
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "age_ms": float(np.median(self.ages)) if self.ages else None,
             "limits": list(self.limits) if self.limits else None,
             "present": self.present,
             "weights": self._weights(),

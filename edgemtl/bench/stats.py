@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 Rounds = Mapping[int, float]  # round -> median milliseconds of one engine in that round
 
 
@@ -24,11 +26,7 @@ class Summary(NamedTuple):
 
 def percentile(values: Sequence[float], q: float) -> float:
     """The value below which a share `q` (0..1) of `values` lies, by linear interpolation."""
-    ordered = sorted(values)
-    where = q * (len(ordered) - 1)
-    low = int(where)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (where - low) * (ordered[high] - ordered[low])
+    return float(np.quantile(values, q))
 
 
 def summary(values: Sequence[float]) -> Summary:
