@@ -17,7 +17,7 @@ import numpy as np
 from edgemtl.bundle.reader import Bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BudgetError, BundleError
-from edgemtl.runtime.residency import Residency, measure
+from edgemtl.runtime.residency import Range, Residency, measure
 from edgemtl.runtime.sizes import show_size
 
 Packed = np.ndarray[Any, np.dtype[Any]]
@@ -136,12 +136,12 @@ class WeightMap:
         """Of everything mapped, in a bundle with `model` bytes of weights."""
         return measure(self.ranges(), model)
 
-    def ranges(self) -> list[tuple[Segment, int, int]]:
-        """(segment, first address, end address) of everything mapped, in whole pages, what is leaving included."""
+    def ranges(self) -> list[Range]:
+        """(group, first address, end address) of everything mapped, in whole pages, what is leaving included."""
         out = []
         for segment, mapped in (*self._maps.items(), *self._leaving):
             address = np.frombuffer(mapped, np.uint8).ctypes.data
-            out.append((segment, address, address - -len(mapped) // mmap.PAGESIZE * mmap.PAGESIZE))
+            out.append((segment.group, address, address - -len(mapped) // mmap.PAGESIZE * mmap.PAGESIZE))
         return out
 
 

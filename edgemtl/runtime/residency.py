@@ -11,16 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from mmap import PAGESIZE
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgemtl.runtime.sizes import show_size
 
-if TYPE_CHECKING:
-    from edgemtl.runtime.mapping import Segment
-
 _LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) |^Rss:\s+(\d+) kB", re.MULTILINE)
+Range = tuple[str, int, int]  # group, first address, end address
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Residency:
         )
 
 
-def measure(ranges: Iterable[tuple[Segment, int, int]], model: int) -> Residency:
+def measure(ranges: Iterable[Range], model: int) -> Residency:
     """The residency of mapped address ranges, in a bundle with `model` bytes of weights."""
     ranges = list(ranges)
     try:
@@ -85,9 +83,9 @@ def measure(ranges: Iterable[tuple[Segment, int, int]], model: int) -> Residency
             lines = list(areas(f.read()))
     except OSError as e:
         groups: dict[str, Share] = {}
-        for segment, start, end in ranges:
-            before = groups.get(segment.group, Share(None, 0))
-            groups[segment.group] = Share(None, before.mapped + end - start)
+        for group, start, end in ranges:
+            before = groups.get(group, Share(None, 0))
+            groups[group] = Share(None, before.mapped + end - start)
         return Residency("not measured", ordered(groups), model, note=f"/proc/self/smaps: {e.strerror}")
     return attribute(ranges, lines, model, present_bytes)
 
@@ -103,7 +101,7 @@ def areas(smaps: str) -> Iterator[tuple[int, int, int]]:
 
 
 def attribute(
-    ranges: Iterable[tuple[Segment, int, int]],
+    ranges: Iterable[Range],
     lines: Iterable[tuple[int, int, int]],
     model: int,
     present: Callable[[int, int], int | None],
@@ -113,7 +111,7 @@ def attribute(
     starts = np.array([line[0] for line in lines], np.uint64)
     groups: dict[str, Share] = {}
     exact = True
-    for segment, start, end in ranges:
+    for group, start, end in ranges:
         resident = 0
         at = max(0, int(np.searchsorted(starts, np.uint64(start), "right")) - 1)
         while at < len(lines) and lines[at][0] < end:
@@ -126,8 +124,8 @@ def attribute(
                 exact &= counted is not None
                 size = min(size, min(high, end) - max(low, start)) if counted is None else counted
             resident += size
-        before = groups.get(segment.group, Share(0, 0))
-        groups[segment.group] = Share((before.resident or 0) + resident, before.mapped + end - start)
+        before = groups.get(group, Share(0, 0))
+        groups[group] = Share((before.resident or 0) + resident, before.mapped + end - start)
     return Residency("smaps", ordered(groups), model, exact)
 
 

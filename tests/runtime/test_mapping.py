@@ -78,7 +78,7 @@ def test_a_view_left_over_delays_unmapping_safely(opened: Bundle) -> None:
     value = view[0]
     weights.unmap([Segment("trunk")])
     assert weights.held == frozenset()
-    assert [s for s, _, _ in weights.ranges()] == [Segment("trunk")]  # still counted
+    assert [s for s, _, _ in weights.ranges()] == ["trunk"]  # still counted
     assert view[0] == value
     del view
     weights.unmap([])
@@ -154,10 +154,8 @@ class TestAttribution:
         )
         assert list(areas(smaps)) == [(0x7F00, 0x8F00, 12288), (0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, 0)]
 
-    A, B = Segment("trunk"), Segment("experts.1", "0")
-
     def given(self, lines: list[tuple[int, int, int]], present: Any) -> Residency:
-        ranges = [(self.A, 0x10000, 0x12000), (self.B, 0x12000, 0x13000)]
+        ranges = [("trunk", 0x10000, 0x12000), ("experts", 0x12000, 0x13000)]
         return attribute(ranges, lines, 99, present)
 
     def test_one_line_each(self) -> None:
@@ -209,7 +207,7 @@ def test_not_measured_without_smaps(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(builtins, "open", refused)
-    got = measure([(Segment("trunk"), 0, 4096)], 7)
+    got = measure([("trunk", 0, 4096)], 7)
     monkeypatch.undo()
     assert (got.origin, got.resident, got.mapped) == ("not measured", None, 4096)
     assert "not measured (/proc/self/smaps: No such file" in str(got)
