@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl_compiler.hls import reference as ref
-from edgemtl_compiler.hls import vectors
 from edgemtl_compiler.hls.csim import CSim, build
 from edgemtl_compiler.hls.image import ImageBuilder
 from edgemtl_compiler.hls.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl_compiler.hls.vector_file import file
 
 SOURCES = Path(__file__).resolve().parents[3] / "hls"
 FIELDS = 16  # of a call: five sizes, then arguments
@@ -52,7 +52,7 @@ class Recorder(CSim):
         builder = ImageBuilder()
         builder.add(tables)
         number = sum(name.startswith(f"{unit}-") for name in self.files)
-        self.files[f"{unit}-{number}"] = vectors.file(
+        self.files[f"{unit}-{number}"] = file(
             builder.banks(), header.tobytes() + dump(before, used), b"", output + dump(self._memory, used)
         )
 

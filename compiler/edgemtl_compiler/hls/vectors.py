@@ -15,24 +15,10 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import EdgeMTLError
 from edgemtl.fpga.program import Program, golden, load
+from edgemtl_compiler.hls.unit_vectors import every_unit
+from edgemtl_compiler.hls.vector_file import file, words
 
-MAGIC, VERSION, FIELDS = 0x56544D45, 1, 16
 FOLDER = Path(__file__).resolve().parents[3] / "build" / "vitis" / "vectors"
-
-
-def words(data: bytes) -> bytes:
-    """Padded to whole 128-bit words."""
-    return data + bytes(-len(data) % 16)
-
-
-def file(
-    banks: NDArray[np.uint8], before: bytes, pixels: bytes, after: bytes, *, status: int = 0, task: int = 0
-) -> bytes:
-    """One file of vectors; banks [4, words, 16], the rest padded to words."""
-    parts = [words(before), words(pixels), words(after)]
-    counts = [banks.shape[1], *(len(p) // 16 for p in parts)]
-    header = np.array([MAGIC, VERSION, status, task, *counts] + [0] * (FIELDS - 8), "<u4")
-    return b"".join([header.tobytes(), banks.tobytes(), *parts])
 
 
 def raw_words(values: NDArray[np.int16]) -> bytes:
@@ -112,8 +98,6 @@ def main() -> int:
         if sys.argv[1:]:
             made = write_bundle(FOLDER, Path(sys.argv[1]))
         else:
-            from edgemtl_compiler.hls.unit_vectors import every_unit
-
             made = [*write_micro(FOLDER), *write(FOLDER, every_unit())]
     except EdgeMTLError as error:
         print(f"error: {error}", file=sys.stderr)
