@@ -39,7 +39,7 @@ def pictures(folder: Path, config: ModelConfig, count: int) -> Pictures:
         what = "is no folder and no video" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; give a folder of images, or a data set made by `edgemtl data rooms`")
     if is_labelled(folder):
-        from edgemtl.data.nyud import NyudMT
+        from edgemtl.data.dataset import NyudMT
 
         files = [folder / "images" / f"{i}.jpg" for i in NyudMT(folder, "train", config.task_names).ids]
     else:

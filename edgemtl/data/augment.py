@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.data.files import Array
-from edgemtl.data.layout import NONE, Augmentation, Label
+from edgemtl.data.form import NONE, Augmentation, Label
 
 IMAGE_FILL = (124, 116, 104)  # RGB bytes that ImageNet's normalisation takes to 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemtl.data import seams
-from edgemtl.data.layout import NONE, Layout
+from edgemtl.data.form import NONE, Layout
 from edgemtl.errors import DataError
 
 

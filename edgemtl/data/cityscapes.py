@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemtl.data.files import Array, class_labels, finite, read_npy
-from edgemtl.data.layout import About, Label, Layout
+from edgemtl.data.form import About, Label, Layout
 from edgemtl.errors import DataError
 
 CLASSES = 7

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,9 @@ from torch.utils.data import Dataset
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD, TaskKind
 from edgemtl.data.augment import IMAGE_FILL, depth_ratio, draw, move, resize
 from edgemtl.data.files import Array
-from edgemtl.data.layout import ALIASES, NONE, STORED, Layout, find_layout
+from edgemtl.data.form import ALIASES, NONE, STORED, Layout
+from edgemtl.data.layout import find_layout
+from edgemtl.data.nyud import Nyud
 from edgemtl.data.photo import draw_shot, take
 from edgemtl.errors import ConfigError, DataError
 
@@ -234,6 +237,13 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         if shape != self.size:
             item = {name: resize(value, self.labels.get(name), self.size) for name, value in item.items()}
         return item
+
+
+class NyudMT(LabelledSet):
+    """A `LabelledSet` that is known to have the NYUD_MT layout."""
+
+    def __init__(self, root: str | Path, split: str, tasks: Any, **options: Any) -> None:
+        super().__init__(root, split, tasks, layout=Nyud(), **options)
 
 
 def _finish(kind: TaskKind, raw: Array) -> Array:

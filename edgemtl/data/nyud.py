@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from edgemtl.data.dataset import LabelledSet
 from edgemtl.data.files import (
     Array,
     class_labels,
@@ -22,7 +21,7 @@ from edgemtl.data.files import (
     unit_normals,
     zero_one,
 )
-from edgemtl.data.layout import About, Label, Layout, read_list
+from edgemtl.data.form import About, Label, Layout, read_list
 from edgemtl.errors import DataError
 
 CLASSES = 40
@@ -106,10 +105,3 @@ def _note(root: Path) -> tuple[str, dict[str, Any]] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{note} cannot be read ({error}); make the {note.stem} again") from error
     return note.stem, dict(found)
-
-
-class NyudMT(LabelledSet):
-    """A `LabelledSet` that is known to have the NYUD_MT layout."""
-
-    def __init__(self, root: str | Path, split: str, tasks: Any, **options: Any) -> None:
-        super().__init__(root, split, tasks, layout=Nyud(), **options)

@@ -23,7 +23,7 @@ from edgemtl.data.files import (
     read_mat,
     unit_normals,
 )
-from edgemtl.data.layout import About, Augmentation, Label, Layout, read_list
+from edgemtl.data.form import About, Augmentation, Label, Layout, read_list
 from edgemtl.errors import DataError
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")

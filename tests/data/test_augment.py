@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.data.augment import Change, draw, move, resize, rotate_normals
-from edgemtl.data.layout import Augmentation, Label
+from edgemtl.data.form import Augmentation, Label
 
 LABELS = {
     "semseg": Label("semseg", "", 5),

@@ -13,10 +13,10 @@ from test_homes_catalogue import CHAIR, OBJ, entry, write_catalogue
 from typer.testing import CliRunner
 
 from edgemtl.cli.data import app
+from edgemtl.data.dataset import NyudMT
 from edgemtl.data.homes import write
 from edgemtl.data.homes.classes import CLASSES
 from edgemtl.data.homes.write import VIEWS_PER_HOME, HomeSet
-from edgemtl.data.nyud import NyudMT
 from edgemtl.data.rooms.write import generate
 from edgemtl.errors import ConfigError, DataError
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.check import check
+from edgemtl.data.dataset import NyudMT
 from edgemtl.data.files import depth_metres, read_npy
-from edgemtl.data.nyud import Nyud, NyudMT
+from edgemtl.data.nyud import Nyud
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
 from edgemtl.model import preset

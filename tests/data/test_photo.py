@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgemtl.data.nyud import NyudMT
+from edgemtl.data.dataset import NyudMT
 from edgemtl.data.photo import CHANCES, Shot, draw_shot, take
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError
