@@ -25,6 +25,8 @@ from edgemtl.runtime import optics
 from edgemtl_compiler import compile_bundle
 from edgemtl_compiler.hls import limits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {
     "image_size": (32, 48),
     "dim": 32,

@@ -20,6 +20,8 @@ from edgemtl.graph import network
 from edgemtl.model import preset, stem_files
 from edgemtl.model.stem import Lite0Stem, _same, fold_stem
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def shaken(stem: nn.Module, seed: int = 0) -> nn.Module:
     """Statistics and weights of norms that are neither 0 nor 1."""
