@@ -158,7 +158,8 @@ class Engine:
 
     def taps(self) -> dict[str, Tap | None] | None:
         """`Backend.tap` of each active task; None: the backend has none."""
-        return {task: self._runner.tap(task) for task in self._active} if self._runner.taps else None
+        tap = self._runner.tap
+        return None if tap is None else {task: tap(task) for task in self._active}
 
     def activate(self, *tasks: str) -> None:
         """Make `tasks` the active ones; the same set again costs nothing.

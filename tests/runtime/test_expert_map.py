@@ -62,7 +62,7 @@ def test_a_frame_that_is_refused_leaves_no_tap_behind(bundle: Path) -> None:
     with edgemtl.load(bundle, tasks="depth") as engine:
         with pytest.raises(FrameError):
             expert_map.trace(engine, np.zeros((4, 4), np.uint8))
-        tap = engine._runner.tap("depth")
+        tap = (engine.taps() or {})["depth"]
         assert tap is not None
         assert tap(np.empty(0, np.int64)) == 0
 
@@ -77,6 +77,6 @@ def test_backends_that_cannot_tell_say_so(bundle: Path) -> None:
 def test_bundles_from_before_say_what_to_do(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_programs(bundle)
     with edgemtl.load(bundle, tasks="depth") as engine:
-        monkeypatch.setattr(engine._runner, "tap", lambda task: None)
+        monkeypatch.setattr(engine._runner, "_tap", lambda task: None)
         with pytest.raises(BackendError, match="compile it again"):
             expert_map.trace(engine, np.zeros((8, 8, 3), np.uint8))

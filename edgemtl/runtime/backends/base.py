@@ -114,15 +114,13 @@ class Backend(ABC):
 
     `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
     views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
-    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in. `taps`:
-    whether it has programs that can tell their routings.
+    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     maps: ClassVar[bool] = False
-    taps: ClassVar[bool] = False
     store: Store | None = None
     input: Array | None = None
     CAPABILITIES: ClassVar[dict[str, Cell]]
@@ -153,9 +151,11 @@ class Backend(ABC):
         """What takes images that lie on the backend's device, if it has one of its own."""
         return None
 
-    def tap(self, task: str) -> Tap | None:
-        """A function that makes the program of `task` copy its routings into an int64 array, as long as that has room;
-        None when the program has none. See `edgemtl.runtime.expert_map`.
+    @property
+    def tap(self) -> Callable[[str], Tap | None] | None:
+        """`tap(task)` is a function that makes the program of `task` copy its routings into an int64 array, as long as
+        that has room; None when the program has none. The backend itself has None, where no program of it can tell.
+        See `edgemtl.runtime.expert_map`.
         """
         return None
 

@@ -11,7 +11,7 @@ maker means well: load only bundles you trust.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ class TvmCpu(Backend):
     name = "tvm-cpu"
     extra = "cpu"
     maps = True
-    taps = True
     CAPABILITIES = {  # noqa: RUF012
         "sparse experts": Cell("sparse-kept", "each expert runs over the tokens that chose it"),
         "shared prefix": Cell("yes", "one function up to the first gate, run once for all active tasks"),
@@ -90,7 +89,11 @@ class TvmCpu(Backend):
             seconds[task] = time.perf_counter() - start
         return Ran(maps, seconds)
 
-    def tap(self, task: str) -> Tap | None:
+    @property
+    def tap(self) -> Callable[[str], Tap | None]:
+        return self._tap
+
+    def _tap(self, task: str) -> Tap | None:
         try:
             function = self._libraries[task].imports_[0]["edgemtl_tap_routing"]
         except AttributeError:  # of a bundle compiled before there was one
