@@ -23,7 +23,7 @@ GateKind = Literal["multi", "single", "conditioned"]
 Router = Literal["noisy_vmoe", "noisy", "dselect_k"]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
 _Blocks = Annotated[tuple[Annotated[int, Field(ge=0, lt=64)], ...], Field(max_length=64)]
-_Side = Annotated[int, Field(ge=1, le=8192)]
+_Side = Annotated[int, Field(ge=1, le=32768)]
 _Mean = Annotated[float, Field(ge=0, le=1)]
 _Std = Annotated[float, Field(ge=0.01, le=10)]
 

@@ -18,7 +18,7 @@ DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
     ("changes", "words"),
     [
         ({"image_size": (100, 256)}, "whole number of 16-pixel patches"),
-        ({"image_size": (16, 160000)}, "less than or equal to 8192"),
+        ({"image_size": (16, 160000)}, "less than or equal to 32768"),
         ({"norm_eps": float("nan")}, "norm_eps"),
         ({"norm_eps": -1e-6}, "norm_eps"),
         ({"moe": (1,) * 1000}, "at most 64 items"),

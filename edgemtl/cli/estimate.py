@@ -87,11 +87,14 @@ def _config(model: Path | None, preset: str | None, tokens: int | None) -> tuple
         return opened.manifest.model, () if opened.manifest.fpga else (UNCALIBRATED,)
 
 
+MOST_PATCHES = 2047  # twice what any board holds; in one row, if their number is prime, they are an image's width
+
+
 def _image_size(tokens: int) -> tuple[int, int]:
     """The image, as square as whole patches allow, with so many patches and a class token."""
     patches = tokens - 1
-    if not 1 <= patches <= 1 << 16:
-        raise ConfigError(f"tokens are one patch and the class token at least: 2 or more; given {tokens}")
+    if not 1 <= patches <= MOST_PATCHES:
+        raise ConfigError(f"tokens are one patch and the class token at least: 2 to {MOST_PATCHES + 1}; given {tokens}")
     rows = next(r for r in range(int(patches**0.5), 0, -1) if patches % r == 0)
     return 16 * rows, 16 * patches // rows
 

@@ -188,7 +188,7 @@ IO = {"input": [1], "output": [1]}
         (model(experts=4096), "missing|the model needs"),
         (model(experts=5), "the path of|below 5|unknown|the model needs"),
         (model(depth=64), "names 2 MoE blocks"),
-        (model(image_size=[1 << 40, 1 << 40]), "less than or equal to 8192"),
+        (model(image_size=[1 << 40, 1 << 40]), "less than or equal to 32768"),
         (model(image_size=[8192, 8192]), "the model needs"),
         (model(gate="conditioned"), "gate conditioned has no graph"),
         (model(router="dselect_k", experts=4, paths={}), "router dselect_k is for training"),
