@@ -25,3 +25,18 @@ def test_the_table_is_the_studys(study: str) -> None:
         for task, score in model["metrics"].items():
             assert task in model["tasks"]
             assert score["value"] != score["trivial"]
+
+
+def test_photographs_and_losses_are_those_measured() -> None:
+    page = (DOCS / "results.md").read_text().replace("**", "")
+    starts = json.loads((DOCS / "results" / "starts.json").read_text())["starts"]
+    assert {"imagenet", "rooms-600", "homes-600"} <= starts.keys()
+    for found in starts.values():
+        assert found["protocol"]["count"] == "446 of the 654 official test images"
+        assert f"| {found['semseg']['miou']:.3f} | {found['depth']['rmse']:.3f} |" in page
+    models = json.loads((DOCS / "results" / "losses.json").read_text())["models"]
+    for model in models:
+        miou, rmse = (model["metrics"][task]["value"] for task in ("semseg", "depth"))
+        assert f"| {miou:.3f} | {rmse:.3f} |" in page
+    rooms = json.loads((DOCS / "results" / "rooms_hybrid.json").read_text())
+    assert f"| {rooms['semseg']['miou']:.3f} | {rooms['depth']['rmse']:.3f} |" in page
