@@ -22,6 +22,8 @@ from edgemtl.errors import CheckpointError, CompileError, EdgeMTLError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, without_training
 from edgemtl.runtime import optics
+from edgemtl.train.config import load_train_config
+from edgemtl.train.start import initial
 from edgemtl_compiler import compile_bundle
 from edgemtl_compiler.hls import limits
 
@@ -229,3 +231,10 @@ def test_rays_are_the_pinholes() -> None:
     assert float(y[0, 0]) == pytest.approx(7 / 12)  # y up; pixels are square
     torch.testing.assert_close(rays[1], rays[0] * math.tan(math.radians(30)))
     torch.testing.assert_close(rays.flip(2, 3), -rays)
+
+
+def test_the_pre_training_on_homes_starts_the_run_on_photographs() -> None:
+    start = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "hybrid-homes.safetensors"
+    want = load_train_config("homes_nyud").model_config_for("single")
+    config, _, fresh = initial(start, want, 0)
+    assert (config, fresh) == (want, [])
