@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 import edgemtl
+from edgemtl.config import TaskConfig
 from edgemtl.data.homes.catalogue import furniture_files
 from edgemtl.data.homes.render import render
 from edgemtl.data.homes.view import choose
@@ -49,13 +50,12 @@ def main(model: str, out: str, number: int) -> None:
             assert task is not None
             rows.insert(1, draw(task, seen.depth, "truth"))
             columns.append(np.concatenate(rows))
-            print(fov, [float(r) for r in (np.median(seen.depth),)])
     cv2.imwrite(out, np.concatenate(columns, 1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
-def draw(task: object, depth: np.ndarray, words: str) -> np.ndarray:
+def draw(task: TaskConfig, depth: np.ndarray, words: str) -> np.ndarray:
     """A depth map with the same colours for all cameras, and words on it."""
-    return label(colour(task, cv2.resize(depth, (320, 240)), limits=LIMITS), words)  # type: ignore[arg-type]
+    return label(colour(task, cv2.resize(depth, (320, 240)), limits=LIMITS), words)
 
 
 if __name__ == "__main__":

@@ -96,9 +96,7 @@ class ModelConfig(Strict):
     norm_eps: float = Field(1e-6, gt=0, le=1)
     # conv: M3ViT's decoder, with a raw map at half the image's size; pyramid: adds the stem's 1/8 and 1/4 features
     head: Literal["light", "conv", "pyramid"] = "light"
-    head_norm: bool = (
-        True  # batch norms of stem and conv head; False: part of their convolutions, as programs have them
-    )
+    head_norm: bool = True  # batch norms of stem and conv head; False: part of their convolutions, as in programs
     rays: bool = False  # a pyramid head of normals also reads the direction of each pixel's ray
     head_dim: int = Field(32, ge=1, le=1024)  # channels within a head
     head_stride: int = Field(4, ge=1, le=64)  # the raw map has image_size / head_stride pixels
