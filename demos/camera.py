@@ -31,10 +31,10 @@ from rich.console import Console
 
 import edgemtl
 from edgemtl.errors import EdgeMTLError, FrameError
-from edgemtl.feed import Feed, Frame, Policy
-from edgemtl.sinks import Recorder
-from edgemtl.sources import is_live, open_feed
-from edgemtl.stage import Stage, Tile, compose
+from edgemtl.media.feed import Feed, Frame, Policy
+from edgemtl.media.sinks import Recorder
+from edgemtl.media.sources import is_live, open_feed
+from edgemtl.media.stage import Stage, Tile, compose
 from edgemtl.web.hub import Hub
 from edgemtl.web.server import Server, parse_address, warning
 

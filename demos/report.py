@@ -14,10 +14,10 @@ from rich.table import Table
 
 from edgemtl.bench.stats import percentile
 from edgemtl.errors import EdgeMTLError
-from edgemtl.feed import Feed
 from edgemtl.fpga import counters
-from edgemtl.stage import Stage
-from edgemtl.view import contact_sheet
+from edgemtl.media.feed import Feed
+from edgemtl.media.stage import Stage
+from edgemtl.media.view import contact_sheet
 
 SHEET_TILES = 12
 

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from edgemtl.errors import EdgeMTLError
-from edgemtl.feed import Frame
-from edgemtl.palette import class_colours
-from edgemtl.sinks import check_room
-from edgemtl.stage import Stage
+from edgemtl.media.feed import Frame
+from edgemtl.media.palette import class_colours
+from edgemtl.media.sinks import check_room
+from edgemtl.media.stage import Stage
 
 
 class RerunLog:

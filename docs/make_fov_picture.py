@@ -21,7 +21,7 @@ from edgemtl.data.homes.catalogue import furniture_files
 from edgemtl.data.homes.render import render
 from edgemtl.data.homes.view import choose
 from edgemtl.data.homes.write import home
-from edgemtl.view import colour, label
+from edgemtl.media.view import colour, label
 from edgemtl_compiler import compile_bundle
 
 SIZE, DEGREES, LIMITS = (384, 512), (42.0, 56.71, 78.0), (0.5, 5.0)

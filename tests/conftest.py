@@ -21,7 +21,7 @@ from edgemtl.config import ModelConfig
 
 if TYPE_CHECKING:
     from edgemtl.model import MultiTaskViT
-    from edgemtl_compiler.hls.image_bundle import FpgaPart
+    from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
 PATHS = {  # overlap in part, so that a switch keeps some experts and drops others
     "semseg": ((0, 1, 2), (1, 2, 3)),
@@ -154,7 +154,7 @@ def part(micro: Micro) -> FpgaPart:
     The inputs are the golden frames, in the order of their names; the integer reference gave their maps.
     """
     from edgemtl.bundle.manifest import Preprocess
-    from edgemtl_compiler.hls.image_bundle import fpga_part
+    from edgemtl_compiler.fpga.image_bundle import fpga_part
 
     used, (height, width) = Preprocess(), micro.config.image_size
     values = np.concatenate([micro.inputs[name] for name in sorted(micro.inputs)])

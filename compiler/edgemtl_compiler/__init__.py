@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgemtl_compiler.bundle import compile_bundle
-    from edgemtl_compiler.program import load_function
+    from edgemtl_compiler.cpu.program import load_function
 
 __all__ = ["compile_bundle", "load_function"]
 
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return compile_bundle
     if name == "load_function":
-        from edgemtl_compiler.program import load_function
+        from edgemtl_compiler.cpu.program import load_function
 
         return load_function
     raise AttributeError(f"module 'edgemtl_compiler' has no attribute {name!r}")

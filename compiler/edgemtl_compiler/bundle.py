@@ -21,15 +21,18 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError, TaskError
 from edgemtl.model.checkpoint import load_checkpoint, without_training
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler import export, goldens, int8_job, onnx_export, programs, targets
+from edgemtl_compiler import export, goldens, programs
 from edgemtl_compiler import precision as precisions
+from edgemtl_compiler.cpu import targets
+from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
-from edgemtl_compiler.int8_job import Finished
+from edgemtl_compiler.onnx import export as onnx_export
 from edgemtl_compiler.precision import Weights
-from edgemtl_compiler.targets import Target
+from edgemtl_compiler.quantise import job as int8_job
+from edgemtl_compiler.quantise.job import Finished
 
 if TYPE_CHECKING:
-    from edgemtl_compiler.hls.image_bundle import FpgaPart
+    from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
 BOARDS = ("zcu104",)
 CUDA = "cuda"
@@ -208,8 +211,8 @@ def _check_calibration(
 
 
 def _fpga(model: MultiTaskViT, board: str, folder: Path, images: int) -> FpgaPart:
-    from edgemtl_compiler.hls.image_bundle import fpga_part
-    from edgemtl_compiler.pictures import pictures
+    from edgemtl_compiler.fpga.image_bundle import fpga_part
+    from edgemtl_compiler.quantise.pictures import pictures
 
     seen = pictures(folder, model.config, images).images
     return fpga_part(model, seen, target=board, source=folder.resolve().name)

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.model.vit import MultiTaskViT, Prefix
-from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler.cpu.patterns import PREFIX
 from edgemtl_compiler.toolchain import failing
 
 

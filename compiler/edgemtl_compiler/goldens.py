@@ -16,8 +16,8 @@ from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Preprocess
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
+from edgemtl.media.preprocess import Preprocessor
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl.preprocess import Preprocessor
 
 SEED = 20261121
 COUNT = 2

@@ -11,15 +11,17 @@ import copy
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from edgemtl.bundle.layout import AllCodes, Packed, pack_state, unpack_state
+from edgemtl.bundle.layout import AllCodes, Array, Packed, pack_state, unpack_state
 from edgemtl.bundle.manifest import WeightLayout
+from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler.quantise_cpu import Quantised
+from edgemtl_compiler.quantise.cpu import Quantised
 
 Parts = dict[str, dict[str, Packed]]
 
@@ -31,6 +33,15 @@ class Weights:
     layout: WeightLayout
     model: MultiTaskViT
     parts: Parts
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @cached_property
+    def state(self) -> dict[str, Array]:
+        """The model's tensors by key, float32: what an emitter that reads the graph takes its constants from."""
+        return {key: value.detach().numpy() for key, value in self.model.state_dict().items()}
 
     @property
     def types(self) -> dict[str, str]:
@@ -90,9 +101,9 @@ def calibrated(model: MultiTaskViT, folder: Path, count: int) -> tuple[Quantised
     Raises DataError for a folder or picture that cannot be read, and CompileError for fewer pictures than asked for or
     than calibration needs, and for activations that are not finite.
     """
-    from edgemtl_compiler.calibrate import calibrate
-    from edgemtl_compiler.pictures import pictures
-    from edgemtl_compiler.quantise_cpu import quantise
+    from edgemtl_compiler.quantise.calibrate import calibrate
+    from edgemtl_compiler.quantise.cpu import quantise
+    from edgemtl_compiler.quantise.pictures import pictures
 
     images = pictures(folder, model.config, count).images
     if 32 <= len(images) < count:

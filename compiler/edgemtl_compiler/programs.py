@@ -15,11 +15,13 @@ from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
 from edgemtl.config import ModelConfig
 from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler import cuda, export, goldens, onnx_export, program, targets, toolchain
+from edgemtl_compiler import cuda, export, goldens, toolchain
+from edgemtl_compiler.cpu import program, targets
+from edgemtl_compiler.cpu.patterns import PREFIX
+from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
-from edgemtl_compiler.patterns import PREFIX
+from edgemtl_compiler.onnx import export as onnx_export
 from edgemtl_compiler.precision import Parts, Weights
-from edgemtl_compiler.targets import Target
 
 Report = Callable[[str], None]
 EMULATED = 40e9  # multiply-accumulates of all tasks that an emulation on a CPU has done in some minutes
@@ -87,7 +89,7 @@ def start_compilers(wanted: Sequence[Wanted]) -> None:
     """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
     real = [target for target in wanted if isinstance(target, Target)]
     if real:
-        from edgemtl_compiler import tvm_adapter
+        from edgemtl_compiler.cpu import tvm_adapter
 
         for target in real:
             toolchain.find_compiler(target)
@@ -163,7 +165,7 @@ def check(
 def _tvm_program(
     weights: Weights, pieces: Mapping[str, MultiTaskViT], target: Target, folder: Path, report: Report
 ) -> Made:
-    from edgemtl_compiler import tvm_adapter
+    from edgemtl_compiler.cpu import tvm_adapter
 
     functions, members, paths, model = {}, {}, {}, weights.model
     for name in (PREFIX, *pieces):

@@ -16,9 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler.targets import Target
+from edgemtl_compiler.cpu.targets import Target
 
-KERNELS = Path(__file__).parent / "kernels"
+KERNELS = Path(__file__).parent / "cpu" / "kernels"
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-ffp-contract=fast")
 # Two programs with different kernels share a process: nothing of one may be taken for the other's.
 HIDDEN = ("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-fno-gnu-unique")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgemtl.preprocess import Array
+from edgemtl.media.preprocess import Array
 
 
 class Scored(NamedTuple):

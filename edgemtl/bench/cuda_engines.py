@@ -128,7 +128,7 @@ class _OfOnnx(Engine):
         import torch
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        from edgemtl_compiler.onnx_export import export_onnx
+        from edgemtl_compiler.onnx.export import export_onnx
 
         if len(images) != 1:
             raise ValueError("its export is for one image")

@@ -85,7 +85,7 @@ def cuda_absent() -> str:
 
 def _modelled(device: str, config: ModelConfig, task: str) -> Line:
     try:
-        est: Any = importlib.import_module("edgemtl_compiler.hls.estimate")
+        est: Any = importlib.import_module("edgemtl_compiler.fpga.estimate")
         report = est.estimate(config, task, est.board(BOARD), clock_hz=CLOCK_HZ)
     except (ImportError, EdgeMTLError) as e:
         return Line(device, task, absent=f"the model cannot be asked: {e}")

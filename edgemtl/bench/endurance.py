@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemtl.bench import machine
-from edgemtl.preprocess import Array
+from edgemtl.media.preprocess import Array
 from edgemtl.runtime.engine import Engine, load
 
 IMAGES = 4

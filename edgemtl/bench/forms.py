@@ -55,7 +55,7 @@ class ListedExperts(_Routed):
 
     def __init__(self, moe: MoE, task: str) -> None:
         super().__init__(moe, task)
-        importlib.import_module("edgemtl_compiler.onnx_export")  # registers edgemtl::expert_list
+        importlib.import_module("edgemtl_compiler.onnx.export")  # registers edgemtl::expert_list
         up, down = moe.experts.htoh4, moe.experts.h4toh
         rows = zip(up.weight, up.bias, down.weight, down.bias, strict=True)
         self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for row in rows for w in row)

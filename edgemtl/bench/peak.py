@@ -119,7 +119,7 @@ def _roof(name: Kind, threads: int, seconds: float) -> float:
 
 
 def _compile(out: Path) -> Path:
-    targets: Any = importlib.import_module("edgemtl_compiler.targets")
+    targets: Any = importlib.import_module("edgemtl_compiler.cpu.targets")
     toolchain: Any = importlib.import_module("edgemtl_compiler.toolchain")
     flags = [*toolchain.FLAGS, *targets.resolve("cpu", "int8").cxx_flags]
     source = str(toolchain.KERNELS / "roof.cc")

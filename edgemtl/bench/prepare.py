@@ -60,11 +60,10 @@ def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
 def sources() -> list[Path]:
     """The files whose code makes artifacts."""
     here, package = Path(__file__).parent, Path(__file__).parents[1]
-    roots = [package / name for name in ("model", "graph", "graph/ops", "bundle")]
+    roots = [package / name for name in ("model", "graph", "bundle")]
     compiler = importlib.util.find_spec("edgemtl_compiler")
-    if compiler is not None and compiler.origin:
-        roots += [Path(compiler.origin).parent / name for name in ("", "kernels", "hls", "hls/reference")]
-    files = [f for root in roots for f in sorted(root.glob("*")) if f.suffix in (".py", ".h", ".cc")]
+    roots += [Path(compiler.origin).parent] if compiler is not None and compiler.origin else []
+    files = [f for root in roots for f in sorted(root.rglob("*")) if f.suffix in (".py", ".h", ".cc")]
     files += [package / name for name in ("config.py", "fpga/program.py", "train/bisenet.py")]
     return [*files, Path(__file__), here / "forms.py", here / "quantise.py"]
 

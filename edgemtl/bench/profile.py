@@ -23,7 +23,7 @@ from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
-from edgemtl.preprocess import Array, aligned_zeros
+from edgemtl.media.preprocess import Array, aligned_zeros
 from edgemtl.runtime import backends
 from edgemtl.runtime.mapping import WeightMap, segments
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgemtl.config import ModelConfig
-from edgemtl.preprocess import Array
+from edgemtl.media.preprocess import Array
 
 CALIBRATION, CHECK, CHECK_EXPECTED = "calibration.npy", "check.npy", "check_expected.npy"
 PICTURES = "pictures"  # the calibration pictures as files, for `edgemtl compile`
@@ -37,7 +37,7 @@ def prepare_pictures(source: Path | None, config: ModelConfig, folder: Path) -> 
     if source is None:
         images = np.random.default_rng(1).integers(0, 256, (wanted, 3, *config.image_size), np.uint8)
     else:
-        pictures: Any = importlib.import_module("edgemtl_compiler.pictures")
+        pictures: Any = importlib.import_module("edgemtl_compiler.quantise.pictures")
         images = pictures.pictures(source, config, wanted).images
         if len(images) < wanted:
             raise DataError(f"{source} has {len(images)} pictures; INT8 needs {wanted}: {CALIBRATED} and {CHECKED}")

@@ -11,8 +11,8 @@ from edgemtl.cli import _text
 from edgemtl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgemtl_compiler.hls.estimate import Point, Report
-    from edgemtl_compiler.hls.estimate.schema import Layer
+    from edgemtl_compiler.fpga.estimate import Point, Report
+    from edgemtl_compiler.fpga.estimate.schema import Layer
 
 BLOCK = re.compile(r"block(\d+)\.(.+)")
 

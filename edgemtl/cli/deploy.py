@@ -41,7 +41,7 @@ def _estimated(bundle: Path, board: str) -> dict[str, dict[str, int]]:
     if importlib.util.find_spec("edgemtl_compiler") is None:
         return {}
     from edgemtl.bundle.reader import Bundle
-    from edgemtl_compiler.hls import estimate as est
+    from edgemtl_compiler.fpga import estimate as est
 
     with Bundle.open(bundle) as opened:
         config = opened.manifest.model

@@ -12,7 +12,7 @@ from edgemtl.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgemtl.config import ModelConfig
-    from edgemtl_compiler.hls.estimate import Point
+    from edgemtl_compiler.fpga.estimate import Point
 
 UNCALIBRATED = (
     "this bundle holds no calibrated integers for the accelerator, so its shape alone is estimated; to make them: "
@@ -42,7 +42,7 @@ def estimate(
 ) -> None:
     """Model the accelerator's cycles, DDR traffic, memories and resources for one frame of one task."""
     config, remarks = _config(model, preset, tokens)
-    from edgemtl_compiler.hls import estimate as est
+    from edgemtl_compiler.fpga import estimate as est
 
     if scope not in ("task", "backbone"):
         raise ConfigError(f"the scope is task or backbone; given {scope!r}")

@@ -14,7 +14,7 @@ from edgemtl.errors import CompileError
 
 if TYPE_CHECKING:
     from edgemtl.train.evaluate import Loss
-    from edgemtl_compiler.hls.report import TaskReport
+    from edgemtl_compiler.fpga.report import TaskReport
 
 GOAL = 0.01  # relative loss of a task's metric
 COMPARED = 8  # images for the errors per layer, which settle quickly
@@ -53,9 +53,9 @@ def measure(
     from edgemtl.data.layout import find_layout
     from edgemtl.model.checkpoint import load_checkpoint
     from edgemtl.train.data import open_data, spread
-    from edgemtl_compiler.hls.quantise import quantise as make
-    from edgemtl_compiler.hls.report import accuracy, compare, pixels
-    from edgemtl_compiler.pictures import pictures
+    from edgemtl_compiler.fpga.report import accuracy, compare, pixels
+    from edgemtl_compiler.quantise.fpga import quantise as make
+    from edgemtl_compiler.quantise.pictures import pictures
 
     console = _text.console(stderr=True)
     model, _ = load_checkpoint(checkpoint)
@@ -91,7 +91,7 @@ def measure(
 
 def _unseen(folder: Path, config: Any, used: int) -> tuple[bool, Any]:
     """Images of an unlabelled folder that calibration skipped, if there are any; else some that it used."""
-    from edgemtl_compiler.pictures import pictures
+    from edgemtl_compiler.quantise.pictures import pictures
 
     every = pictures(folder, config, 10**9).images
     rest = sorted(set(range(len(every))) - {i * len(every) // used for i in range(used)})

@@ -12,9 +12,9 @@ import typer
 from edgemtl.cli import _text
 
 if TYPE_CHECKING:
+    from edgemtl.media.sinks import Sink
+    from edgemtl.media.sources import Source
     from edgemtl.runtime.engine import Engine
-    from edgemtl.sinks import Sink
-    from edgemtl.sources import Source
 
 
 def run(
@@ -47,10 +47,10 @@ def run(
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # this command says itself what is wrong
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     from edgemtl.errors import FrameError, TaskError
+    from edgemtl.media.sinks import open_sink
+    from edgemtl.media.sources import open_source
+    from edgemtl.media.view import COLOUR_MAPS
     from edgemtl.runtime.engine import load
-    from edgemtl.sinks import open_sink
-    from edgemtl.sources import open_source
-    from edgemtl.view import COLOUR_MAPS
 
     if view not in ("map", "overlay", "sheet"):
         raise FrameError(f"--view is map, overlay or sheet, not {view!r}")
@@ -85,7 +85,7 @@ def _loop(
     engine: Engine, source: Source, sink: Sink | None, raw: bool, limit: int | None, drawing: tuple[Any, ...]
 ) -> dict[str, Any]:
     """Run all frames; Ctrl-C ends the loop, and what was written is finished either way."""
-    from edgemtl.sinks import picture
+    from edgemtl.media.sinks import picture
 
     stages: dict[str, list[float]] = {}
     counts: dict[str, Any] = {}

@@ -63,7 +63,7 @@ def library(*, twins: bool = False) -> Path:
     """
     if reason := obstacle():
         raise BoardError(f"the virtual board cannot run: {reason}")
-    from edgemtl_compiler.hls.csim import FLAGS, build
+    from edgemtl_compiler.fpga.csim import FLAGS, build
 
     folder = sources()
     assert folder is not None
@@ -89,7 +89,7 @@ def twin_libraries() -> tuple[Path, Path]:
     """The Verilated linear and attention unit, from the cache or built now (minutes). Raises as `library` does."""
     if reason := obstacle(TWIN):
         raise BoardError(f"the virtual board cannot run: {reason}")
-    from edgemtl_compiler.hls import rtl
+    from edgemtl_compiler.fpga import rtl
 
     folder = sources()
     assert folder is not None

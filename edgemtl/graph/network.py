@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgemtl import lite0
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError, TaskError
+from edgemtl.graph import lite0
 from edgemtl.graph.builder import At, Builder
 from edgemtl.graph.graph import Graph
 from edgemtl.graph.node import Node, Weight

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl import lite0
 from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl.graph import lite0
 from edgemtl.model.norm import BatchNorm, fold_norm
 
 USUAL_DEPTH = 2.5  # metres; near the mean of rooms and of NYU Depth V2

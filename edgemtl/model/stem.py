@@ -1,6 +1,6 @@
 """The hybrid's stem: EfficientNet-Lite0's first eleven blocks, from pixels to features at 1/4, 1/8 and 1/16.
 
-EfficientNet-Lite (Tan & Le, ICML 2019; Lite form by TensorFlow, 2020); the layers are listed in edgemtl/lite0.py.
+EfficientNet-Lite (Tan & Le, ICML 2019; Lite form by TensorFlow, 2020); the layers are listed in edgemtl/graph/lite0.py.
 `fold_stem` takes the batch norms into the convolutions, as programs have them.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl import lite0
+from edgemtl.graph import lite0
 from edgemtl.model.norm import BatchNorm, fold_norm
 
 MOMENTUM = 0.05  # of the running statistics: half of PyTorch's, because batches are small

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from edgemtl import lite0
 from edgemtl.errors import CheckpointError
+from edgemtl.graph import lite0
 from edgemtl.model.checkpoint import serialise, write_atomic
 from edgemtl.model.pth import read_pth
 from edgemtl.model.stem import Lite0Stem

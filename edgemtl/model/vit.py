@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl import lite0
 from edgemtl.config import ModelConfig
 from edgemtl.errors import TaskError
+from edgemtl.graph import lite0
 from edgemtl.model.gates import DSelectGate, Gate, Routing, TaskVector, balance_loss
 from edgemtl.model.head import make_head
 from edgemtl.model.moe import AnyGate, MoE

@@ -25,7 +25,7 @@ import numpy as np
 from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
-from edgemtl.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
+from edgemtl.media.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
 from edgemtl.runtime import backends, optics
 from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor

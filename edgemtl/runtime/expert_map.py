@@ -16,7 +16,7 @@ import numpy as np
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BackendError
-from edgemtl.preprocess import Colour, Geometry, Image
+from edgemtl.media.preprocess import Colour, Geometry, Image
 from edgemtl.runtime.engine import Engine
 from edgemtl.runtime.output import Output
 

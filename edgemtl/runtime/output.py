@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgemtl import view
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError, TaskError
 from edgemtl.fpga.counters import FrameCount
-from edgemtl.preprocess import Array, Colour, Image
+from edgemtl.media import view
+from edgemtl.media.preprocess import Array, Colour, Image
 from edgemtl.runtime.postprocess import Map
 
 
@@ -46,7 +46,7 @@ class TaskOutput:
     color: Colour = "rgb"
 
     def colour(self, *, colormap: str = "viridis", limits: tuple[float, float] | None = None) -> Image:
-        """The map as a picture, uint8 [H, W, 3], in the colour order of the frame. See `edgemtl.view.colour`."""
+        """The map as a picture, uint8 [H, W, 3], in the colour order of the frame. See `edgemtl.media.view.colour`."""
         return view.colour(self.task, self.map, color=self.color, colormap=colormap, limits=limits)
 
     def overlay(

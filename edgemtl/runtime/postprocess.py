@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgemtl.config import TaskConfig
-from edgemtl.preprocess import Array, Geometry, Image
+from edgemtl.media.preprocess import Array, Geometry, Image
 
 Map = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl import lite0
 from edgemtl.config import ModelConfig
+from edgemtl.graph import lite0
 from edgemtl.model.stem import Lite0Stem
 from edgemtl.model.vit import Trace
 

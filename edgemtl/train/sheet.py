@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl import legend, view
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import DataError
+from edgemtl.media import legend, view
 from edgemtl.train.data import Samples, present, spread
 from edgemtl.train.evaluate import Predictor
 from edgemtl.train.losses import INVALID, resize

@@ -1,5 +1,5 @@
 // The descriptor program: a header, a table of tasks, and descriptors, 16 32-bit fields each (four 128-bit
-// words). compiler/edgemtl_compiler/hls/program.py writes it; docs/numerics.md does not depend on it.
+// words). compiler/edgemtl_compiler/fpga/program.py writes it; docs/numerics.md does not depend on it.
 #ifndef EDGEMTL_HLS_PROGRAM_H
 #define EDGEMTL_HLS_PROGRAM_H
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgemtl import sources
-from edgemtl.sources import Frame, Source
+from edgemtl.media import sources
+from edgemtl.media.sources import Frame, Source
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 

@@ -14,8 +14,9 @@ import emulated
 from emulated import Emulated
 from kernel_library import ALL, Kernels
 
-from edgemtl_compiler import targets, toolchain, tvm_adapter
-from edgemtl_compiler.targets import Target
+from edgemtl_compiler import toolchain
+from edgemtl_compiler.cpu import targets, tvm_adapter
+from edgemtl_compiler.cpu.targets import Target
 
 STRICT = ("-c", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-psabi")
 FOREIGN = {t.name: t for t in emulated.TARGETS if not targets.runs_here(t)}

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgemtl.errors import CompileError
 from edgemtl_compiler import toolchain
-from edgemtl_compiler.targets import A53, A76, Target
+from edgemtl_compiler.cpu.targets import A53, A76, Target
 
 EMULATOR = "qemu-aarch64-static"
 TARGETS = (A53, A76)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tvm_ffi
 
-from edgemtl_compiler import targets, tvm_adapter
-from edgemtl_compiler.targets import Target
+from edgemtl_compiler.cpu import targets, tvm_adapter
+from edgemtl_compiler.cpu.targets import Target
 
 # Four lanes and no fused multiply-add: what NEON's kernels share with the generic source.
 PLAIN = Target("x86_64-plain", "x86_64", ("sse2",)) if platform.machine() == "x86_64" else None

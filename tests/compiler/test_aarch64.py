@@ -21,7 +21,7 @@ from small_rooms import write_rooms
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl_compiler import compile_bundle
-from edgemtl_compiler.targets import A53, A76, Target
+from edgemtl_compiler.cpu.targets import A53, A76, Target
 
 ROOT = Path(__file__).parents[2]
 FRAMES = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))

@@ -19,8 +19,10 @@ from edgemtl.errors import BundleError, CheckpointError, CompileError, EdgeMTLEr
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl_compiler import bundle as compiling
-from edgemtl_compiler import compile_bundle, export, goldens, onnx_export, program, targets, toolchain
-from edgemtl_compiler.targets import Target
+from edgemtl_compiler import compile_bundle, export, goldens, toolchain
+from edgemtl_compiler.cpu import program, targets
+from edgemtl_compiler.cpu.targets import Target
+from edgemtl_compiler.onnx import export as onnx_export
 
 
 def test_the_manifest_says_what_was_built(bundle: Path, micro: Any) -> None:
@@ -154,7 +156,7 @@ class TestErrors:
             toolchain.compile_kernels(broken, (), tmp_path / "x.o")
 
     def test_tvm_is_missing_or_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from edgemtl_compiler import tvm_adapter
+        from edgemtl_compiler.cpu import tvm_adapter
 
         monkeypatch.setattr(tvm_adapter, "version", lambda name: "0.31.0")
         with pytest.raises(CompileError, match=r"apache-tvm 0.31.0 is not 0.27.x, which this compiler needs"):

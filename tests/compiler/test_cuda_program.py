@@ -25,9 +25,9 @@ from edgemtl.model.checkpoint import without_training
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, read
 from edgemtl_compiler import compile_bundle, export, programs
+from edgemtl_compiler.cpu.patterns import PREFIX
+from edgemtl_compiler.cpu.tvm_adapter import Called
 from edgemtl_compiler.cuda import TYPES, build, lower, toolchain
-from edgemtl_compiler.patterns import PREFIX
-from edgemtl_compiler.tvm_adapter import Called
 
 needs_nvcc = pytest.mark.skipif(bool(emulated_gpu.no_nvcc()), reason=emulated_gpu.no_nvcc())
 

@@ -23,12 +23,15 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import CompileError, DataError
 from edgemtl.model import MultiTaskViT
 from edgemtl.model.checkpoint import save_checkpoint
-from edgemtl_compiler import accuracy, compile_bundle, precision, quantise_cpu, targets
+from edgemtl_compiler import compile_bundle, precision
 from edgemtl_compiler.bundle import Built
-from edgemtl_compiler.calibrate import Range, calibrate
-from edgemtl_compiler.fake_int8 import fake_model, gelu_coarse
-from edgemtl_compiler.pictures import pictures
-from edgemtl_compiler.quantise_cpu import Quantised
+from edgemtl_compiler.cpu import targets
+from edgemtl_compiler.quantise import accuracy
+from edgemtl_compiler.quantise import cpu as quantise_cpu
+from edgemtl_compiler.quantise.calibrate import Range, calibrate
+from edgemtl_compiler.quantise.cpu import Quantised
+from edgemtl_compiler.quantise.fake_int8 import fake_model, gelu_coarse
+from edgemtl_compiler.quantise.pictures import pictures
 
 CPU = targets.resolve("cpu", "int8")
 

@@ -17,7 +17,7 @@ from edgemtl.bundle import layout
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.model.gates import route
 from edgemtl.model.head import LightHead
-from edgemtl_compiler import targets
+from edgemtl_compiler.cpu import targets
 
 Array = NDArray[Any]
 shapes = settings(

@@ -18,7 +18,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler import onnx_export
+from edgemtl_compiler.onnx import export as onnx_export
 
 
 def run(path: Path, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgemtl.errors import DataError, FrameError
-from edgemtl_compiler.pictures import pictures
+from edgemtl_compiler.quantise.pictures import pictures
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from edgemtl.bundle.layout import pack_state
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.vit import Prefix
-from edgemtl_compiler import export, patterns, program, targets
-from edgemtl_compiler.patterns import PREFIX
-from edgemtl_compiler.program import Built
+from edgemtl_compiler import export
+from edgemtl_compiler.cpu import patterns, program, targets
+from edgemtl_compiler.cpu.patterns import PREFIX
+from edgemtl_compiler.cpu.program import Built
 
 CPU = targets.resolve("cpu")
 Weights = dict[str, dict[str, np.ndarray[Any, Any]]]
@@ -152,7 +153,7 @@ def test_a_library_leaves_no_thread_behind(micro: Any, build: Build, tmp_path: P
     script = """
         import json, pathlib, shutil, sys
         import numpy as np
-        from edgemtl_compiler.program import load_function
+        from edgemtl_compiler.cpu.program import load_function
         folder, library = map(pathlib.Path, sys.argv[1:])
         with np.load(folder / "in.npz") as given:
             arrays = [given[f"arr_{i}"] for i in range(len(given.files))]
@@ -185,7 +186,7 @@ def test_a_forked_child_has_threads_of_its_own(micro: Any, build: Build, tmp_pat
     script = """
         import os, pathlib, sys
         import numpy as np
-        from edgemtl_compiler.program import load_function
+        from edgemtl_compiler.cpu.program import load_function
         folder, library = map(pathlib.Path, sys.argv[1:])
         with np.load(folder / "in.npz") as given:
             arrays = [given[f"arr_{i}"] for i in range(len(given.files))]

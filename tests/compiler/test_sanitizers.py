@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl_compiler import targets, toolchain
+from edgemtl_compiler import toolchain
+from edgemtl_compiler.cpu import targets
 
 
 @pytest.mark.slow

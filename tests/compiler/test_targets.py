@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler import targets, toolchain
-from edgemtl_compiler.targets import A53, A76, AVX2, AVX2VNNI, AVX512, AVX512VNNI, Target
+from edgemtl_compiler import toolchain
+from edgemtl_compiler.cpu import targets
+from edgemtl_compiler.cpu.targets import A53, A76, AVX2, AVX2VNNI, AVX512, AVX512VNNI, Target
 
 X86 = (AVX512VNNI, AVX512, AVX2VNNI, AVX2)
 

@@ -22,7 +22,7 @@ from edgemtl.errors import BoardError, BundleError
 from edgemtl.fpga import bitstream, board_test, counters, deploy, model_folder, simulation, virtual_files
 from edgemtl.fpga import program as fpga_program
 from edgemtl.fpga.simulation import CSimKernel
-from edgemtl_compiler.hls.image_bundle import FpgaPart
+from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
 
 @pytest.fixture

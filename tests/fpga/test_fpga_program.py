@@ -18,7 +18,7 @@ from edgemtl.bundle.writer import write_bundle
 from edgemtl.errors import BundleError, TaskError
 from edgemtl.fpga import program as fpga_program
 from edgemtl.fpga import registers
-from edgemtl_compiler.hls.image_bundle import FpgaPart, pack
+from edgemtl_compiler.fpga.image_bundle import FpgaPart, pack
 
 PROGRAM = "fpga/zcu104/program.bin"
 HEADER = Path(__file__).parents[2] / "hls" / "include"

@@ -10,9 +10,9 @@ from hls_models import HLS, lively, pictures
 from numpy.typing import NDArray
 
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.hls.csim import CSim, build
-from edgemtl_compiler.hls.network import Network
-from edgemtl_compiler.hls.quantise import quantise
+from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.quantise.fpga import quantise
 
 
 @pytest.fixture(scope="session", autouse=True)

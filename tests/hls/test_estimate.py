@@ -17,8 +17,8 @@ from edgemtl.bench.macs import count
 from edgemtl.errors import CompileError
 from edgemtl.model import preset
 from edgemtl.model.checkpoint import load_checkpoint
-from edgemtl_compiler.hls import limits
-from edgemtl_compiler.hls.estimate import (
+from edgemtl_compiler.fpga import limits
+from edgemtl_compiler.fpga.estimate import (
     BOARDS,
     Lanes,
     Report,
@@ -31,12 +31,12 @@ from edgemtl_compiler.hls.estimate import (
     linear_cycles,
     sweep,
 )
-from edgemtl_compiler.hls.estimate.cycles import LEAVE_LANES, loop, norm_cycles
-from edgemtl_compiler.hls.estimate.frame import Clockwork, bytes_per_cycle
-from edgemtl_compiler.hls.estimate.memory import bram36, uram288
-from edgemtl_compiler.hls.estimate.workload import balanced, workload
-from edgemtl_compiler.hls.program import build
-from edgemtl_compiler.hls.quantise import quantise
+from edgemtl_compiler.fpga.estimate.cycles import LEAVE_LANES, loop, norm_cycles
+from edgemtl_compiler.fpga.estimate.frame import Clockwork, bytes_per_cycle
+from edgemtl_compiler.fpga.estimate.memory import bram36, uram288
+from edgemtl_compiler.fpga.estimate.workload import balanced, workload
+from edgemtl_compiler.fpga.program import build
+from edgemtl_compiler.quantise.fpga import quantise
 
 ZCU104 = board("zcu104")
 

@@ -13,7 +13,7 @@ from edgemtl.cli import main
 from edgemtl.cli._estimate_text import grouped
 from edgemtl.errors import EdgeMTLError
 from edgemtl.model import preset
-from edgemtl_compiler.hls import estimate as est
+from edgemtl_compiler.fpga import estimate as est
 
 SHIPPED = Path(main.__file__).parents[1] / "model" / "weights" / "rooms-tiny.safetensors"
 Run = Callable[..., str]

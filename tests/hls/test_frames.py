@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from edgemtl.errors import CompileError, FrameError, TaskError
 from edgemtl.model import MultiTaskViT
 from edgemtl.model.checkpoint import load_checkpoint
-from edgemtl_compiler.hls.csim import CSim, build
-from edgemtl_compiler.hls.network import Network
-from edgemtl_compiler.hls.program import CHECKSUM, Program, checksum
-from edgemtl_compiler.hls.program import build as build_program
-from edgemtl_compiler.hls.quantise import quantise
-from edgemtl_compiler.hls.reference import integer_forward
+from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.program import CHECKSUM, Program, checksum
+from edgemtl_compiler.fpga.program import build as build_program
+from edgemtl_compiler.fpga.reference import integer_forward
+from edgemtl_compiler.quantise.fpga import quantise
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 ROOT = HLS.parent
@@ -235,8 +235,8 @@ def test_the_shim_agrees_with_xilinx_headers(tmp_path: Path, quantised: Quantise
 SANITIZED = """
 import sys, numpy as np
 from pathlib import Path
-from edgemtl_compiler.hls.csim import CSim
-from edgemtl_compiler.hls.program import CHECKSUM, checksum
+from edgemtl_compiler.fpga.csim import CSim
+from edgemtl_compiler.fpga.program import CHECKSUM, checksum
 sim, data = CSim(Path(sys.argv[1])), np.load(sys.argv[2])
 banks = [b.copy() for b in data["banks"]]  # apart, so that running off one is seen
 words, pixels, want = data["words"], data["pixels"], data["want"]

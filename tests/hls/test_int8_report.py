@@ -14,12 +14,12 @@ from torch import Tensor
 
 from edgemtl.errors import CompileError, DataError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.calibrate import normalised
-from edgemtl_compiler.hls.network import Network
-from edgemtl_compiler.hls.quantise import quantise
-from edgemtl_compiler.hls.reference import integer_forward
-from edgemtl_compiler.hls.report import accuracy, compare, host_head, integer_predictor, pixels
-from edgemtl_compiler.pictures import pictures as read_pictures
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.reference import integer_forward
+from edgemtl_compiler.fpga.report import accuracy, compare, host_head, integer_predictor, pixels
+from edgemtl_compiler.quantise.calibrate import normalised
+from edgemtl_compiler.quantise.fpga import quantise
+from edgemtl_compiler.quantise.pictures import pictures as read_pictures
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 

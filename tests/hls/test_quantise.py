@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.calibrate import Range, calibrate, normalised, walk
-from edgemtl_compiler.hls import factors, limits
-from edgemtl_compiler.hls.network import Network
-from edgemtl_compiler.hls.quantise import quantise
-from edgemtl_compiler.hls.reference import integer_forward
-from edgemtl_compiler.hls.report import compare
+from edgemtl_compiler.fpga import limits
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.reference import integer_forward
+from edgemtl_compiler.fpga.report import compare
+from edgemtl_compiler.quantise import factors
+from edgemtl_compiler.quantise.calibrate import Range, calibrate, normalised, walk
+from edgemtl_compiler.quantise.fpga import quantise
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 

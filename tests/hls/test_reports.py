@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler.hls.estimate.schema import Report
-from edgemtl_compiler.hls.reports import KINDS, parse, read
+from edgemtl_compiler.fpga.estimate.schema import Report
+from edgemtl_compiler.fpga.reports import KINDS, parse, read
 
 FOLDER = Path(__file__).parent / "reports"
 FILES = sorted(FOLDER.iterdir())
@@ -195,7 +195,7 @@ def test_damage_never_crashes(path: Path, data: st.DataObject) -> None:
 
 
 def test_command() -> None:
-    command = [sys.executable, "-m", "edgemtl_compiler.hls.reports"]
+    command = [sys.executable, "-m", "edgemtl_compiler.fpga.reports"]
     done = subprocess.run([*command, str(XML)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["origin"] == "vitis-hls csynth"
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -10,10 +10,10 @@ import pytest
 from rtl_models import RTL
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler.hls import rtl_cost
-from edgemtl_compiler.hls.estimate.cycles import Lanes
-from edgemtl_compiler.hls.estimate.memory import memory_map
-from edgemtl_compiler.hls.estimate.resources import units
+from edgemtl_compiler.fpga import rtl_cost
+from edgemtl_compiler.fpga.estimate.cycles import Lanes
+from edgemtl_compiler.fpga.estimate.memory import memory_map
+from edgemtl_compiler.fpga.estimate.resources import units
 
 needs_yosys = pytest.mark.skipif(shutil.which("yosys") is None, reason="no Yosys: apt-get install yosys")
 

@@ -16,10 +16,10 @@ from edgemtl.fpga.driver import Driver
 from edgemtl.fpga.simulation import TwinKernel
 from edgemtl.fpga.virtual import VirtualBoard
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.hls.csim import CSim
-from edgemtl_compiler.hls.csim import build as build_csim
-from edgemtl_compiler.hls.network import Network
-from edgemtl_compiler.hls.program import build
+from edgemtl_compiler.fpga.csim import CSim
+from edgemtl_compiler.fpga.csim import build as build_csim
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.program import build
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 

@@ -14,7 +14,7 @@ from hls_models import HLS
 
 from edgemtl.errors import CompileError
 from edgemtl.fpga import bitstream, handoff, registers, virtual_files
-from edgemtl_compiler.hls import vitis, vitis_cli, vivado
+from edgemtl_compiler.fpga import vitis, vitis_cli, vivado
 
 ROOT = HLS.parent
 SCRIPT = ROOT / "bitstreams" / "zcu104.tcl"

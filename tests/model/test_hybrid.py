@@ -25,7 +25,7 @@ from edgemtl.runtime import optics
 from edgemtl.train.config import load_train_config
 from edgemtl.train.start import initial
 from edgemtl_compiler import compile_bundle
-from edgemtl_compiler.hls import limits
+from edgemtl_compiler.fpga import limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -71,7 +71,7 @@ def test_a_bundle_computes_what_the_model_computes(
 )
 def test_the_accelerator_refuses(changes: dict[str, Any], message: str) -> None:
     pytest.importorskip("edgemtl_compiler")
-    from edgemtl_compiler.hls.quantise import quantise
+    from edgemtl_compiler.quantise.fpga import quantise
 
     with pytest.raises(CompileError, match=message):
         quantise(made(**changes), np.zeros((32, 3, 32, 64), np.uint8))
@@ -79,7 +79,7 @@ def test_the_accelerator_refuses(changes: dict[str, Any], message: str) -> None:
 
 def test_the_accelerator_runs_the_backbone_of_a_model_with_a_conv_head(cli: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("edgemtl_compiler")
-    from edgemtl_compiler.hls.quantise import quantise
+    from edgemtl_compiler.quantise.fpga import quantise
 
     images = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 64), np.uint8)
     assert quantise(made(**CONV), images, host_heads=True).heads == {}

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgemtl import lite0
 from edgemtl.errors import CheckpointError
-from edgemtl.graph import network
+from edgemtl.graph import lite0, network
 from edgemtl.model import preset, stem_files
 from edgemtl.model.stem import Lite0Stem, _same, fold_stem
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from edgemtl.bundle.manifest import Preprocess
 from edgemtl.errors import BackendError, FrameError
+from edgemtl.media.preprocess import Geometry, Preprocessor
 from edgemtl.model.presets import preset
-from edgemtl.preprocess import Geometry, Preprocessor
 from edgemtl.runtime.cuda import dlpack, prepare
 from edgemtl.runtime.cuda.dlpack import View
 from edgemtl.runtime.cuda.driver import Driver

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgemtl.config import TaskConfig
-from edgemtl.preprocess import Geometry
+from edgemtl.media.preprocess import Geometry
 from edgemtl.runtime.postprocess import to_frame
 
 SEMSEG = TaskConfig(name="semseg", kind="semseg", channels=13)

@@ -16,10 +16,11 @@ from edgemtl.errors import BackendError, CompileError
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, Precision
-from edgemtl_compiler import export, program
+from edgemtl_compiler import export
+from edgemtl_compiler.cpu import program
+from edgemtl_compiler.cpu.patterns import PREFIX
 from edgemtl_compiler.cuda import BACKEND, TYPES, CudaTarget, lower, rules, toolchain
 from edgemtl_compiler.export import Exported
-from edgemtl_compiler.patterns import PREFIX
 from edgemtl_compiler.precision import Weights
 
 # Of programs that round activations, against PyTorch in float32. In f16 most maps differ by 1e-3; where a gate's choice
@@ -92,7 +93,7 @@ def build(
     planned: Planned, config: ModelConfig, target: CudaTarget, folder: Path, report: Callable[[str], None]
 ) -> tuple[Program, dict[str, Path]]:
     """The program for one architecture, and its files under `folder` by member. Raises CompileError."""
-    from edgemtl_compiler import tvm_adapter
+    from edgemtl_compiler.cpu import tvm_adapter
 
     place = f"programs/{BACKEND}/{target.name}"
     report(f"compiling the kernels for {target.name}")

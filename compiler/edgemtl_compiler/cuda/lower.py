@@ -19,7 +19,7 @@ from edgemtl.runtime.cuda.plan import ALIGN, Argument, Launch, Plan, Precision
 from edgemtl_compiler.cuda import TYPES
 
 if TYPE_CHECKING:
-    from edgemtl_compiler.tvm_adapter import Called
+    from edgemtl_compiler.cpu.tvm_adapter import Called
 
 HEADS = (16, 32, 64, 128)  # sizes of an attention head that there is a kernel for
 ROWS, COLUMNS, DEPTH = 32, 64, 64  # of a linear layer's block and step; kernels/linear.h

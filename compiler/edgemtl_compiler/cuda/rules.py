@@ -1,14 +1,14 @@
 """What to look for in an exported graph for a GPU: larger pieces than on a CPU, each a half of a block.
 
-The patterns build on those of edgemtl_compiler/patterns.py; a rule's call names the operation that `lower` takes apart
-into kernel launches.
+The patterns build on those of cpu/patterns.py; a rule's call names the operation that `lower` takes apart into kernel
+launches.
 """
 
 from __future__ import annotations
 
 from edgemtl.config import ModelConfig
-from edgemtl_compiler import patterns
-from edgemtl_compiler.patterns import PREFIX, Custom, Field, Handle, Match, Rule, linear_pattern, op
+from edgemtl_compiler.cpu import patterns
+from edgemtl_compiler.cpu.patterns import PREFIX, Custom, Field, Handle, Match, Rule, linear_pattern, op
 
 
 def _weights(m: Match, *names: tuple[str, ...]) -> list[Handle]:

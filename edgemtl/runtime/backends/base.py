@@ -17,7 +17,7 @@ from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.fpga.counters import FrameCount
-from edgemtl.preprocess import Colour, Geometry
+from edgemtl.media.preprocess import Colour, Geometry
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, FrameError
-from edgemtl.preprocess import Colour, Geometry, Preprocessor
+from edgemtl.media.preprocess import Colour, Geometry, Preprocessor
 from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, OnDevice, Ran, no_program
 from edgemtl.runtime.cuda import dlpack, driver
 from edgemtl.runtime.cuda.driver import Driver

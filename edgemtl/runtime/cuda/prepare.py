@@ -1,4 +1,4 @@
-"""A camera's frame that lies on the GPU, resized and normalised there: what `edgemtl.preprocess` does with OpenCV.
+"""A camera's frame that lies on the GPU, resized and normalised there, as `edgemtl.media.preprocess` does with OpenCV.
 
 Which source pixels an output pixel is made of, and with what weights, is settled here, on the host, once for each size
 of frame; the kernel (edgemtl_compiler/cuda/kernels/preprocess.h) only multiplies and adds. Weights, the order of sums
@@ -17,7 +17,7 @@ import numpy as np
 
 from edgemtl.bundle.manifest import Preprocess
 from edgemtl.errors import FrameError
-from edgemtl.preprocess import MAX_SIDE, Colour, Geometry, Preprocessor, check_colour
+from edgemtl.media.preprocess import MAX_SIDE, Colour, Geometry, Preprocessor, check_colour
 from edgemtl.runtime.cuda.dlpack import View
 from edgemtl.runtime.cuda.driver import Argument, Driver
 

@@ -1,0 +1,1 @@
+"""Programs for CPUs: the graph as TVM Relax over this project's packed kernels (`kernels/`)."""

@@ -1,0 +1,266 @@
+"""C simulation: compile the HLS sources with the machine's C++ compiler and call them through ctypes.
+
+`CSim` offers every unit as a function of NumPy arrays with the reference's signature, and whole frames. A unit gets
+its tables through the same packing as the device, so a test of a unit tests the packing, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import CompileError, FrameError
+from edgemtl.fpga import counters
+from edgemtl.fpga.program import STATUS
+from edgemtl_compiler.fpga import image, limits
+from edgemtl_compiler.fpga.image import ImageBuilder
+from edgemtl_compiler.fpga.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl_compiler.fpga.program import Program
+
+DEADLOCK = 9
+VALUE_SKEW = 4
+TO_QKV, TO_HIDDEN, ADD, SCORED, TO_STREAM, RAW = range(6)
+FLAGS = ("-std=c++14", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unknown-pragmas")
+TWINS = ("linear", "attention")  # the units that have one
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
+
+
+def build(
+    sources: Path,
+    out: Path,
+    *,
+    sanitize: bool = False,
+    packed: bool = False,
+    compiler: str = "",
+    headers: Path | None = None,
+    twins: bool = False,
+) -> Path:
+    """Compile the `hls` folder `sources` into the shared library `out`, with warnings as errors.
+
+    `packed` takes two products from one multiplier, as the synthesised unit does; `headers` is a folder whose ap_int.h
+    is used in place of the shim's. With `twins` the linear and the attention unit are left to their Verilated twins,
+    which edgemtl_csim_twins must name before the first frame. Raises CompileError.
+    """
+    found = shutil.which(compiler) if compiler else shutil.which("g++") or shutil.which("clang++")
+    if found is None:
+        wanted = compiler or "C++ compiler"
+        raise CompileError(f"C simulation needs a {wanted} and none was found; type: apt-get install g++")
+    flags = [*FLAGS, *(SANITIZE if sanitize else ("-O3", "-march=native"))]
+    flags += ["-DEDGEMTL_PACKED"] if packed else []
+    other = [
+        "-isystem",
+        str(headers),
+        "-Wno-maybe-uninitialized",
+        "-Wno-uninitialized",
+    ]  # their constructors set no bits
+    flags += other if headers else [f"-I{sources / 'csim' / 'ap'}"]
+    units = [str(p) for p in sorted((sources / "src").glob("*.cpp")) if not (twins and p.stem in TWINS)]
+    units += [str(sources / "csim" / f"{name}.cpp") for name in ("exports", *(("twin",) if twins else ()))]
+    command = [found, *flags, f"-I{sources / 'include'}", f"-I{sources / 'csim'}", *units, "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["the compiler failed"]
+        raise CompileError(f"the HLS kernels do not compile: {lines[0]}")
+    return out
+
+
+class CSim:
+    """The compiled units. A refusal by a unit raises ValueError; a deadlock raises RuntimeError with the stream."""
+
+    def __init__(self, library: Path) -> None:
+        self._lib = ctypes.CDLL(str(library))
+        self._lib.edgemtl_csim_memory.restype = ctypes.c_void_p
+        self._lib.edgemtl_csim_message.restype = ctypes.c_char_p
+        kinds: list[tuple[str, Any, tuple[int, ...]]] = [
+            ("stream", np.int16, (limits.MAX_STREAM,)),
+            ("rows", np.int8, (limits.LANES_ROW, limits.ROW_WORDS, limits.LANES)),
+            ("pool", np.int8, (limits.LANES_ROW, limits.POOL_WORDS, limits.LANES)),
+            ("logit", np.int32, (limits.MAX_TOKENS, limits.MAX_EXPERTS)),
+            ("token", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
+            ("score", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
+            ("length", np.uint16, (limits.MAX_EXPERTS,)),
+        ]
+        self.counters = np.zeros(counters.BYTES // 4, np.uint32)  # of the last frame
+        self._memory: dict[str, NDArray[Any]] = {}
+        for which, (name, dtype, shape) in enumerate(kinds):
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            buffer = (ctypes.c_uint8 * size).from_address(self._lib.edgemtl_csim_memory(which))
+            self._memory[name] = np.frombuffer(buffer, dtype).reshape(shape)
+
+    def frame(self, program: Program, pixels: NDArray[np.uint8], task: str) -> NDArray[np.int16]:
+        """The raw map [height, width, channels] of one frame [H, W, 3]."""
+        if pixels.dtype != np.uint8 or pixels.shape != (*program.image_size, 3):
+            raise FrameError(
+                f"the accelerator's program wants uint8 [{program.image_size[0]}, {program.image_size[1]}, 3]; "
+                f"given {pixels.dtype} {list(pixels.shape)}"
+            )
+        index = program.task(task)
+        output = np.zeros((program.output_words(index), 2), np.uint64)
+        self.raw_frame(list(program.banks), program.words, pixels, output, index)
+        return program.raw_map(output, index)
+
+    def raw_frame(
+        self,
+        banks: Sequence[NDArray[np.uint8]],
+        words: NDArray[np.uint32],
+        pixels: NDArray[np.uint8],
+        output: NDArray[np.uint64],
+        task: int,
+    ) -> None:
+        """The top level as the driver calls it; buffers are passed on as they are."""
+        words, pixels = np.ascontiguousarray(words), np.ascontiguousarray(pixels)
+        tail = [_p(words), words.nbytes // 16, _p(pixels), pixels.nbytes // 16, _p(output), len(output), task]
+        self._call("frame", banks, [len(banks[0]), *tail, _p(self.counters)])
+
+    def linear(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int16]:
+        """Rows [M, K] from the pool to the raw output [M, N]: the product and its INT16 rounding."""
+        rows, outputs = len(x), len(u.bias)
+        self._put("pool", x)
+        words = outputs // 16 * rows * 2 + -(-(outputs % 16) * rows // 8)
+        output = np.zeros((words, 2), np.uint64)
+        self._call("linear", image.linear(u), [_p(output), 1, rows, x.shape[1], outputs, 0, RAW])
+        program = _layout(rows, outputs)
+        return program.raw_map(output, 0)[0]
+
+    def linear_add(
+        self, x: NDArray[np.int8], u: Linear, stream: NDArray[np.int16], *, from_pool: bool
+    ) -> NDArray[np.int16]:
+        """stream [M, N] plus the product; rows from the pool, or from where LayerNorm leaves them."""
+        self._put_stream(stream)
+        self._put("pool" if from_pool else "rows", x)
+        self._call("linear", image.linear(u), [None, int(from_pool), len(x), x.shape[1], len(u.bias), 0, ADD])
+        return self._stream(stream.shape)
+
+    def qkv(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int8]:
+        """Rows [M, D] to query, key and value [M, 3 D]."""
+        self._put("rows", x)
+        self._call("linear", image.linear(u), [None, 0, *x.shape, len(u.bias), 0, TO_QKV])
+        dim = len(u.bias) // 3
+        step, skew = -(-len(x) // limits.LANES_ROW) * dim // limits.LANES, (0, 0, VALUE_SKEW)
+        return np.concatenate([self._get("pool", len(x), dim, base=i * step, skew=skew[i]) for i in range(3)], 1)
+
+    def linear_gelu(self, x: NDArray[np.int8], u: Linear, gelu: Gelu, *, wide: bool) -> NDArray[Any]:
+        """Rows [M, K] through GELU to INT8 hidden rows, or to an INT16 stream when `wide`."""
+        self._put("rows", x)
+        kind = TO_STREAM if wide else TO_HIDDEN
+        tables = image.gelu(gelu) + image.linear(u)
+        self._call("linear", tables, [None, 0, *x.shape, len(u.bias), 0, kind])
+        return self._stream((len(x), len(u.bias))) if wide else self._get("pool", len(x), len(u.bias))
+
+    def layer_norm(self, stream: NDArray[np.int16], u: Norm, first: int = 0) -> NDArray[np.int8]:
+        """Rows `first` and following of the stream [M, D] to INT8."""
+        self._put_stream(stream)
+        rows = len(stream) - first
+        self._call("norm", image.norm(u), [first, rows, stream.shape[1]])
+        return self._get("rows", rows, stream.shape[1])
+
+    def attention(
+        self, q: NDArray[np.int8], k: NDArray[np.int8], v: NDArray[np.int8], u: Attention
+    ) -> NDArray[np.int8]:
+        """Like `reference.attention`."""
+        step = -(-len(q) // limits.LANES_ROW) * q.shape[1] // limits.LANES
+        for i, (part, skew) in enumerate(((q, 0), (k, 0), (v, VALUE_SKEW))):
+            self._put("pool", part, base=i * step, skew=skew)
+        self._call("attention", image.attention(u), [*q.shape, len(u.exp_multiplier)])
+        return self._get("rows", *q.shape)
+
+    def gate(
+        self, x: NDArray[np.int8], u: Gate, slots: int, k: int, renormalise: bool
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.uint16]]]:
+        """The queues of every slot: token ids and scores."""
+        self._put("rows", x)
+        self._call("gate", image.gate(u), [*x.shape, slots, k, int(renormalise)])
+        n, m = self._memory["length"], self._memory
+        return [(m["token"][e, : n[e]].astype(np.int64), m["score"][e, : n[e]].copy()) for e in range(slots)]
+
+    def experts(
+        self,
+        stream: NDArray[np.int16],
+        x: NDArray[np.int8],
+        experts: Sequence[Mlp],
+        queues: Sequence[tuple[NDArray[np.int64], NDArray[np.uint16]]],
+    ) -> NDArray[np.int16]:
+        """stream [M, D] plus every expert's scored output over its queue."""
+        self._put_stream(stream)
+        self._put("rows", x)
+        for e, (tokens, score) in enumerate(queues):
+            self._memory["length"][e] = len(tokens)
+            self._memory["token"][e, : len(tokens)] = tokens
+            self._memory["score"][e, : len(tokens)] = score
+        parts = [image.mlp(e) for e in experts]
+        sizes = [len(parts[0]) // image.QUAD, len(parts), x.shape[1], len(experts[0].fc1.bias)]
+        self._call("experts", b"".join(parts), sizes)
+        return self._stream(stream.shape)
+
+    def depthwise(
+        self, stream: NDArray[np.int16], u: Depthwise, gelu: Gelu, rows: int, cols: int, tile: int
+    ) -> NDArray[np.int8]:
+        """The head's stream [P, C] (tile order) through a depthwise step and GELU to INT8 rows."""
+        self._put_stream(stream)
+        self._call(
+            "depthwise", image.gelu(gelu) + image.depthwise(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]]
+        )
+        return self._get("pool", *stream.shape)
+
+    def narrow(self, stream: NDArray[np.int16], u: Scaling, rows: int, cols: int, tile: int) -> NDArray[np.int8]:
+        """Like `reference.narrow`, from the order of tiles to that of lines."""
+        self._put_stream(stream)
+        self._call("narrow", image.narrow(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]])
+        return self._get("pool", *stream.shape)
+
+    def mul2_faults(self) -> int:
+        """How many of all 2^24 triples the packed multiplier gets wrong."""
+        return int(self._lib.edgemtl_csim_mul2_faults())
+
+    def stream_probe(self, writes: int, reads: int) -> None:
+        """Writes to and reads from a stream of three places called "probe"."""
+        self._raise(self._lib.edgemtl_csim_stream(writes, reads))
+
+    def _call(self, unit: str, tables: bytes | Sequence[NDArray[np.uint8]], rest: list[Any]) -> None:
+        if isinstance(tables, bytes):
+            builder = ImageBuilder()
+            builder.add(tables)
+            tables = list(builder.banks())
+        banks = [_p(tables[b]) for b in range(image.BANKS)]
+        self._raise(getattr(self._lib, f"edgemtl_csim_{unit}")(*banks, *rest))
+
+    def _raise(self, status: int) -> None:
+        if status == DEADLOCK:
+            raise RuntimeError(self._lib.edgemtl_csim_message().decode())
+        if status:
+            raise ValueError(f"the accelerator refused: {STATUS.get(status, f'status {status}')}")
+
+    def _put_stream(self, stream: NDArray[np.int16]) -> None:
+        self._memory["stream"][: stream.size] = stream.reshape(-1)
+
+    def _put(self, memory: str, x: NDArray[np.int8], *, base: int = 0, skew: int = 0) -> None:
+        self._memory[memory][_diagonal(len(x), x.shape[1], base, skew)] = x.reshape(len(x), -1, limits.LANES)
+
+    def _get(self, memory: str, rows: int, width: int, *, base: int = 0, skew: int = 0) -> NDArray[np.int8]:
+        return self._memory[memory][_diagonal(rows, width, base, skew)].reshape(rows, width).copy()
+
+    def _stream(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
+        return self._memory["stream"][: int(np.prod(shape))].reshape(shape).copy()
+
+
+def _diagonal(rows: int, width: int, base: int, skew: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bank and word [rows, words] of every 16 values of a region: hls/include/types.h."""
+    row, word = np.mgrid[:rows, : width // limits.LANES].astype(np.int64)
+    return (row + word + skew) % limits.LANES_ROW, base + row // limits.LANES_ROW * (width // limits.LANES) + word
+
+
+def _p(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _layout(rows: int, outputs: int) -> Program:
+    """A program that only describes a raw map of one line."""
+    nothing = np.zeros((0, 16), np.uint32)
+    return Program(nothing, nothing.view(np.uint8), ("raw",), (0, 0), (1, rows), (outputs,), (1.0,), (0,))

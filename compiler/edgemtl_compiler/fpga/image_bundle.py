@@ -1,0 +1,95 @@
+"""A bundle's part for the accelerator: the model in INT8, packed for the device, with the integers it must give.
+
+The goldens come from the integer NumPy reference, which is the specification: every exact device gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgemtl.bundle.manifest import Fpga, FpgaTask
+from edgemtl.fpga import registers
+from edgemtl.fpga.program import TARGET, VERSION, Program
+from edgemtl.model.vit import MultiTaskViT
+from edgemtl_compiler.fpga import program
+from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.reference import integer_forward
+from edgemtl_compiler.quantise.fpga import quantise
+
+GOLDEN_FRAMES = 1
+
+
+@dataclass(frozen=True)
+class FpgaPart:
+    """The manifest's entry and the members (name -> bytes) of one board, with the network they were made from."""
+
+    fpga: Fpga
+    files: dict[str, bytes]
+    network: Network
+    program: Program
+
+    @property
+    def size(self) -> int:
+        """Bytes of all members."""
+        return sum(map(len, self.files.values()))
+
+
+def fpga_part(
+    model: MultiTaskViT,
+    images: NDArray[np.uint8],
+    *,
+    target: str = TARGET,
+    source: str = "",
+    frames: int = GOLDEN_FRAMES,
+) -> FpgaPart:
+    """The accelerator's part of a bundle, quantised on uint8 RGB images [n, 3, H, W], n >= 32.
+
+    The first `frames` images are also the golden frames; `source` names the images in the bundle. The same model and
+    images give the same bytes. Raises CompileError as `quantise` and `limits.check` do.
+    """
+    network = quantise(model, images)
+    facts: dict[str, str | int | float] = {"images": len(images), "source": source, "torch": str(torch.__version__)}
+    return pack(network, images[:frames], target=target, calibration=facts)
+
+
+def pack(
+    network: Network,
+    images: NDArray[np.uint8],
+    *,
+    target: str = TARGET,
+    calibration: dict[str, str | int | float] | None = None,
+) -> FpgaPart:
+    """The part of an integer network; `images` [n, 3, H, W] become the golden frames."""
+    made = program.build(network)
+    folder = f"fpga/{target}"
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    files = {
+        f"{folder}/weights.bin": made.banks.tobytes(),
+        f"{folder}/program.bin": made.words.astype("<u4").tobytes(),
+        f"{folder}/registers.json": registers.as_json(),
+        f"{folder}/golden_frames.bin": pixels.tobytes(),
+    }
+    tasks = []
+    for name, unit, size in zip(made.tasks, made.units, made.task_bytes, strict=True):
+        member = f"{folder}/golden_{name}.bin"
+        maps = np.stack([integer_forward(network, frame, name) for frame in pixels])
+        files[member] = maps.astype("<i2").tobytes()
+        tasks.append(FpgaTask(name=name, unit=unit, bytes=size, golden=member))
+    fpga = Fpga(
+        target=target,
+        format_version=VERSION,
+        register_version=registers.VERSION,
+        image=f"{folder}/weights.bin",
+        quads=made.banks.shape[1],
+        program=f"{folder}/program.bin",
+        registers=f"{folder}/registers.json",
+        golden_frames=f"{folder}/golden_frames.bin",
+        golden_count=len(pixels),
+        tasks=tuple(tasks),
+        calibration=calibration or {},
+    )
+    return FpgaPart(fpga, files, network, made)

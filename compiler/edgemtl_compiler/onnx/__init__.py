@@ -1,0 +1,1 @@
+"""One ONNX file per task, for ONNX Runtime and other readers."""

@@ -1,0 +1,1 @@
+"""Ranges, codes and factors of INT8, for CPUs and the accelerator; what INT8 costs each task."""

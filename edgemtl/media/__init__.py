@@ -1,0 +1,1 @@
+"""Frames in and pictures out: sources, the network's input, colours, sinks."""

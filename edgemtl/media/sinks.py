@@ -1,0 +1,191 @@
+"""Where results go: one picture, a video, a folder of pictures, or the maps themselves as .npy or .npz."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from edgemtl.errors import FrameError
+from edgemtl.media import legend, view
+from edgemtl.media.preprocess import Image
+from edgemtl.media.sources import Frame, Source, shown_name
+from edgemtl.runtime.output import Output, Timing
+
+View = Literal["map", "overlay", "sheet"]
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+RAW = (".npz", ".npy")
+RESERVE = 16 << 20  # bytes that a recording leaves free: enough to finish its file
+
+
+def picture(frame: Frame, out: Output, how: View, colormap: str, limits: tuple[float, float] | None) -> Image:
+    """One BGR image of a frame's results: several tasks stand side by side; "sheet" adds the frame and a legend."""
+    if how == "overlay":
+        tiles = [(n, t.overlay(frame.image, colormap=colormap, limits=limits)) for n, t in out.items()]
+    else:
+        tiles = [(n, t.colour(colormap=colormap, limits=limits)) for n, t in out.items()]
+    if how != "sheet":
+        return tiles[0][1] if len(tiles) == 1 else view.contact_sheet(tiles)
+    sheet = view.contact_sheet([("frame", frame.image), *tiles])
+    for t in out.values():
+        if t.task.kind == "semseg":
+            strip = legend.classes(t.task, range(t.task.channels), sheet.shape[1], color="bgr")
+            sheet = np.concatenate([sheet, strip])
+    return sheet
+
+
+class Sink:
+    """Takes results one by one; `close` finishes what must be finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.written = path, 0
+
+    def put(self, frame: Frame, out: Output, image: Image | None) -> None:
+        """Store one frame's results; `image` is the picture, None where maps are stored."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finish."""
+
+
+def open_sink(path: Path, source: Source, *, raw: bool) -> Sink:
+    """A place for the results of `source`, by the suffix of `path`; with `raw` for maps instead of pictures.
+
+    Raises FrameError for a suffix that does not fit the source, a folder that is missing, or the source itself.
+    """
+    suffix, many = path.suffix.lower(), source.kind != "image"
+    if path.exists() and source.kind != "camera" and path.resolve() == Path(source.name).resolve():
+        raise FrameError(f"the output {shown_name(path)} would overwrite the source")
+    if not path.resolve().parent.is_dir():
+        raise FrameError(f"the folder of {shown_name(path)} does not exist; make it with mkdir -p")
+    if suffix in RAW if raw else suffix in PICTURES:
+        if many:
+            kind = "a folder" if raw else "a folder, or a video (.mp4)"
+            raise FrameError(f"{shown_name(path)} holds one frame, the source is a {source.kind}: give {kind}")
+        return One(path)
+    if not raw and suffix in CODECS:
+        return Video(path, source.fps)
+    if suffix and not path.is_dir():
+        fit = (*RAW, "or a folder") if raw else (*PICTURES, *CODECS, "or a folder")
+        raise FrameError(f"{shown_name(path)}: results go to {', '.join(fit)}, not to {suffix!r}")
+    return Folder(path)
+
+
+def check_room(path: Path) -> None:
+    """Raise FrameError when the disk that `path` is on has less than RESERVE bytes left.
+
+    To be asked before each write of what does not tell that a write failed, as OpenCV's videos do not.
+    """
+    try:
+        free = shutil.disk_usage(path.resolve().parent).free
+    except OSError as e:
+        raise FrameError(f"cannot write {shown_name(path)}: {e.strerror or e}") from None
+    if free < RESERVE:
+        raise FrameError(f"{shown_name(path)} ends here: its disk has less than {RESERVE >> 20} MiB left")
+
+
+class One(Sink):
+    """A single picture, or a single frame's maps."""
+
+    def put(self, frame: Frame, out: Output, image: Image | None) -> None:
+        store(self.path, out, image)
+        self.written += 1
+
+
+class Folder(Sink):
+    """One file per frame, named after it."""
+
+    def put(self, frame: Frame, out: Output, image: Image | None) -> None:
+        self.path.mkdir(exist_ok=True)
+        store(self.path / f"{Path(frame.name).stem}{'.npz' if image is None else '.png'}", out, image)
+        self.written += 1
+
+
+class Video(Sink):
+    """A video of pictures of one size; 25 frames/s where the source has no rate."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        super().__init__(path)
+        self.fps = fps if 0 < fps < 1000 else 25.0
+        self._writer: Any = None
+        self._size = (0, 0)
+
+    def put(self, frame: Frame, out: Output, image: Image | None) -> None:
+        assert image is not None
+        height, width = image.shape[:2]
+        if self._writer is None:
+            self._size = (width + width % 2, height + height % 2)  # codecs want even sizes
+            code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, self._size)
+            if not self._writer.isOpened():
+                raise FrameError(f"OpenCV cannot write the video {shown_name(self.path)}; try .avi or a folder")
+        wide, high = self._size
+        if not (wide - 2 < width <= wide and high - 2 < height <= high):
+            raise FrameError(f"frame {frame.name} has another size than the ones before, which a video cannot hold")
+        if (width, height) != self._size:
+            image = cv2.copyMakeBorder(image, 0, high - height, 0, wide - width, cv2.BORDER_REPLICATE)
+        check_room(self.path)
+        self._writer.write(image)
+        self.written += 1
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+
+class Recorder:
+    """A video of a live show: it keeps real time whatever the rate of pictures, and one size whatever theirs is.
+
+    Pictures are repeated or left out so that `fps` pictures make a second; ones of another size than the first are
+    fitted into it.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in CODECS:
+            raise FrameError(f"{shown_name(path)}: a video is {' or '.join(CODECS)}, not {path.suffix!r}")
+        if not path.resolve().parent.is_dir():
+            raise FrameError(f"the folder of {shown_name(path)} does not exist; make it with mkdir -p")
+        self._video = Video(path, fps)
+        self._size: tuple[int, int] | None = None
+        self._began = 0.0
+
+    @property
+    def written(self) -> int:
+        """Pictures in the video."""
+        return self._video.written
+
+    def put(self, image: Image, seconds: float) -> None:
+        """The picture shown from the time `seconds` on."""
+        if self._size is None:
+            self._size, self._began = (image.shape[0], image.shape[1]), seconds
+        fitted = image if image.shape[:2] == self._size else view.fit(image, self._size)
+        due = round((seconds - self._began) * self._video.fps) + 1 - self._video.written
+        for _ in range(due):
+            self._video.put(Frame(fitted, seconds, "recorded"), Output({}, Timing(0.0, {}, 0.0)), fitted)
+
+    def close(self) -> None:
+        """Finish the video."""
+        self._video.close()
+
+
+def store(path: Path, out: Output, image: Image | None) -> None:
+    """One file: a picture, an .npz with a map per task, or an .npy of the only task's map. Raises FrameError."""
+    try:
+        if image is not None:
+            good, data = cv2.imencode(path.suffix.lower(), image)
+            if not good:
+                raise FrameError(f"OpenCV cannot encode {shown_name(path)}")
+            path.write_bytes(data.tobytes())
+        elif path.suffix.lower() == ".npy":
+            if len(out) != 1:
+                raise FrameError(f"{shown_name(path)} holds one array, {len(out)} tasks are active: use .npz")
+            np.save(path, next(iter(out.values())).map)
+        else:
+            np.savez(path, **{name: t.map for name, t in out.items()})  # type: ignore[arg-type]
+    except OSError as e:
+        raise FrameError(f"cannot write {shown_name(path)}: {e.strerror or e}") from None
