@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import example, given
+from hypothesis import strategies as st
 from single import Single, node
 from torch import Tensor
 
 from edgemtl.errors import CompileError
 from edgemtl.graph import ops
+from edgemtl.graph.ops._activations import erf, gelu
 from edgemtl.graph.ops.route import Routing
 from edgemtl.model.gates import route as torch_route
 from edgemtl.model.moe import sparse_experts
@@ -28,6 +32,24 @@ def same(got: np.ndarray, want: Tensor) -> None:
     """Against tokens as they are, or a map [1, C, H, W]."""
     expected = want[0].permute(1, 2, 0) if want.ndim == 4 else want
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@given(st.lists(st.floats(-8, 8) | st.floats(-1e-3, 1e-3) | st.floats(allow_nan=False), min_size=1))
+@example([0.0, -0.0, 0.46875, -0.46875, math.nextafter(0.46875, 1), 4.0, 6.0, math.nextafter(6.0, 7), math.inf])
+def test_erf(values: list[float]) -> None:
+    got = erf(np.array(values))
+    np.testing.assert_allclose(got, [math.erf(v) for v in values], rtol=1e-15, atol=0)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(values))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_many_values(dtype: Any) -> None:
+    """More than are computed at once, in an array that is no whole piece of memory."""
+    x = np.linspace(-9, 9, 3 * 5 * 2003, dtype=dtype).reshape(3, 2003, 5).transpose(0, 2, 1)
+    got = gelu(x)
+    assert got.dtype == dtype
+    want = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.ravel().tolist()]
+    np.testing.assert_allclose(got.ravel(), want, rtol=4 * np.finfo(dtype).eps, atol=9 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -46,16 +46,21 @@ def depthwise(channels: int, kernel: Pair) -> Tensor:
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Padding) -> Array:
-    """x [H, W, inputs], weight [outputs, inputs / groups, kernel] to [h, w, outputs]."""
+    """x [H, W, inputs], weight [outputs, inputs / groups, kernel] to [h, w, outputs]; the sum goes tap by tap."""
     outputs, per_group, *kernel = weight.shape
     groups = x.shape[2] // per_group
-    wide = np.pad(x, (*padding, (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(wide, tuple(kernel), (0, 1))[:: stride[0], :: stride[1]]
-    height, width = windows.shape[:2]
-    rows = windows.reshape(height * width, groups, -1).swapaxes(0, 1)  # [groups, pixels, values of a window]
-    out = rows @ weight.reshape(groups, outputs // groups, -1).swapaxes(1, 2)
-    pixels: Array = out.swapaxes(0, 1).reshape(height, width, outputs)
-    return pixels if bias is None else pixels + bias
+    height, width = output_size(x.shape[:2], (kernel[0], kernel[1]), stride, padding)
+    wide = np.pad(x, (*padding, (0, 0))) if any(map(any, padding)) else x
+    out = np.zeros((height, width, outputs), np.result_type(x, weight)) + (0 if bias is None else bias)
+    for i, j in np.ndindex(*kernel):
+        seen = wide[i : i + height * stride[0] : stride[0], j : j + width * stride[1] : stride[1]]
+        if per_group == 1 and groups == outputs:
+            out += seen * weight[:, 0, i, j]
+        else:
+            rows = seen.reshape(-1, groups, per_group).swapaxes(0, 1)
+            mixed = rows @ weight[:, :, i, j].reshape(groups, -1, per_group).swapaxes(1, 2)
+            out += mixed.swapaxes(0, 1).reshape(out.shape)
+    return out
 
 
 class Convolution(Op):
