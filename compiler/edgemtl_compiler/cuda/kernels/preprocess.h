@@ -1,9 +1,9 @@
 // A camera's frame that lies on the GPU: bytes [height, width, 3] of any strides, resized and normalised into
 // the network's input, planes of float32.
 //
-// The arithmetic is that of the CPU's path (edgemtl/media/preprocess.py), which leaves the resizing to OpenCV: the
-// same weights, made on the host (edgemtl/runtime/cuda/prepare.py), summed in the same order and rounded in
-// the same places, so that both give the same bytes.
+// The arithmetic is that of the CPU's path (edgemtl/media/preprocess.py), which leaves the resizing to
+// OpenCV: the same weights, made on the host (edgemtl/runtime/cuda/prepare.py), summed in the same order and
+// rounded in the same places, so that both give the same bytes.
 #pragma once
 
 #include "device.h"
