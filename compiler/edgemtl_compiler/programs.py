@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgemtl.bench.macs import count
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
 from edgemtl.config import ModelConfig
+from edgemtl.graph.count import count
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler import cuda, export, goldens, toolchain
 from edgemtl_compiler.cpu import program, targets

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench import macs, prepare
+from edgemtl.bench import prepare
 from edgemtl.bench.engines import ENGINES, Engine
 from edgemtl.bench.process import ProcessError, child, environment, stop
 from edgemtl.bench.samples import Settings
 from edgemtl.bench.subjects import Subject
+from edgemtl.graph.count import count
 
 INDEX = "made.json"  # in each subject's folder: of what, which artifacts, and which won the trials
 Record = Callable[..., None]  # record(kind, **fields)
@@ -75,8 +76,8 @@ class Artifacts:
         names = list(engine.candidates(subject.dense))
         if subject.dense:
             return names
-        sparse = macs.count(subject.config, subject.task).total
-        dense = macs.count(subject.config, subject.task, every_expert=True).total
+        sparse = count(subject.config, subject.task).total
+        dense = count(subject.config, subject.task, every_expert=True).total
         if dense > self.settings.doubtful * sparse:
             note = f"{subject.name}: dense exports do {dense / sparse:.1f} times the work and were not tried"
             if note not in self.notes:
@@ -161,8 +162,8 @@ class Artifacts:
                         done[f"{name} {threads}"] = str(folder)
         trials = known.get("trials", {}) if fresh else {}
         for words, (artifact, ms) in trials.items():
-            engine_name, count = words.split()
-            self.trials[subject.name, engine_name, int(count)] = artifact, ms
+            engine_name, number = words.split()
+            self.trials[subject.name, engine_name, int(number)] = artifact, ms
         index.write_text(json.dumps({"fingerprint": mark, "made": done, "trials": trials}))
 
     def _warm(self, subject: Subject, engine: Engine, artifact: str, threads: int) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from edgemtl.bench import macs, peak, stats
+from edgemtl.bench import peak, stats
 from edgemtl.bench.alternatives import WORDS, Alternative, join
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.devices import Line
@@ -20,6 +20,7 @@ from edgemtl.bench.rows import MB, Row, best_peer, rows
 from edgemtl.bench.samples import Sample, of, times
 from edgemtl.bench.subjects import Subject
 from edgemtl.bench.switching import Walk
+from edgemtl.graph.count import weight_bytes
 
 GOALS = {  # kind of model, precision, threads: paired ratio to the best peer
     ("sparse", "fp32", 1): 0.75,
@@ -54,7 +55,7 @@ def table(
 
 def speed(subject: Subject, found: Sequence[Row], touched: Sequence[int] | None) -> Group:
     """Latency of the network alone."""
-    read = macs.weight_bytes(subject.config, subject.task, touched) / MB if subject.vit else None
+    read = weight_bytes(subject.config, subject.task, touched) / MB if subject.vit else None
     weights = "" if read is None else f" and {read:.1f} MB of weights read"
     title = (
         f"{subject.name}, {found[0].threads} thread(s): {subject.work / 1e9:.3g} GMAC{weights} per frame (counted);"

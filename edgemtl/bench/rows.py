@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgemtl.bench import macs, peak, stats
+from edgemtl.bench import peak, stats
 from edgemtl.bench.accuracy import Scored
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.samples import TOLERANCE, Sample, of, times
 from edgemtl.bench.subjects import Subject
+from edgemtl.graph.count import count
 
 MB = 1e6
 
@@ -137,7 +138,7 @@ def _row(
 
 def _dense(subject: Subject) -> int:
     """The work of an export that runs every expert on every token."""
-    return macs.count(subject.config, subject.task, every_expert=True).total
+    return count(subject.config, subject.task, every_expert=True).total
 
 
 def _median(values: Iterable[float]) -> float | None:

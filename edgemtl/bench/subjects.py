@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench import macs
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import ConfigError
+from edgemtl.graph.count import count
 
 SIZES = {129: (128, 256), 197: (224, 224), 257: (256, 256), 513: (256, 512), 577: (384, 384), 1025: (512, 512)}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ class Subject:
     @property
     def work(self) -> int:
         """Multiply-accumulates of one frame, experts sparse."""
-        return macs.count(self.config, self.task).total if self.macs is None else self.macs
+        return count(self.config, self.task).total if self.macs is None else self.macs
 
     @property
     def dense(self) -> bool:
@@ -136,4 +136,15 @@ def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:
         return Subject(f"single:{task}", ModelConfig(**fields), task)
     fields = {"name": "bisenet", "tasks": config.tasks, "image_size": config.image_size, **plain}
     network = ModelConfig(**fields)
-    return Subject(f"bisenet:{task}", network, task, macs=macs.convolutions(network, task))
+    return Subject(f"bisenet:{task}", network, task, macs=_convolutions(network, task))
+
+
+def _convolutions(config: ModelConfig, task: str) -> int:
+    """Multiply-accumulates of BiSeNet's kind with one head, counted by running shapes."""
+    import torch
+
+    from edgemtl.train.comparators import BiSeNet
+    from edgemtl.train.study_report import macs
+
+    with torch.device("meta"):
+        return macs(BiSeNet(config).eval(), [task])

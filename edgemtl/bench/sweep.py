@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from edgemtl.bench import macs, stats
+from edgemtl.bench import stats
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.samples import of
 from edgemtl.bench.subjects import SIZES, Subject, parse
+from edgemtl.graph.count import count, weight_bytes
 
 Dimension = Literal["experts", "tokens"]
 EXPERTS = (8, 16, 32, 64, 128)
@@ -42,7 +43,7 @@ def points(comparison: Comparison, values: Mapping[int, Subject]) -> list[Point]
     for threads in comparison.settings.threads:
         for value, subject in values.items():
             touched = comparison.artifacts.touched.get(subject.name)
-            work = macs.count(subject.config, subject.task)
+            work = count(subject.config, subject.task)
             for engine in comparison.engines:
                 frames = [
                     t
@@ -58,7 +59,7 @@ def points(comparison: Comparison, values: Mapping[int, Subject]) -> list[Point]
                         stats.percentile(frames, 0.5) if frames else None,
                         work.total / 1e9,
                         work.experts / 1e9,
-                        macs.weight_bytes(subject.config, subject.task, touched) / 1e6,
+                        weight_bytes(subject.config, subject.task, touched) / 1e6,
                         sum(touched or ()),
                     )
                 )

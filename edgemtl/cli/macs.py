@@ -49,7 +49,7 @@ def _millions(count: float) -> str:
 
 def measure(config: ModelConfig) -> dict[str, Any]:
     """The counts of a model. `peer` is the mean over the tasks of one such model, and the sum of one per task."""
-    from edgemtl.bench.macs import count, prefix
+    from edgemtl.graph.count import count, prefix
 
     heavy = decoder_heavy(config)
     works = {t: count(config, t) for t in config.task_names}

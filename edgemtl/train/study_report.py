@@ -58,7 +58,7 @@ def _images(root: Path, split: str) -> int:
 def macs(model: Network, tasks: Sequence[str]) -> int:
     """Multiply-accumulates of one frame for `tasks` together, counted in a run by PyTorch's counter.
 
-    Norms, activations and resizing count as nothing, as in `edgemtl.bench.macs`; nor do the gates' small products.
+    Norms, activations and resizing count as nothing, as in `edgemtl.graph.count`; nor do the gates' small products.
     """
     image = torch.zeros(1, 3, *model.config.image_size)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -129,13 +129,13 @@ def test_energy_without_a_counter() -> None:
 
 
 def test_the_dense_model_multiplies_as_much_for_a_token() -> None:
-    from edgemtl.bench import macs
+    from edgemtl.graph.count import count
     from edgemtl.model import preset
 
     sparse = preset("tiny")
     dense = cuda.dense_config(sparse)
     routing = len(sparse.moe_blocks) * sparse.tokens * sparse.dim * (sparse.experts - 1)
-    assert macs.count(sparse, "depth").total - macs.count(dense, "depth").total == routing
+    assert count(sparse, "depth").total - count(dense, "depth").total == routing
     assert isinstance(dense, ModelConfig)
 
 

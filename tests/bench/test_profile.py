@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgemtl.bench import peak, profile
-from edgemtl.bench.macs import count
 from edgemtl.bench.profile import Line
 from edgemtl.bundle.reader import Bundle
+from edgemtl.graph.count import count
 
 FRAMES = [
     (2.0, "linear 1000 40 500000\nexperts 9000 80 250000\nlinear 1000 40 300000\nexperts 9000 160 250000\n"),

@@ -16,11 +16,11 @@ from small_rooms import write_rooms
 
 import edgemtl
 from edgemtl.bench import profile
-from edgemtl.bench.macs import count
 from edgemtl.bundle.manifest import TaskAccuracy
 from edgemtl.bundle.packing import Codes
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import CompileError, DataError
+from edgemtl.graph.count import count
 from edgemtl.model import MultiTaskViT
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl_compiler import compile_bundle, precision

@@ -13,8 +13,8 @@ from hls_models import HLS, lively, pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.bench.macs import count
 from edgemtl.errors import CompileError
+from edgemtl.graph.count import count
 from edgemtl.model import preset
 from edgemtl.model.checkpoint import load_checkpoint
 from edgemtl_compiler.fpga import limits

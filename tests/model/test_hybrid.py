@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import edgemtl
-from edgemtl.bench.macs import count, prefix, weight_bytes
 from edgemtl.bundle.layout import pack_state, unpack_state
 from edgemtl.cli.inspect import inspect
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError, CompileError, EdgeMTLError
+from edgemtl.graph.count import count, prefix, weight_bytes
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint, without_training
 from edgemtl.runtime import optics

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from safetensors import safe_open
 
-from edgemtl.bench import macs as bench
 from edgemtl.errors import CheckpointError, ConfigError
+from edgemtl.graph.count import count
 from edgemtl.model import preset
 from edgemtl.model.checkpoint import serialise
 from edgemtl.model.stem import Lite0Stem
@@ -23,7 +23,6 @@ from edgemtl.train.comparators import (
     BiSeNet,
     BiSeNetLite0,
     Comparator,
-    bisenet,
     load_comparator,
     load_network,
     make_network,
@@ -82,10 +81,8 @@ def test_the_fair_one_costs_what_the_hybrid_costs() -> None:
 def test_multiply_accumulates_are_those_of_the_formulas() -> None:
     """But for the gates' products, which PyTorch's counter does not see; they are a thousandth of the whole."""
     config = preset("micro")
-    counted = bench.count(config, "depth")
+    counted = count(config, "depth")
     assert macs(make_network("vit", config).eval(), ["depth"]) == counted.total - counted.gates
-    light = bisenet(TASKS, (64, 128))
-    assert macs(light.eval(), ["depth"]) == bench.convolutions(light.config, "depth")
 
 
 @pytest.mark.parametrize(("name", "kind"), COMPARATORS.items())

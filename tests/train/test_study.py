@@ -11,8 +11,8 @@ import pytest
 from fake_rooms import FakeRooms
 from rich.console import Console
 
-from edgemtl.bench import macs as bench
 from edgemtl.errors import ConfigError
+from edgemtl.graph.count import count
 from edgemtl.train import study as module
 from edgemtl.train.config import shipped
 from edgemtl.train.loop import Stopped, Trainer
@@ -45,9 +45,9 @@ def _calm(one_thread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
             return Rooms(self.images, augment=False)
 
     monkeypatch.setattr(module, "open_data", lambda *a, **k: Rooms(8))
-    for split, count in (("train", 24), ("val", 8)):
+    for split, images in (("train", 24), ("val", 8)):
         (tmp_path / "data" / "gt_sets").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / "gt_sets" / f"{split}.txt").write_text("".join(f"{i}\n" for i in range(count)))
+        (tmp_path / "data" / "gt_sets" / f"{split}.txt").write_text("".join(f"{i}\n" for i in range(images)))
 
 
 def _study(folder: Path) -> Study:
@@ -211,8 +211,8 @@ def test_the_hybrids_study_is_fair() -> None:
     assert set(steps.values()) == {200}
     assert {recipe.batch for recipe in recipes.values()} == {8}
     assert {name for name, recipe in recipes.items() if recipe.stem != "imagenet"} == {"bisenet"}
-    sparse = bench.count(recipes["open"].model_config_for("multi"), "depth")
-    dense = bench.count(recipes["single-depth"].model_config_for("single"), "depth")
+    sparse = count(recipes["open"].model_config_for("multi"), "depth")
+    dense = count(recipes["single-depth"].model_config_for("single"), "depth")
     assert dense.total - dense.gates == sparse.total - sparse.gates
 
 

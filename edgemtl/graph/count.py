@@ -86,24 +86,3 @@ def _part(node: Node) -> str:
     if node.name.startswith("head."):
         return "head"
     return "projections" if ".attn." in node.name else "dense" if ".mlp." in node.name else "embedding"
-
-
-def convolutions(config: ModelConfig, task: str) -> int:
-    """Multiply-accumulates of BiSeNet's kind (edgemtl.train.comparators) with one head, counted by running shapes."""
-    import torch
-
-    from edgemtl.train.comparators import BiSeNet
-
-    total = 0
-
-    def note(layer: Any, _: Any, out: Any) -> None:
-        nonlocal total
-        total += layer.weight[0].numel() * out.numel()
-
-    with torch.device("meta"):
-        network = BiSeNet(config).eval()
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                layer.register_forward_hook(note)
-        network(torch.empty(1, 3, *config.image_size), [task])
-    return total

@@ -1,0 +1,35 @@
+"""`edgemtl macs` says what the counter counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgemtl.graph.count import count, prefix
+from edgemtl.model import preset
+
+
+def test_the_command(cli: Callable[..., Any]) -> None:
+    said = cli("macs", "--preset", "tiny", "--json")
+    assert said.code == 0, said.err
+    facts = json.loads(said.out)
+    want = count(preset("tiny"), "depth").total
+    heavy = count(preset("m3vit-t", experts=1, top_k=1, expert_ratio=4.0), "depth").total
+    assert facts["tasks"]["depth"]["total"] == want
+    assert facts["tasks"]["depth"]["peer"] == heavy
+    assert facts["tasks"]["depth"]["fewer"] == pytest.approx(1 - want / heavy)
+    shared = prefix(preset("tiny"))
+    assert facts["all_tasks"] == shared + sum(t["total"] - shared for t in facts["tasks"].values())
+    table = cli("macs", "--preset", "tiny").out
+    assert f"{want / 1e6:.1f}" in table
+    assert f"with M3ViT's decoder: {facts['peer']['one'] / 1e6:.0f} M" in table
+
+
+@pytest.mark.parametrize("arguments", [[], ["x.edgemtl", "--preset", "tiny"]])
+def test_the_command_wants_one_thing(cli: Callable[..., Any], arguments: list[str]) -> None:
+    said = cli("macs", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert "name one thing to count" in said.err
