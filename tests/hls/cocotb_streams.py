@@ -14,9 +14,9 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 
+from edgemtl.graph.integer import Units, fixed_point
+from edgemtl.graph.integer.params import Attention, Linear
 from edgemtl_compiler.fpga import image, rtl
-from edgemtl_compiler.fpga.network import Attention, Linear
-from edgemtl_compiler.fpga.reference import Units, fixed_point
 
 
 @dataclass

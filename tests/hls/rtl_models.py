@@ -11,9 +11,9 @@ import pytest
 from hls_models import HLS
 from test_units import factors, gelu, int8, int16, linear
 
+from edgemtl.graph.integer import Units, saturate, scale, sums
+from edgemtl.graph.integer.params import Attention
 from edgemtl_compiler.fpga import rtl
-from edgemtl_compiler.fpga.network import Attention
-from edgemtl_compiler.fpga.reference import Units, saturate, scale, sums
 
 RTL = HLS / "rtl"
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from edgemtl.fpga import counters
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import estimate as est
+from edgemtl_compiler.fpga import forward
 from edgemtl_compiler.fpga.csim import CSim, build
 from edgemtl_compiler.fpga.estimate import workload as workload_module
 from edgemtl_compiler.fpga.estimate.workload import Workload, workload
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
 from edgemtl_compiler.fpga.program import build as build_program
-from edgemtl_compiler.fpga.reference import forward, integer_forward
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 TASKS = ("semseg", "depth", "normals", "edge")

@@ -20,10 +20,10 @@ from edgemtl.errors import CompileError, FrameError, TaskError
 from edgemtl.model import MultiTaskViT
 from edgemtl.model.checkpoint import load_checkpoint
 from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
 from edgemtl_compiler.fpga.program import CHECKSUM, Program, checksum
 from edgemtl_compiler.fpga.program import build as build_program
-from edgemtl_compiler.fpga.reference import integer_forward
 from edgemtl_compiler.quantise.fpga import quantise
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from edgemtl.errors import CompileError, DataError
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.fpga.reference import integer_forward
 from edgemtl_compiler.fpga.report import accuracy, compare, host_head, integer_predictor, pixels
 from edgemtl_compiler.quantise.calibrate import normalised
 from edgemtl_compiler.quantise.fpga import quantise

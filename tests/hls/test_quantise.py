@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.fpga import limits
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.fpga.reference import integer_forward
 from edgemtl_compiler.fpga.report import compare
 from edgemtl_compiler.quantise import factors
 from edgemtl_compiler.quantise.calibrate import Range, calibrate, normalised, walk

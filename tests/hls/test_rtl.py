@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from rtl_models import RTL, attention_job, attention_want, library, linear_job, linear_want
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler.fpga import reference as ref
+from edgemtl.graph import integer as ref
+from edgemtl.graph.integer.params import Attention, Linear
 from edgemtl_compiler.fpga import rtl
 from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.estimate import Lanes, attention_cycles, linear_cycles
-from edgemtl_compiler.fpga.network import Attention, Linear
 
 seeds = st.integers(0, 2**31)
 often = st.sampled_from([0, 30, 90])  # of a hundred cycles

@@ -21,9 +21,9 @@ from edgemtl.model.checkpoint import load_checkpoint
 from edgemtl_compiler.fpga import rtl
 from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.estimate import attention_cycles, linear_cycles
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
 from edgemtl_compiler.fpga.program import build as build_program
-from edgemtl_compiler.fpga.reference import integer_forward
 from edgemtl_compiler.quantise.fpga import quantise
 
 CHECKPOINT = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "rooms-tiny.safetensors"

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgemtl.graph import integer as ref
+from edgemtl.graph.integer.head import tile_order
+from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga import limits
-from edgemtl_compiler.fpga import reference as ref
 from edgemtl_compiler.fpga.csim import CSim
-from edgemtl_compiler.fpga.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga.reference.head import tile_order
 
 seeds = st.integers(0, 2**31)
 lanes = st.integers(1, 5).map(lambda n: 16 * n)

@@ -21,8 +21,8 @@ from edgemtl.fpga.program import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import program, unit_vectors, vectors, vitis, vitis_cli
 from edgemtl_compiler.fpga.csim import CSim
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.fpga.reference import integer_forward
 
 ROOT = HLS.parent
 XML = Path(__file__).parent / "reports" / "edgemtl_top_csynth.xml"

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from edgemtl.errors import CompileError, FrameError
 from edgemtl.fpga import counters
 from edgemtl.fpga.program import STATUS
+from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga import image, limits
 from edgemtl_compiler.fpga.image import ImageBuilder
-from edgemtl_compiler.fpga.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga.program import Program
 
 DEADLOCK = 9

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga.limits import LANES
-from edgemtl_compiler.fpga.network import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 
 QUAD = 64
 BANKS = 4

@@ -16,8 +16,8 @@ from edgemtl.fpga import registers
 from edgemtl.fpga.program import TARGET, VERSION, Program
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import program
+from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.fpga.reference import integer_forward
 from edgemtl_compiler.quantise.fpga import quantise
 
 GOLDEN_FRAMES = 1

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.config import ModelConfig
+from edgemtl.graph.integer.fixed import Int
+from edgemtl.graph.integer.head import raster
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.data import Samples
 from edgemtl.train.evaluate import Loss, Predictor, evaluate, losses, torch_predictor
+from edgemtl_compiler.fpga.forward import Observer, ignore, integer_forward
 from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.fpga.reference.fixed import Int
-from edgemtl_compiler.fpga.reference.forward import Observer, ignore, integer_forward
-from edgemtl_compiler.fpga.reference.head import raster
 from edgemtl_compiler.quantise.calibrate import normalised, walk
 
 

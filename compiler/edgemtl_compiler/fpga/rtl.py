@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
+from edgemtl.graph.integer.params import Attention, Gelu, Linear
+from edgemtl.graph.integer.units import Units
 from edgemtl_compiler.fpga import image
-from edgemtl_compiler.fpga.network import Attention, Gelu, Linear
-from edgemtl_compiler.fpga.reference.units import Units
 
 LANES_IN, LANES_OUT, LANES_ROW, LANES_QUERY, HEAD_WIDTH = 16, 16, 8, 4, 64
 INT8, INT16, ADD, SCORED, GELU8, GELU16, INT32 = range(7)  # the epilogues of linear_epilogue.sv

@@ -56,7 +56,7 @@ def write_micro(folder: Path) -> list[Path]:
 
     from edgemtl.model import MultiTaskViT, preset
     from edgemtl_compiler.fpga import program
-    from edgemtl_compiler.fpga.reference import integer_forward
+    from edgemtl_compiler.fpga.forward import integer_forward
     from edgemtl_compiler.quantise.fpga import quantise
 
     torch.manual_seed(0)

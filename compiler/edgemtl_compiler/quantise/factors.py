@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Depthwise, Gate, Gelu, Linear, Norm, Scaling
-from edgemtl_compiler.fpga.reference.fixed import fixed_point
-from edgemtl_compiler.fpga.reference.gelu import FRACTION_BITS, REACH, gelu_table
-from edgemtl_compiler.fpga.reference.layernorm import GAMMA_BITS
-from edgemtl_compiler.fpga.reference.routing import WEIGHT_LIMIT
+from edgemtl.graph.integer.fixed import fixed_point
+from edgemtl.graph.integer.gelu import FRACTION_BITS, REACH, gelu_table
+from edgemtl.graph.integer.layernorm import GAMMA_BITS
+from edgemtl.graph.integer.params import Depthwise, Gate, Gelu, Linear, Norm, Scaling
+from edgemtl.graph.integer.routing import WEIGHT_LIMIT
 from edgemtl_compiler.quantise.calibrate import Float, Range
 
 BIAS_BITS = 24  # a channel's weights get a coarser scale rather than a bias beyond this

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.errors import CompileError
+from edgemtl.graph.integer.fixed import fixed_point
+from edgemtl.graph.integer.gelu import REACH, gelu_table
+from edgemtl.graph.integer.linear import GUARD_BITS
+from edgemtl.graph.integer.params import Attention, Gate, Mlp
 from edgemtl.model.head import LightHead
 from edgemtl.model.vit import Mlp as FloatMlp
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import limits
-from edgemtl_compiler.fpga.network import Attention, Block, Gate, Head, Mlp, Network, Step
-from edgemtl_compiler.fpga.reference.fixed import fixed_point
-from edgemtl_compiler.fpga.reference.gelu import REACH, gelu_table
-from edgemtl_compiler.fpga.reference.linear import GUARD_BITS
+from edgemtl_compiler.fpga.network import Block, Head, Network, Step
 from edgemtl_compiler.quantise import factors
 from edgemtl_compiler.quantise.calibrate import Float, Range, calibrate
 from edgemtl_compiler.quantise.factors import Codes

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Gate
-from edgemtl_compiler.fpga.reference.linear import SCORE_BITS
-from edgemtl_compiler.fpga.reference.softmax import RECIPROCAL_BITS, reciprocal, softmax_weights
+from edgemtl.graph.integer.linear import SCORE_BITS
+from edgemtl.graph.integer.params import Gate
+from edgemtl.graph.integer.softmax import RECIPROCAL_BITS, reciprocal, softmax_weights
 
 LOGIT_BIAS_LIMIT = 2**29  # a bias outside ± this is saturated when it is loaded
 WEIGHT_LIMIT = 2**14 - 1  # of a gate's INT16 weights, so that 384 products and the bias stay below 2^31

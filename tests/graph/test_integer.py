@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl_compiler.fpga import reference as ref
-from edgemtl_compiler.fpga.network import Attention, Gate, Linear, Norm
-from edgemtl_compiler.fpga.reference.layernorm import UNIT_BITS, integer_sqrt, normalise
+from edgemtl.graph import integer as ref
+from edgemtl.graph.integer.layernorm import UNIT_BITS, integer_sqrt, normalise
+from edgemtl.graph.integer.params import Attention, Gate, Linear, Norm
 
 
 @given(total=st.integers(-(2**31), 2**31 - 1), scale=st.floats(2.0**-30, 2.0**15))

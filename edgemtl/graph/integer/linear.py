@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Linear
-from edgemtl_compiler.fpga.reference.fixed import BIAS_LIMIT, Int, saturate, scale
+from edgemtl.graph.integer.fixed import BIAS_LIMIT, Int, saturate, scale
+from edgemtl.graph.integer.params import Linear
 
 SCORE_BITS = 15  # a score is UQ1.15: 32768 is one
 EXACT_INPUTS = 2**10  # so many products of INT8 values add up exactly in float32
@@ -28,7 +28,8 @@ def sums(x: NDArray[np.int8], linear: Linear) -> NDArray[np.int32]:
     exact: Any = np.float32 if x.shape[1] <= EXACT_INPUTS else np.float64
     product = x.astype(exact) @ linear.weight.astype(exact).T
     bias = np.clip(linear.bias, -BIAS_LIMIT, BIAS_LIMIT)
-    return (product.astype(np.int64) + bias).astype(np.int32)
+    out: NDArray[np.int32] = (product.astype(np.int64) + bias).astype(np.int32)
+    return out
 
 
 def add_to_stream(stream: NDArray[np.int16], total: Int, linear: Linear) -> NDArray[np.int16]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Norm
-from edgemtl_compiler.fpga.reference.fixed import saturate
+from edgemtl.graph.integer.fixed import saturate
+from edgemtl.graph.integer.params import Norm
 
 UNIT_BITS = 12  # fraction bits of a normalised value: |n| <= sqrt(384) < 32, so 18 bits hold it
 GAMMA_BITS = 16  # fraction bits of gamma and beta
@@ -38,7 +38,8 @@ def normalise(stream: NDArray[np.int16], epsilon: int) -> NDArray[np.int64]:
     root = integer_sqrt(variance << (2 * up))  # in [2^30, 2^31)
     reciprocal = (1 << 61) // root
     shift = 61 - UNIT_BITS - up
-    return ((width * x - total) * reciprocal + (np.int64(1) << (shift - 1))) >> shift
+    out: NDArray[np.int64] = ((width * x - total) * reciprocal + (np.int64(1) << (shift - 1))) >> shift
+    return out
 
 
 def layer_norm(stream: NDArray[np.int16], norm: Norm) -> NDArray[np.int8]:

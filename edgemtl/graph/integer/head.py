@@ -9,15 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Depthwise, Scaling
-from edgemtl_compiler.fpga.reference.fixed import BIAS_LIMIT, scaled_int8, scaled_int16
+from edgemtl.graph.integer.fixed import BIAS_LIMIT, scaled_int8, scaled_int16
+from edgemtl.graph.integer.params import Depthwise, Scaling
 
 
 def tile_order(rows: int, cols: int, tile: int) -> NDArray[np.int64]:
     """For every pixel in raster order [rows · tile, cols · tile], its place in tile order."""
     y, x = np.mgrid[: rows * tile, : cols * tile]
     token = (y // tile) * cols + x // tile
-    return ((token * tile + y % tile) * tile + x % tile).astype(np.int64)
+    place: NDArray[np.int64] = ((token * tile + y % tile) * tile + x % tile).astype(np.int64)
+    return place
 
 
 def raster(values: NDArray[np.int16], rows: int, cols: int, tile: int) -> NDArray[np.int16]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Attention
-from edgemtl_compiler.fpga.reference.fixed import scaled_int8
-from edgemtl_compiler.fpga.reference.softmax import RECIPROCAL_BITS, reciprocal, softmax_weights
+from edgemtl.graph.integer.fixed import scaled_int8
+from edgemtl.graph.integer.params import Attention
+from edgemtl.graph.integer.softmax import RECIPROCAL_BITS, reciprocal, softmax_weights
 
 MEAN_BITS = 16  # fraction bits of a weighted mean before its last requantisation
 

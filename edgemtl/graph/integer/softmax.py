@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.reference.fixed import Int, scale
+from edgemtl.graph.integer.fixed import Int, scale
 
 FRACTION_BITS = 8  # of the exponent t
 WEIGHT_BITS = 15  # a weight is UQ1.15; the largest of a row is exactly 2^15

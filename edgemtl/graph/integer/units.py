@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Attention, Gelu, Linear
-from edgemtl_compiler.fpga.reference.attention import attention
-from edgemtl_compiler.fpga.reference.fixed import scaled_int8, scaled_int16
-from edgemtl_compiler.fpga.reference.gelu import gelu_int8, gelu_int16
-from edgemtl_compiler.fpga.reference.linear import accumulate_scored, add_to_stream, sums
+from edgemtl.graph.integer.attention import attention
+from edgemtl.graph.integer.fixed import scaled_int8, scaled_int16
+from edgemtl.graph.integer.gelu import gelu_int8, gelu_int16
+from edgemtl.graph.integer.linear import accumulate_scored, add_to_stream, sums
+from edgemtl.graph.integer.params import Attention, Gelu, Linear
 
 
 class Units:

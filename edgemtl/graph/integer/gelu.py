@@ -13,8 +13,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Gelu
-from edgemtl_compiler.fpga.reference.fixed import saturate
+from edgemtl.graph.integer.fixed import saturate
+from edgemtl.graph.integer.params import Gelu
 
 ENTRIES = 512
 REACH = 5.5  # delta(5.5) is 1.1e-7

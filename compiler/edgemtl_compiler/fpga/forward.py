@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl_compiler.fpga.network import Block, Head, Mlp, Network
-from edgemtl_compiler.fpga.reference.fixed import Int
-from edgemtl_compiler.fpga.reference.gelu import gelu_int8
-from edgemtl_compiler.fpga.reference.head import depthwise, narrow, raster
-from edgemtl_compiler.fpga.reference.layernorm import layer_norm
-from edgemtl_compiler.fpga.reference.routing import Queues, gate_logits, queues, scores, top_k
-from edgemtl_compiler.fpga.reference.units import Units
+from edgemtl.graph.integer.fixed import Int
+from edgemtl.graph.integer.gelu import gelu_int8
+from edgemtl.graph.integer.head import depthwise, narrow, raster
+from edgemtl.graph.integer.layernorm import layer_norm
+from edgemtl.graph.integer.params import Mlp
+from edgemtl.graph.integer.routing import Queues, gate_logits, queues, scores, top_k
+from edgemtl.graph.integer.units import Units
+from edgemtl_compiler.fpga.network import Block, Head, Network
 
 Observer = Callable[[str, Int], None]
 NUMPY = Units()
