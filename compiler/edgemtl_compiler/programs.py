@@ -59,13 +59,13 @@ class Made:
         load = onnx_export.OnnxRunner if self.program.backend == onnx_export.BACKEND else program.load_function
         runners = {name: load(self.paths[member]) for name, member in self.program.members.items()}
 
-        def call(name: str, value: Array) -> Array:
+        def call(name: str, values: Sequence[Array]) -> list[Array]:
             refs = (ref.partition(":") for ref in self.program.functions[name].params)
-            return runners[name]([value, *(parts[part][tensor] for part, _, tensor in refs)])
+            return runners[name]([*values, *(parts[part][tensor] for part, _, tensor in refs)])
 
         def run(image: Array, tasks: Sequence[str]) -> dict[str, Array]:
-            shared = call(PREFIX, image) if PREFIX in runners else image
-            return {task: call(task, shared)[0] for task in tasks}
+            shared = call(PREFIX, [image]) if PREFIX in runners else [image]
+            return {task: call(task, shared)[0][0] for task in tasks}
 
         return run
 

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, Strict, TaskName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE = 4096
 PART_PATTERN = r"(?:trunk|task\.[a-z][a-z0-9_]{0,31}|experts\.\d{1,3})"
 
@@ -59,21 +59,24 @@ class Preprocess(Strict):
 
 
 class Function(Strict):
-    """One callable of a program: its tensor input, then `params` in order, gives its tensor output (float32)."""
+    """One callable of a program: its tensor inputs, then `params` in order, give its tensor outputs (float32).
 
-    input: tuple[int, ...]
-    output: tuple[int, ...]
+    `inputs` and `outputs` are their shapes; what the prefix gives, each task's function takes, in the same order.
+    """
+
+    inputs: tuple[tuple[int, ...], ...] = Field(min_length=1)
+    outputs: tuple[tuple[int, ...], ...] = Field(min_length=1)
     params: tuple[WeightRef, ...] = ()
 
 
 class Program(Strict):
     """Code for one backend and target.
 
-    `functions` maps "prefix" (image to tokens, shared by all tasks) and each task's name (tokens to raw map) to its
-    interface; `members` maps the same names to the files that hold them. A backend whose programs cannot share a
-    prefix leaves it out, and then a task's function takes the image. `needs` lists CPU features (as the kernel names
-    them in /proc/cpuinfo) without which the program must not be started. `tolerance`: of its results, where it is wider
-    than that of the goldens.
+    `functions` maps "prefix" (image to tokens and features, shared by all tasks) and each task's name (those to the raw
+    map) to its interface; `members` maps the same names to the files that hold them. A backend whose programs cannot
+    share a prefix leaves it out, and then a task's function takes the image. `needs` lists CPU features (as the kernel
+    names them in /proc/cpuinfo) without which the program must not be started. `tolerance`: of its results, where it is
+    wider than that of the goldens.
     """
 
     backend: str = Field(pattern=r"^[a-z][a-z0-9\-]{0,31}$")
@@ -173,7 +176,7 @@ class Manifest(Strict):
     """The whole of `manifest.json`."""
 
     format: Literal["edgemtl-bundle"] = "edgemtl-bundle"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")
     created_by: str  # "edgemtl 0.1.0"
     origin: str = ""  # what the weights were trained on, in words, e.g. "synthetic rooms, seed 1"

@@ -214,8 +214,13 @@ class Bundle:
             raise BundleError("its manifest has no schema version")
         if version > SCHEMA_VERSION:
             raise BundleError(
-                f"was made by a newer edgemtl (its schema version is {version}, this edgemtl reads up to"
+                f"was made by a newer edgemtl (its schema version is {version}, this edgemtl reads"
                 f" {SCHEMA_VERSION}): upgrade with pip install --upgrade edgemtl"
+            )
+        if version < SCHEMA_VERSION:
+            raise BundleError(
+                f"was made by an older edgemtl (its schema version is {version}, this edgemtl reads {SCHEMA_VERSION}):"
+                " make it again from its checkpoint, edgemtl compile CHECKPOINT -o NAME.edgemtl"
             )
         try:
             return Manifest.model_validate_json(text)

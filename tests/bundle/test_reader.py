@@ -162,13 +162,14 @@ def program(**fields: Any) -> Change:
     return lambda m: m.update(programs=[whole])
 
 
-IO = {"input": [1], "output": [1]}
+IO = {"inputs": [[1]], "outputs": [[1]]}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_(schema_version=2), r"newer edgemtl .*reads up to 1.*pip install --upgrade"),
+        (set_(schema_version=3), r"newer edgemtl .*reads 2.*pip install --upgrade"),
+        (set_(schema_version=1), r"older edgemtl .*version is 1.*reads 2.*make it again .*edgemtl compile"),
         (set_(schema_version=0), "no schema version"),
         (set_(schema_version="1"), "no schema version"),
         (set_(schema_version=True), "no schema version"),
@@ -212,6 +213,7 @@ IO = {"input": [1], "output": [1]}
             "no known part",
         ),
         (program(functions={"depth": {**IO, "params": ["../x:y"]}}), "params"),
+        (program(functions={"depth": {**IO, "outputs": []}}), "outputs"),
         (set_(golden={"inputs": "none", "outputs": {}, "count": 1, "tolerance": 0.1}), "not in the list"),
     ],
 )
@@ -230,8 +232,8 @@ def test_a_wrong_manifest(plain: Path, rezip: Any, change: Change, words: str) -
         (b"[]", "not that of an edgemtl bundle"),
         (b"[" * 100_000, "not JSON"),
         (b'{"a":' * 100_000, "not JSON"),
-        (b'{"format": "edgemtl-bundle", "schema_version": 1', "not JSON"),
-        (b'{"format": "edgemtl-bundle", "schema_version": 1}', "name: Field required .and 4 more"),
+        (b'{"format": "edgemtl-bundle", "schema_version": 2', "not JSON"),
+        (b'{"format": "edgemtl-bundle", "schema_version": 2}', "name: Field required .and 4 more"),
         (b'{"format": "edgemtl-bundle", "schema_version": ' + b"9" * 5000 + b"}", "not JSON|newer"),
         (b"\xff", "not JSON"),
         (b" " * ((4 << 20) + 1), "more than the 4 MiB"),

@@ -32,13 +32,13 @@ def test_the_manifest_says_what_was_built(bundle: Path, micro: Any) -> None:
     target = targets.resolve("cpu")
     assert (cpu.target, cpu.needs, cpu.machine) == (target.name, target.needs, target.machine)
     assert set(cpu.functions) == {"prefix", *micro.config.task_names}
-    assert cpu.functions["prefix"].input == (1, 3, 32, 64)
-    assert cpu.functions["prefix"].output == cpu.functions["depth"].input == (1, 9, 32)
-    assert cpu.functions["depth"].output == (1, 1, 8, 16)
+    assert cpu.functions["prefix"].inputs == ((1, 3, 32, 64),)
+    assert cpu.functions["prefix"].outputs == cpu.functions["depth"].inputs == ((1, 9, 32),)
+    assert cpu.functions["depth"].outputs == ((1, 1, 8, 16),)
     assert set(cpu.built_with) == {"apache-tvm", "apache-tvm-ffi", "torch", "c++"}
     onnx = next(p for p in manifest.programs if p.backend == onnx_export.BACKEND)
     assert set(onnx.functions) == set(micro.config.task_names)
-    assert onnx.functions["depth"].input == (1, 3, 32, 64)
+    assert onnx.functions["depth"].inputs == ((1, 3, 32, 64),)
     assert not onnx.functions["depth"].params
     assert manifest.golden is not None
     assert manifest.golden.count == 2
@@ -143,7 +143,11 @@ class TestErrors:
 
     def test_a_wrong_program_is_not_written(self, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         right = program.Runner.__call__
-        monkeypatch.setattr(program.Runner, "__call__", lambda self, arrays: right(self, arrays) * np.float32(1.001))
+
+        def wrong(self: program.Runner, arrays: Any) -> list[Any]:
+            return [out * np.float32(1.001) for out in right(self, arrays)]
+
+        monkeypatch.setattr(program.Runner, "__call__", wrong)
         assert "program of 'depth' differs from PyTorch by" in fails(tasks=("depth",))
 
     def test_no_compiler(self, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_m3vits_decoder_is_nine_launches(micro: Any) -> None:
         assert launch.grid == (-(-rows // lower.ROWS), 2, 1)
         numbers = [value for kind, value in launch.args if kind == "int"]
         assert numbers == [rows, model.config.dim if step == 0 else 80, 80, *size]
-    assert function.output == (2, micro.config.task("semseg").channels, 8 * high, 8 * wide)
+    assert function.outputs == ((2, micro.config.task("semseg").channels, 8 * high, 8 * wide),)
     used = [int(v) for launch in plan.launches for kind, v in launch.args if kind == "weight"]
     assert sorted([*used, *(w for table in plan.experts for w in table)]) == list(range(plan.params))
 

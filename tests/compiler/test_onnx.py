@@ -22,7 +22,8 @@ from edgemtl_compiler.onnx import export as onnx_export
 
 
 def run(path: Path, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return onnx_export.OnnxRunner(path)([image])
+    (out,) = onnx_export.OnnxRunner(path)([image])
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,13 @@ def test_every_task_equals_pytorch(micro: Any, build: Build, target: targets.Tar
     prefix = build(PREFIX, target)
     run_prefix = program.load_function(prefix.path)
     for number, image in micro.inputs.items():
-        tokens = run_prefix([image, *arrays(micro.weights, prefix)])
+        (tokens,) = run_prefix([image, *arrays(micro.weights, prefix)])
         with torch.inference_mode():
             assert relative(tokens, micro.model.prefix(torch.from_numpy(image)).tokens.numpy()) < 2e-6
         for task in micro.config.task_names:
             built = build(task, target)
-            got = program.load_function(built.path)([tokens, *arrays(micro.weights, built)])
-            assert got.shape == built.function.output
+            (got,) = program.load_function(built.path)([tokens, *arrays(micro.weights, built)])
+            assert built.function.outputs == (got.shape,)
             assert relative(got[0], micro.outputs[task][number]) < 2e-6
 
 
@@ -79,8 +79,8 @@ def test_threads_change_no_bit(micro: Any, build: Build) -> None:
     for threads in (1, 2, 3):
         first, second = program.load_function(prefix.path), program.load_function(depth.path)
         first.threads = second.threads = threads
-        tokens = first([micro.inputs["0"], *arrays(micro.weights, prefix)])
-        results.append(second([tokens, *arrays(micro.weights, depth)]))
+        (tokens,) = first([micro.inputs["0"], *arrays(micro.weights, prefix)])
+        results += second([tokens, *arrays(micro.weights, depth)])
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
 
@@ -100,14 +100,14 @@ def test_only_what_the_task_needs_is_a_parameter(micro: Any, build: Build) -> No
 def test_weights_are_arguments_not_constants(micro: Any, build: Build) -> None:
     built = build("depth")
     run = program.load_function(built.path)
-    tokens = np.random.default_rng(0).standard_normal(built.function.input, np.float32)
+    tokens = np.random.default_rng(0).standard_normal(built.function.inputs[0], np.float32)
     given = arrays(micro.weights, built)
-    before = run([tokens, *given])
+    (before,) = run([tokens, *given])
     for i, ref in enumerate(built.function.params):
         changed = [a.copy() if j == i else a for j, a in enumerate(given)]
         changed[i][: changed[i].size // 2] += 0.5
-        assert not np.array_equal(run([tokens, *changed]), before), ref
-    np.testing.assert_array_equal(run([tokens, *given]), before)
+        assert not np.array_equal(run([tokens, *changed])[0], before), ref
+    np.testing.assert_array_equal(run([tokens, *given])[0], before)
 
 
 def test_a_program_is_small_and_names_no_machine(build: Build) -> None:
@@ -121,7 +121,7 @@ def test_a_program_is_small_and_names_no_machine(build: Build) -> None:
 def test_a_program_runs_without_the_compiler(micro: Any, build: Build, tmp_path: Path) -> None:
     """In a fresh process with tvm_ffi and libtvm_runtime alone, in the order that program.py documents."""
     built = build("depth")
-    tokens = np.random.default_rng(1).standard_normal(built.function.input, np.float32)
+    tokens = np.random.default_rng(1).standard_normal(built.function.inputs[0], np.float32)
     values = [tokens, *arrays(micro.weights, built)]
     np.savez(tmp_path / "in.npz", *values)
     script = """
@@ -143,13 +143,13 @@ def test_a_program_runs_without_the_compiler(micro: Any, build: Build, tmp_path:
         assert "libtvm_compiler" not in maps
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path, built.path], check=True, timeout=60)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), program.load_function(built.path)(values))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), program.load_function(built.path)(values)[0])
 
 
 def test_a_library_leaves_no_thread_behind(micro: Any, build: Build, tmp_path: Path) -> None:
     """Loading, running and dropping a program again and again: its threads end with it."""
     built = build("depth")
-    np.savez(tmp_path / "in.npz", np.zeros(built.function.input, np.float32), *arrays(micro.weights, built))
+    np.savez(tmp_path / "in.npz", np.zeros(built.function.inputs[0], np.float32), *arrays(micro.weights, built))
     script = """
         import json, pathlib, shutil, sys
         import numpy as np
@@ -182,7 +182,7 @@ def test_a_library_leaves_no_thread_behind(micro: Any, build: Build, tmp_path: P
 
 def test_a_forked_child_has_threads_of_its_own(micro: Any, build: Build, tmp_path: Path) -> None:
     built = build("depth")
-    np.savez(tmp_path / "in.npz", np.ones(built.function.input, np.float32), *arrays(micro.weights, built))
+    np.savez(tmp_path / "in.npz", np.ones(built.function.inputs[0], np.float32), *arrays(micro.weights, built))
     script = """
         import os, pathlib, sys
         import numpy as np
@@ -281,7 +281,7 @@ def test_shallow_models(depth: int, tmp_path: Path) -> None:
         want = model(torch.from_numpy(value), ["depth"])["depth"].numpy()
     for exported in (export.export_prefix(model), export.export_task(model.slice("depth"))):
         built = program.build_function(exported, config, CPU, tmp_path / f"{exported.name}.so")
-        value = program.load_function(built.path)([value, *arrays(weights, built)])
+        (value,) = program.load_function(built.path)([value, *arrays(weights, built)])
     assert relative(value, want) < 2e-6
 
 

@@ -28,7 +28,7 @@ def with_program(path: Path, rezip: Any, **fields: Any) -> Path:
     with zipfile.ZipFile(path) as z:
         inside = {n: z.read(n) for n in z.namelist()}
     manifest = json.loads(inside["manifest.json"])
-    io = {"input": [1], "output": [1]}
+    io = {"inputs": [[1]], "outputs": [[1]]}
     program = {
         "backend": "tvm-cpu",
         "target": "t",

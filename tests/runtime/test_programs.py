@@ -23,7 +23,7 @@ def three(plain: Path, rezip: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Programs for a plain, a better and an impossible CPU of this machine, and one for another machine."""
     with zipfile.ZipFile(plain) as z:
         inside = {n: z.read(n) for n in z.namelist()}
-    manifest, io = json.loads(inside["manifest.json"]), {"input": [1], "output": [1]}
+    manifest, io = json.loads(inside["manifest.json"]), {"inputs": [[1]], "outputs": [[1]]}
     manifest["programs"] = [
         {
             "backend": "tvm-cpu",

@@ -61,7 +61,7 @@ def build_function(
     graph, params = rewritten(exported, config, patterns.RULES, expected, stored)
     kernels = toolchain.kernels(target, tvm_adapter.include_paths())
     graph.build(params, target, kernels, toolchain.find_compiler(target), out)
-    return Built(out, Function(input=exported.input, output=exported.output, params=params))
+    return Built(out, Function(inputs=(exported.input,), outputs=(exported.output,), params=params))
 
 
 def stored_weights(config: ModelConfig, types: Mapping[str, str]) -> dict[str, tuple[int, str]]:
@@ -112,7 +112,7 @@ def _check(name: str, found: dict[str, int], wanted: dict[str, int], weights: se
 
 
 class Runner:
-    """A loaded library: call it with the input and the weights, in the manifest's order."""
+    """A loaded library: call it with the inputs and the weights, in the manifest's order."""
 
     def __init__(self, path: Path) -> None:
         from edgemtl_compiler.cpu import tvm_adapter
@@ -125,9 +125,11 @@ class Runner:
         self._tensor = tvm_adapter.tensor
         self.threads = 1
 
-    def __call__(self, arrays: Sequence[Packed]) -> Array:
+    def __call__(self, arrays: Sequence[Packed]) -> list[Array]:
         self._set_threads(self.threads)
-        return np.array(np.from_dlpack(self._run(*(self._tensor(a) for a in arrays))), np.float32)
+        given = self._run(*(self._tensor(a) for a in arrays))
+        outs = [given] if hasattr(given, "__dlpack__") else given
+        return [np.array(np.from_dlpack(out), np.float32) for out in outs]
 
 
 def load_function(path: Path) -> Runner:

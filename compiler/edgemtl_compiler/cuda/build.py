@@ -68,7 +68,7 @@ def plan_function(
     plan = lower.lower(
         graph.calls(), params, config, precision=precision, arch=arch, cubin=cubin, batch=batch, sizes=sizes
     )
-    return plan, Function(input=exported.input, output=exported.output, params=params)
+    return plan, Function(inputs=(exported.input,), outputs=(exported.output,), params=params)
 
 
 def plans(

@@ -155,7 +155,7 @@ def export_onnx(piece: MultiTaskViT, out: Path) -> Built:
     with failing(f"the ONNX export of {task.name!r} is not valid"):
         onnx.checker.check_model(proto, full_check=True)
     out.write_bytes(proto.SerializeToString())
-    return Built(out, Function(input=shape, output=(1, task.channels, *config.map_size)))
+    return Built(out, Function(inputs=(shape,), outputs=((1, task.channels, *config.map_size),)))
 
 
 def check(proto: Any, piece: MultiTaskViT) -> None:
@@ -204,9 +204,8 @@ class OnnxRunner:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, arrays: Sequence[Array]) -> Array:
-        (out,) = self._session.run(None, {"image": arrays[0]})
-        return np.asarray(out, np.float32)
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        return [np.asarray(out, np.float32) for out in self._session.run(None, {"image": arrays[0]})]
 
 
 @contextlib.contextmanager

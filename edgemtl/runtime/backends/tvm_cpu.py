@@ -1,8 +1,9 @@
 """Programs that edgemtl's compiler built with TVM: native code, and weights read straight from the mapping.
 
-A bundle's program has one shared library per function: "prefix" turns the image into tokens, a task's function turns
-tokens into its raw map. All weights are arguments, passed without copying in the order of `Function.params`. A
-library is loaded when its task is first bound and stays loaded; weights come and go with `bind` and `release`.
+A bundle's program has one shared library per function: "prefix" turns the image into tokens, and with a stem
+into its features; a task's function turns those into its raw map. All weights are arguments, passed without copying
+in the order of `Function.params`. A library is loaded when its task is first bound and stays loaded; weights come and
+go with `bind` and `release`.
 
 The library is native code out of the bundle. Its hash has been checked, which proves that it is whole, not that its
 maker means well: load only bundles you trust.
@@ -81,11 +82,11 @@ class TvmCpu(Backend):
     def run(self, image: Array, tasks: Sequence[str]) -> Ran:
         maps, seconds = {}, {}
         start = time.perf_counter()
-        tokens = self._call(PREFIX, self._view(image))
+        shared = self._call(PREFIX, self._view(image))
         seconds[PREFIX] = time.perf_counter() - start
         for task in tasks:
             start = time.perf_counter()
-            maps[task] = np.from_dlpack(self._call(task, tokens))[0]
+            maps[task] = np.from_dlpack(self._call(task, *shared)[0])[0]
             seconds[task] = time.perf_counter() - start
         return Ran(maps, seconds)
 
@@ -125,10 +126,12 @@ class TvmCpu(Backend):
             raise BackendError(f"the program of {name!r} cannot be started: {tvm_light.first_line(e)}") from None
         self._libraries[name], self._functions[name], self._set_threads[name] = library, function, set_threads
 
-    def _call(self, name: str, value: Any) -> Any:
+    def _call(self, name: str, *values: Any) -> Sequence[Any]:
+        """The function's outputs."""
         try:
             self._set_threads[name](self._threads)  # holds for this library and the calling thread
-            return self._functions[name](value, *self._weights[name])
+            out = self._functions[name](*values, *self._weights[name])
+            return (out,) if len(self._program.functions[name].outputs) == 1 else out
         except Exception as e:
             raise BackendError(f"the program of {name!r} failed: {tvm_light.first_line(e)}") from None
 

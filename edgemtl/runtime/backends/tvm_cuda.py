@@ -51,7 +51,7 @@ class TvmCuda(Backend):
             self._frames = Frames(self._driver, choice.program.functions)
             self._maps = Pool(self._driver)
             self._prepare = Prepare(self._driver, sizes, settings, self._frames.image)
-        self._shape = choice.program.functions[PREFIX].input
+        self._shape = choice.program.functions[PREFIX].inputs[0]
         self.store, self.input = self._weights, self._frames.input
 
     @property
@@ -127,7 +127,7 @@ class TvmCuda(Backend):
                 self._driver.record(lease.buffer.written, stream)
             self._weights.sweep()  # once after a switch; else an engine whose maps all stay would keep what it dropped
         shapes = self._program.functions
-        return {task: DeviceMap(lease, shapes[task].output[1:]) for task, lease in leases.items()}
+        return {task: DeviceMap(lease, shapes[task].outputs[0][1:]) for task, lease in leases.items()}
 
     def _frame(self, tasks: Sequence[str]) -> Ran:
         """A frame of the image given last."""

@@ -64,10 +64,10 @@ class Frames:
         self._graphs: dict[Key, int] = {}
         self._bindings = 0
         self._scratch, self._scratch_size = 0, 0
-        size = 4 * int(np.prod(functions[PREFIX].input))
+        size = 4 * int(np.prod(functions[PREFIX].inputs[0]))
         self.image = driver.alloc(size)
         self._pinned = driver.pinned(size)
-        self.input: Floats = self._pinned.view(np.float32).reshape(functions[PREFIX].input)
+        self.input: Floats = self._pinned.view(np.float32).reshape(functions[PREFIX].inputs[0])
 
     def load(self, name: str, plan: Plan, cubin: Callable[[], bytes]) -> None:
         """Make a function's code and memory ready, if they are not. Raises BackendError."""
@@ -87,7 +87,7 @@ class Frames:
             self._scratch, self._scratch_size = self._driver.alloc(plan.scratch), plan.scratch
         host = None if name == PREFIX else self._driver.pinned(plan.output)
         output = self._driver.alloc(plan.output)
-        shape = self._functions[name].output
+        shape = self._functions[name].outputs[0]
         self._loaded[name] = Loaded(plan, shape, kernels, output, host, [self._driver.event()])
 
     def bind(self, name: str, get: Get) -> None:
