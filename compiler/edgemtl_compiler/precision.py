@@ -101,7 +101,7 @@ def calibrated(model: MultiTaskViT, folder: Path, count: int) -> tuple[Quantised
     Raises DataError for a folder or picture that cannot be read, and CompileError for fewer pictures than asked for or
     than calibration needs, and for activations that are not finite.
     """
-    from edgemtl_compiler.quantise.calibrate import calibrate
+    from edgemtl_compiler.quantise.calibrate import calibrate_model
     from edgemtl_compiler.quantise.cpu import quantise
     from edgemtl_compiler.quantise.pictures import pictures
 
@@ -110,4 +110,4 @@ def calibrated(model: MultiTaskViT, folder: Path, count: int) -> tuple[Quantised
         raise CompileError(
             f"{folder} holds {len(images)} pictures to calibrate on, not {count}: add --images {len(images)}"
         )
-    return quantise(model, calibrate(model, images)), len(images)
+    return quantise(model, calibrate_model(model, images)), len(images)

@@ -28,7 +28,7 @@ from edgemtl_compiler.bundle import Built
 from edgemtl_compiler.cpu import targets
 from edgemtl_compiler.quantise import accuracy
 from edgemtl_compiler.quantise import cpu as quantise_cpu
-from edgemtl_compiler.quantise.calibrate import Range, calibrate
+from edgemtl_compiler.quantise.calibrate import Range, calibrate_model
 from edgemtl_compiler.quantise.cpu import Quantised
 from edgemtl_compiler.quantise.fake_int8 import fake_model, gelu_coarse
 from edgemtl_compiler.quantise.pictures import pictures
@@ -43,7 +43,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quantised(micro: Any, rooms: Path) -> Quantised:
-    return quantise_cpu.quantise(micro.model, calibrate(micro.model, pictures(rooms, micro.config, 32).images))
+    return quantise_cpu.quantise(micro.model, calibrate_model(micro.model, pictures(rooms, micro.config, 32).images))
 
 
 @pytest.fixture(scope="session")

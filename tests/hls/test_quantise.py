@@ -15,7 +15,7 @@ from edgemtl_compiler.fpga.forward import integer_forward
 from edgemtl_compiler.fpga.network import Network
 from edgemtl_compiler.fpga.report import compare
 from edgemtl_compiler.quantise import factors
-from edgemtl_compiler.quantise.calibrate import Range, calibrate, normalised, walk
+from edgemtl_compiler.quantise.calibrate import Range, calibrate_model, normalised, walk
 from edgemtl_compiler.quantise.fpga import quantise
 
 Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
@@ -162,7 +162,7 @@ def test_dead_channels_do_not_break_the_scales() -> None:
 
 def test_ranges_cover_what_was_seen(quantised: Quantised) -> None:
     model, _, images = quantised
-    ranges = calibrate(model, np.concatenate([images] * 4))
+    ranges = calibrate_model(model, np.concatenate([images] * 4))
     seen: dict[str, torch.Tensor] = {}
     walk(model, normalised(images[:4], model.config), "depth", lambda name, value: seen.update({name: value}))
     for name in ("embed", "block1.norm2", "block3.context", "depth.norm"):

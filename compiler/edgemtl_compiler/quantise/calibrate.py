@@ -1,13 +1,13 @@
-"""The float model walked layer by layer, and the ranges that its activations take over calibration images.
+"""The ranges that a float network's values take over calibration images: its graphs run, every value seen.
 
-The walk repeats `MultiTaskViT`'s arithmetic with every intermediate value shown to an observer, under the same names
-as `reference.integer_forward` uses for its stream; a test holds it equal to the model.
+A range is called as the value: NODE or NODE.PART (edgemtl/graph/run.py), and TASK:NODE in a task's head. What tasks
+share has one range over all of them. `NODE.fc1.EXPERT`, an expert's values before GELU, is there for every expert held.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,116 @@ from torch import Tensor
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
+from edgemtl.graph import from_state, network, run, weights
+from edgemtl.graph.network import IMAGE
+from edgemtl.graph.node import Array
 from edgemtl.model.head import LightHead
 from edgemtl.model.moe import MoE
 from edgemtl.model.vit import MultiTaskViT
 
 MIN_IMAGES = 32
 KEPT_ROWS = 512  # rows of each activation kept for percentiles and for the search of a channel balance
+SEEN = 16  # rows that an expert must have got to be calibrated on its own tokens
 
 Float = NDArray[np.float64]
 See = Callable[[str, Tensor], None]
+
+
+@dataclass
+class Range:
+    """Least and greatest value per channel, and some rows."""
+
+    low: Float
+    high: Float
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    count: int = 0
+
+    def widened(self) -> Range:
+        """Range with room for what unseen images add: a Gaussian's maximum over n is exceeded by about 1 / (2 ln n)."""
+        centre, reach = (self.high + self.low) / 2, (self.high - self.low) / 2
+        reach = reach * (1 + 1 / (2 * math.log(max(self.count, 8))))
+        return Range(centre - reach, centre + reach, self.rows, self.count)
+
+    @property
+    def most(self) -> float:
+        """Greatest magnitude of any channel."""
+        return float(max(-self.low.min(), self.high.max(), 0.0))
+
+    @property
+    def sample(self) -> Float:
+        """The kept rows [n, C]."""
+        return np.concatenate(self.rows).astype(np.float64)
+
+
+class _Ranges:
+    """Ranges on their way. `see(name, value)` is for `edgemtl.graph.run`."""
+
+    def __init__(self, config: ModelConfig, images: int) -> None:
+        self.ranges: dict[str, Range] = {}
+        self.config, self.images, self.task = config, images, ""
+
+    def see(self, name: str, value: Any) -> None:
+        if isinstance(value, tuple):  # a routing
+            return
+        head, flat = name.startswith("head."), value.reshape(-1, value.shape[-1])
+        if not np.isfinite(flat).all():
+            of = f" of task {self.task!r}" if self.task else ""
+            raise CompileError(f"calibration met an activation that is not finite, at {name}{of}")
+        calls = self.images * (len(self.config.tasks) if self.task and not head else 1)
+        self.add(f"{self.task}:{name}" if head else name, flat, max(1, KEPT_ROWS // calls))
+
+    def add(self, key: str, flat: Array, kept: int) -> None:
+        """Widen the range of `key` by the rows [n, C], and keep so many of them."""
+        low, high = flat.min(0).astype(np.float64), flat.max(0).astype(np.float64)
+        r = self.ranges.setdefault(key, Range(low, high))
+        r.low, r.high = np.minimum(r.low, low), np.maximum(r.high, high)
+        r.count += len(flat)
+        draw = np.random.default_rng(len(r.rows))  # a fixed stride would meet the same columns of every picture
+        r.rows.append(flat[draw.choice(len(flat), min(len(flat), kept), replace=False)])
+
+
+def as_input(image: NDArray[np.uint8], config: ModelConfig) -> NDArray[np.float32]:
+    """uint8 RGB [3, H, W] as the network's input [H, W, 3]."""
+    mean, std = (np.array(v, np.float32) for v in (config.image_mean, config.image_std))
+    return (image.transpose(1, 2, 0).astype(np.float32) / np.float32(255) - mean) / std
+
+
+def calibrate(config: ModelConfig, state: Mapping[str, Array], images: NDArray[np.uint8]) -> dict[str, Range]:
+    """Widened ranges of every value over all tasks and images [n, 3, H, W]; `state` as `edgemtl.graph.from_state`.
+
+    An expert that got fewer than SEEN tokens is calibrated on rows kept of all tokens.
+    Raises CompileError for too few images, images of another form, and values that are not finite, naming the node.
+    """
+    _check(config, images)
+    values, found = from_state(state), _Ranges(config, len(images))
+    networks = {task: network(config, task) for task in config.task_names}
+    prefix = networks[config.task_names[0]].prefix
+    with np.errstate(all="ignore"):
+        for image in images:
+            found.task = ""
+            shared = run(prefix, {IMAGE: as_input(image, config)}, values, found.see)
+            for found.task, parts in networks.items():
+                run(parts.task, shared, values, found.see)
+    banks = {n.weights[0].part: n for parts in networks.values() for n in parts.task.nodes if n.op == "experts"}
+    for weight in weights(config):
+        if weight.kind != "expert":
+            continue
+        key, tokens = f"{banks[weight.part].name}.fc1.{weight.tensor}", banks[weight.part].inputs[0]
+        if key not in found.ranges or found.ranges[key].count < SEEN:
+            w1, b1, *_ = values(weight)
+            found.ranges.pop(key, None)
+            found.add(key, found.ranges[tokens].sample.astype(np.float32) @ w1.T + b1, KEPT_ROWS)
+    return {name: r.widened() for name, r in found.ranges.items()}
+
+
+def _check(config: ModelConfig, images: NDArray[np.uint8]) -> None:
+    height, width = config.image_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
+        raise CompileError(
+            f"calibration needs uint8 images [n, 3, {height}, {width}]; given {images.dtype} {list(images.shape)}"
+        )
+    if len(images) < MIN_IMAGES:
+        raise CompileError(f"calibration needs {MIN_IMAGES} images or more; given {len(images)}")
 
 
 def normalised(images: NDArray[np.uint8], config: ModelConfig) -> Tensor:
@@ -104,44 +205,12 @@ def _head(head: Any, x: Tensor, task: str, see: See) -> Tensor:
     return raw
 
 
-@dataclass
-class Range:
-    """Least and greatest value per channel, and some rows."""
-
-    low: Float
-    high: Float
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-    count: int = 0
-
-    def widened(self) -> Range:
-        """Range with room for what unseen images add: a Gaussian's maximum over n is exceeded by about 1 / (2 ln n)."""
-        centre, reach = (self.high + self.low) / 2, (self.high - self.low) / 2
-        reach = reach * (1 + 1 / (2 * math.log(max(self.count, 8))))
-        return Range(centre - reach, centre + reach, self.rows, self.count)
-
-    @property
-    def most(self) -> float:
-        """Greatest magnitude of any channel."""
-        return float(max(-self.low.min(), self.high.max(), 0.0))
-
-    @property
-    def sample(self) -> Float:
-        """The kept rows [n, C]."""
-        return np.concatenate(self.rows).astype(np.float64)
-
-
-def calibrate(model: MultiTaskViT, images: NDArray[np.uint8]) -> dict[str, Range]:
+def calibrate_model(model: MultiTaskViT, images: NDArray[np.uint8]) -> dict[str, Range]:
     """Widened ranges of every activation over all tasks and images [n, 3, H, W]; head streams are named per task.
 
     Raises CompileError for too few images, images of another form, and activations that are not finite.
     """
-    height, width = model.config.image_size
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
-        raise CompileError(
-            f"calibration needs uint8 images [n, 3, {height}, {width}]; given {images.dtype} {list(images.shape)}"
-        )
-    if len(images) < MIN_IMAGES:
-        raise CompileError(f"calibration needs {MIN_IMAGES} images or more; given {len(images)}")
+    _check(model.config, images)
     ranges: dict[str, Range] = {}
     calls = len(images) // 4 * len(model.config.tasks)
 

@@ -25,7 +25,7 @@ from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.network import Block, Head, Network, Step
 from edgemtl_compiler.quantise import factors
-from edgemtl_compiler.quantise.calibrate import Float, Range, calibrate
+from edgemtl_compiler.quantise.calibrate import Float, Range, calibrate_model
 from edgemtl_compiler.quantise.factors import Codes
 
 Ranges = dict[str, Range]
@@ -189,7 +189,7 @@ def quantise(
     if not 0 < percentile <= 100:
         raise CompileError(f"a percentile lies above 0 and up to 100; given {percentile:g}")
     training = model.training
-    ranges = calibrate(model.eval(), images)
+    ranges = calibrate_model(model.eval(), images)
     model.train(training)
     try:
         return _Builder(model, ranges, percentile, max_saturation, host_heads).network()
