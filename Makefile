@@ -13,7 +13,7 @@ ROOMS  := data/rooms7
 BENCH  := $(BUNDLE) --subjects rooms,single:depth,bisenet:depth --precision fp32,int8 --threads 1,2 --data $(ROOMS) --work build/bench
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: demo live demo-board test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
+.PHONY: demo live demo-board contract test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
@@ -89,6 +89,11 @@ lint: $(VENV)/.installed
 	find hls compiler tests -name '*.h' -o -name '*.cc' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
 
 install: $(VENV)/.installed
+
+# What kernels and host agree on: the header follows edgemtl/fpga/contract.py.
+contract: $(VENV)/.installed
+	$(BIN)/python -m edgemtl_compiler.fpga.header > hls/include/contract.h.new
+	mv hls/include/contract.h.new hls/include/contract.h
 
 # The system parts that pip cannot bring: Python with venv, and a C++ compiler for the kernels.
 $(VENV)/.installed: pyproject.toml constraints.txt

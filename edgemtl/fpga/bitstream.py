@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 
 from edgemtl.config import Strict
 from edgemtl.errors import BoardError
-from edgemtl.fpga import handoff, program, registers
+from edgemtl.fpga import handoff, program
+from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
 from edgemtl.fpga.handoff import Handoff
 
 NAME, VARIABLE = "edgemtl.bit", "EDGEMTL_BITSTREAM"
@@ -66,8 +67,8 @@ def open_bitstream(bit: Path) -> Bitstream:
     if record.board != program.TARGET:
         raise BoardError(f"{bit}: is for the board {record.board}, this edgemtl drives {program.TARGET}")
     for what, has, own in (
-        ("register map", record.register_version, registers.VERSION),
-        ("weight layout", record.format_version, program.VERSION),
+        ("register map", record.register_version, REGISTER_VERSION),
+        ("weight layout", record.format_version, PROGRAM_VERSION),
     ):
         if has != own:
             raise BoardError(
@@ -84,8 +85,8 @@ def write_record(bit: Path, *, clock_hz: float, tool: str) -> Record:
     record = Record(
         bit_sha256=digest(bit),
         hwh_sha256=digest(bit.with_suffix(".hwh")),
-        register_version=registers.VERSION,
-        format_version=program.VERSION,
+        register_version=REGISTER_VERSION,
+        format_version=PROGRAM_VERSION,
         board=program.TARGET,
         clock_hz=clock_hz,
         tool=tool,

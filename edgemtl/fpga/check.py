@@ -16,6 +16,7 @@ from pathlib import Path
 from edgemtl.errors import EdgeMTLError
 from edgemtl.fpga import bitstream, program
 from edgemtl.fpga.bitstream import Bitstream
+from edgemtl.fpga.contract import PROGRAM_VERSION
 
 IMAGE, PYNQ, KERNEL = "PYNQ 4.0.0", (3, 0), (5, 15)
 SPARE = 4 << 20  # bytes of contiguous memory beside the weights: pixels, maps, program
@@ -136,7 +137,7 @@ def _bundle(path: Path | None) -> tuple[int, Point]:
             made = program.load(bundle)
     except EdgeMTLError as error:
         return SPARE, Point("bundle", False, str(error), "compile it with this edgemtl, with --target zcu104")
-    found = f"{path}: weight layout version {program.VERSION}, tasks {', '.join(made.tasks)}"
+    found = f"{path}: weight layout version {PROGRAM_VERSION}, tasks {', '.join(made.tasks)}"
     return made.banks.nbytes + SPARE, Point("bundle", True, found)
 
 

@@ -1,4 +1,4 @@
-"""The kernel's performance counters: what a frame took, unit by unit, as hls/include/counters.h lays it out.
+"""The kernel's performance counters: what a frame took, unit by unit, as `contract` lays it out.
 
 Calls, steps and bytes are exact wherever the kernel runs, in C simulation too. Cycles come from a counter in the
 programmable logic, or from a Verilated twin; where nothing counts them they are None, never a guess.
@@ -13,12 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.fpga.program import WORD
+from edgemtl.fpga.contract import COUNTER_WIDTH, UNITS, WORD
 
-UNITS = ("program", "embed", "norm", "linear", "attention", "gate", "depthwise", "narrow", "tokens")
-FIELDS = ("calls", "steps", "cycles", "read", "written")
-WIDTH = 8  # 32-bit fields per unit, the last ones zero
-BYTES = len(UNITS) * WIDTH * 4
+BYTES = len(UNITS) * COUNTER_WIDTH * 4
 NOT_MEASURED = "not measured"
 FIGURES = ("calls", "steps", "cycles", "stalls", "read_bytes", "written_bytes")
 Origin = Literal["measured", "csim"]
@@ -87,7 +84,7 @@ class FrameCount:
 
 def read(words: NDArray[Any], origin: Origin) -> FrameCount:
     """The counters from the bytes that the kernel wrote, uint32 [units * 8] or any array of `BYTES` bytes."""
-    rows = np.asarray(words).reshape(-1).view(np.uint8).view("<u4").reshape(len(UNITS), WIDTH).tolist()
+    rows = np.asarray(words).reshape(-1).view(np.uint8).view("<u4").reshape(len(UNITS), COUNTER_WIDTH).tolist()
     units = {}
     for name, (calls, steps, cycles, got, put, *_) in zip(UNITS, rows, strict=True):
         if calls:

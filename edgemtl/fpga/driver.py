@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import BoardError, FrameError
 from edgemtl.fpga import counters, registers
+from edgemtl.fpga.contract import WORD
 from edgemtl.fpga.counters import FrameCount
-from edgemtl.fpga.program import STATUS, WORD, Program
+from edgemtl.fpga.program import STATUS, Program
 
 SLOTS = 2
 POLL_S = 50e-6

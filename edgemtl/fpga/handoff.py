@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 from edgemtl import safe_xml
 from edgemtl.errors import BoardError
 from edgemtl.fpga import registers
+from edgemtl.fpga.contract import REGISTER_VERSION
 
 MAX_BYTES = 64 << 20
 CLOCK = "PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ"
@@ -71,7 +72,7 @@ def check(found: Handoff, path: Path) -> None:
             has = f"at {found.offsets[name]:#x}" if name in found.offsets else "nowhere"
             raise BoardError(
                 f"{path}: is stale: it has register {name} {has}, this edgemtl's kernel (register map version "
-                f"{registers.VERSION}) at {offset:#x}; copy the .bit and .hwh of one build"
+                f"{REGISTER_VERSION}) at {offset:#x}; copy the .bit and .hwh of one build"
             )
     if found.span < max(wanted.values()) + 4:
         raise BoardError(f"{path}: gives {found.instance} {found.span} bytes, too few for its registers")

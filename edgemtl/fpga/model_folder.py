@@ -11,7 +11,8 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.config import Strict
 from edgemtl.errors import BoardError, BundleError
 from edgemtl.fpga import program, registers
-from edgemtl.fpga.program import BANKS, FIELDS, WORD, Golden, Program
+from edgemtl.fpga.contract import FIELDS, PORTS, PROGRAM_VERSION, REGISTER_VERSION, WORD
+from edgemtl.fpga.program import Golden, Program
 
 FACTS = "model.json"
 
@@ -85,17 +86,17 @@ def read(folder: Path) -> tuple[Facts, Program, Golden]:
         raise BoardError(f"cannot read {error.filename}: {error.strerror}; deploy the bundle again") from None
     except (ValidationError, ValueError):
         raise BundleError(f"{folder / FACTS}: does not say what the files are; deploy the bundle again") from None
-    if (facts.format_version, files["registers.json"]) != (program.VERSION, registers.as_json()):
+    if (facts.format_version, files["registers.json"]) != (PROGRAM_VERSION, registers.as_json()):
         raise BundleError(
             f"{folder}: has weight layout version {facts.format_version} and register map version "
-            f"{facts.register_version}, this edgemtl {program.VERSION} and {registers.VERSION}: deploy the bundle again"
+            f"{facts.register_version}, this edgemtl {PROGRAM_VERSION} and {REGISTER_VERSION}: deploy the bundle again"
         )
     tasks, (height, width) = facts.tasks, facts.image_size
     try:
         words = np.frombuffer(files["program.bin"], "<u4").reshape(-1, FIELDS)
         made = Program(
             words=words,
-            banks=np.frombuffer(files["weights.bin"], np.uint8).reshape(BANKS, facts.quads, WORD),
+            banks=np.frombuffer(files["weights.bin"], np.uint8).reshape(PORTS, facts.quads, WORD),
             tasks=tuple(t.name for t in tasks),
             image_size=facts.image_size,
             map_size=facts.map_size,

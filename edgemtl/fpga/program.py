@@ -1,6 +1,6 @@
 """What the host writes to the accelerator's memory: weight image and descriptor program, and how to read its output.
 
-`Program` is what the compiler makes and what `load` reads from a bundle. The layout is hls/include/program.h: a header,
+`Program` is what the compiler makes and what `load` reads from a bundle. The layout is that of `contract`: a header,
 a table of tasks, and descriptors, 16 32-bit fields each. A task switch is another index into the table.
 """
 
@@ -15,27 +15,34 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import BundleError, TaskError
 from edgemtl.fpga import registers
+from edgemtl.fpga.contract import (
+    FIELDS,
+    MAX_OPS,
+    PORTS,
+    PROGRAM_MAGIC,
+    PROGRAM_VERSION,
+    REGISTER_VERSION,
+    WORD,
+    Header,
+    OpCode,
+    Status,
+)
 
 if TYPE_CHECKING:
     from edgemtl.bundle.manifest import Fpga
     from edgemtl.bundle.reader import Bundle
 
-MAGIC, VERSION, FIELDS = 0x4C544D45, 2, 16
-CHECKSUM = 4  # its place in the header
-BANKS, WORD = 4, 16  # ports of the weights, bytes of a 128-bit word
-MAX_OPS, MAX_TASKS = 512, 8
-LAST_OP = 13  # greatest code of a descriptor
 TARGET = "zcu104"
-STATUS = {  # what the kernel returns: enum Status of hls/include/limits.h
-    1: "a shape outside the compiled maxima",
-    2: "a value in the weight image outside its range",
-    3: "this is no descriptor program",
-    4: "a descriptor program of another version",
-    5: "a damaged descriptor program: its checksum is wrong",
-    6: "an unknown descriptor, or an address outside the weight image",
-    7: "no such task",
-    8: "a buffer of the wrong size",
-    9: "a deadlock in simulation",
+STATUS: dict[int, str] = {  # what the kernel returns, in words
+    Status.BAD_SHAPE: "a shape outside the compiled maxima",
+    Status.BAD_TABLE: "a value in the weight image outside its range",
+    Status.BAD_MAGIC: "this is no descriptor program",
+    Status.BAD_VERSION: "a descriptor program of another version",
+    Status.BAD_CHECKSUM: "a damaged descriptor program: its checksum is wrong",
+    Status.BAD_PROGRAM: "an unknown descriptor, or an address outside the weight image",
+    Status.BAD_TASK: "no such task",
+    Status.BAD_BUFFER: "a buffer of the wrong size",
+    Status.DEADLOCK: "a deadlock in simulation",
 }
 
 
@@ -87,7 +94,7 @@ def checksum(words: NDArray[np.uint32]) -> int:
     """Sum of all fields but itself, each step after a rotation to the left by one."""
     total = 0
     for i, value in enumerate(words.reshape(-1).tolist()):
-        total = ((total << 1 | total >> 31) + (0 if i == CHECKSUM else value)) & 0xFFFFFFFF
+        total = ((total << 1 | total >> 31) + (0 if i == Header.CHECKSUM else value)) & 0xFFFFFFFF
     return total
 
 
@@ -110,18 +117,18 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
     """
     fpga, config = described(bundle, target), bundle.manifest.model
     try:
-        if fpga.format_version != VERSION:
+        if fpga.format_version != PROGRAM_VERSION:
             raise BundleError(
-                f"its FPGA image has format version {fpga.format_version}, this edgemtl reads {VERSION}: "
+                f"its FPGA image has format version {fpga.format_version}, this edgemtl reads {PROGRAM_VERSION}: "
                 "compile the bundle with the same edgemtl that runs it"
             )
         if bundle.read(fpga.registers, 1 << 16) != registers.as_json():
             raise BundleError(
                 f"its register map (version {fpga.register_version}) is not this edgemtl's (version "
-                f"{registers.VERSION}): compile the bundle with the same edgemtl that runs it"
+                f"{REGISTER_VERSION}): compile the bundle with the same edgemtl that runs it"
             )
         words = np.frombuffer(bundle.read(fpga.program, 1 << 16), "<u4").reshape(-1, FIELDS)
-        banks = np.frombuffer(bundle.read(fpga.image), np.uint8).reshape(BANKS, fpga.quads, WORD)
+        banks = np.frombuffer(bundle.read(fpga.image), np.uint8).reshape(PORTS, fpga.quads, WORD)
         made = Program(
             words=words,
             banks=banks,
@@ -130,7 +137,7 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
             map_size=config.map_size,
             channels=tuple(t.channels for t in config.tasks),
             units=tuple(t.unit for t in fpga.tasks),
-            task_bytes=tuple(int(q) * BANKS * WORD for q in words[1 : 1 + len(config.tasks), 1]),
+            task_bytes=tuple(int(q) * PORTS * WORD for q in words[1 : 1 + len(config.tasks), 1]),
         )
         check(made)
     except BundleError as error:
@@ -156,16 +163,18 @@ def check(program: Program) -> None:
     """The header and table of tasks against the model, then every descriptor's place. Raises BundleError."""
     words, quads = program.words, program.banks.shape[1]
     header = words[0].tolist()
-    if header[0] != MAGIC:
-        raise BundleError(f"its FPGA program begins with {header[0]:#010x}, which is no descriptor program")
-    if header[1] != VERSION:
-        raise BundleError(f"its FPGA program has version {header[1]}, this edgemtl reads {VERSION}")
-    ops, tasks = header[2], header[3]
+    if header[Header.MAGIC] != PROGRAM_MAGIC:
+        raise BundleError(f"its FPGA program begins with {header[Header.MAGIC]:#010x}, which is no descriptor program")
+    if header[Header.VERSION] != PROGRAM_VERSION:
+        raise BundleError(
+            f"its FPGA program has version {header[Header.VERSION]}, this edgemtl reads {PROGRAM_VERSION}"
+        )
+    ops, tasks = header[Header.OPS], header[Header.TASKS]
     if not 1 <= ops <= MAX_OPS or tasks != len(program.tasks) or len(words) != 1 + tasks + ops:
         raise BundleError(f"its FPGA program counts {tasks} tasks and {ops} descriptors in {len(words)} records")
-    if checksum(words) != header[CHECKSUM]:
+    if checksum(words) != header[Header.CHECKSUM]:
         raise BundleError("its FPGA program is damaged: its checksum is wrong")
-    if tuple(header[5:7]) != program.image_size or header[14] != quads:
+    if tuple(header[Header.HEIGHT : Header.DIM]) != program.image_size or header[Header.QUADS] != quads:
         raise BundleError("its FPGA program is for another image size or weight image than the bundle's")
     for name, channels, (base, size, count) in zip(
         program.tasks, program.channels, words[1 : 1 + tasks, :3].tolist(), strict=True
@@ -178,5 +187,5 @@ def check(program: Program) -> None:
 def _check_ops(ops: Sequence[Sequence[int]], quads: int, task_quads: int) -> None:
     for number, (code, relative, at, second, *_) in enumerate(ops):
         limit = task_quads if relative else quads
-        if not 1 <= code <= LAST_OP or relative > 1 or at >= limit or second >= limit:
+        if not 1 <= code <= max(OpCode) or relative > 1 or at >= limit or second >= limit:
             raise BundleError(f"its FPGA program's descriptor {number} is unknown or points outside the weight image")

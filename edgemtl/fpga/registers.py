@@ -1,6 +1,6 @@
 """The accelerator's control registers, from the kernel's argument list, by the layout that Vitis HLS gives them.
 
-`ARGUMENTS` and `RETURN` are the signature of `edgemtl_top` (hls/src/top.cpp); a test compares the two. The layout:
+The arguments of `edgemtl_top` (hls/src/top.cpp) are `contract.ARGUMENTS`. The layout:
 control at 0x00, interrupts at 0x04 .. 0x0c, the returned value at 0x10, then the arguments in order; a 32-bit scalar
 takes 8 bytes, a 64-bit address 12 (low half, high half, 4 spare), a wire none. Checked on two published designs.
 """
@@ -11,27 +11,9 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-VERSION = 2
-KERNEL = "edgemtl_top"
-VLNV = f"edgemtl:hls:{KERNEL}:{VERSION}.0"
-Kind = Literal["address", "scalar", "wire"]
+from edgemtl.fpga.contract import ARGUMENTS, KERNEL, REGISTER_VERSION, Arguments
 
-ARGUMENTS: tuple[tuple[str, Kind], ...] = (
-    ("w0", "address"),
-    ("w1", "address"),
-    ("w2", "address"),
-    ("w3", "address"),
-    ("quads", "scalar"),
-    ("program", "address"),
-    ("program_words", "scalar"),
-    ("pixels", "address"),
-    ("pixel_words", "scalar"),
-    ("output", "address"),
-    ("output_words", "scalar"),
-    ("task", "scalar"),
-    ("counters", "address"),
-    ("cycle", "wire"),
-)
+VLNV = f"edgemtl:hls:{KERNEL}:{REGISTER_VERSION}.0"
 
 CONTROL, GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS, RETURN = 0x00, 0x04, 0x08, 0x0C, 0x10
 AP_START, AP_DONE, AP_IDLE, AP_READY, AUTO_RESTART = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 7
@@ -48,7 +30,7 @@ class Register:
     access: Literal["RW", "R"]
 
 
-def layout(arguments: tuple[tuple[str, Kind], ...] = ARGUMENTS) -> tuple[Register, ...]:
+def layout(arguments: Arguments = ARGUMENTS) -> tuple[Register, ...]:
     """All registers in ascending order of their offset."""
     out = [
         Register("CTRL", CONTROL, 32, "RW"),
@@ -61,8 +43,9 @@ def layout(arguments: tuple[tuple[str, Kind], ...] = ARGUMENTS) -> tuple[Registe
     for name, kind in arguments:
         if kind == "wire":
             continue
-        out.append(Register(name, at, 64 if kind == "address" else 32, "RW"))
-        at += 12 if kind == "address" else 8
+        bits = 32 if kind == "number" else 64
+        out.append(Register(name, at, bits, "RW"))
+        at += 8 if bits == 32 else 12
     return tuple(out)
 
 
@@ -73,4 +56,6 @@ SPAN = 1 << 16  # bytes of the address range that the block design gives the ker
 def as_json() -> bytes:
     """The map as a JSON file, the same bytes every time: what a bundle carries, for drivers in other languages."""
     rows = [{"name": r.name, "offset": r.offset, "bits": r.bits, "access": r.access} for r in REGISTERS.values()]
-    return json.dumps({"version": VERSION, "kernel": KERNEL, "vlnv": VLNV, "registers": rows}, indent=1).encode()
+    return json.dumps(
+        {"version": REGISTER_VERSION, "kernel": KERNEL, "vlnv": VLNV, "registers": rows}, indent=1
+    ).encode()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgemtl.errors import BoardError
-from edgemtl.fpga import registers
+from edgemtl.fpga.contract import LANES_ROW, REGISTER_VERSION
 from edgemtl.fpga.virtual import Memory
 from edgemtl.runtime import cpu
 
@@ -93,7 +93,7 @@ def twin_libraries() -> tuple[Path, Path]:
 
     folder = sources()
     assert folder is not None
-    return rtl.build(folder / "rtl", "linear", {"LANES_ROW": rtl.LANES_ROW}), rtl.build(folder / "rtl", "attention")
+    return rtl.build(folder / "rtl", "linear", {"LANES_ROW": LANES_ROW}), rtl.build(folder / "rtl", "attention")
 
 
 class CSimKernel:
@@ -103,9 +103,9 @@ class CSimKernel:
         path = path or library()
         self._lib = _load(path)
         version = getattr(self._lib, "edgemtl_csim_register_version", lambda: 1)()
-        if version != registers.VERSION:
+        if version != REGISTER_VERSION:
             raise BoardError(
-                f"{path}: is a kernel with register map version {version}, this edgemtl's is {registers.VERSION}: "
+                f"{path}: is a kernel with register map version {version}, this edgemtl's is {REGISTER_VERSION}: "
                 "build it again with edgemtl.fpga.simulation.library()"
             )
         self._frame = self._lib.edgemtl_csim_frame

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import BoardError
 from edgemtl.fpga import counters, registers
+from edgemtl.fpga.contract import WORD
 from edgemtl.fpga.driver import Board
-from edgemtl.fpga.program import WORD
 
 PAGE = 4096
 CMA_BYTES = 256 << 20

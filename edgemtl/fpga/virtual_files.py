@@ -8,6 +8,7 @@ from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from edgemtl.fpga import bitstream, registers
+from edgemtl.fpga.contract import ARGUMENTS, KERNEL, Arguments
 
 BASE, CLOCK_MHZ = 0xA000_0000, 300
 DESIGN, PART = "edgemtl_wrapper;Version=virtual", "xczu7ev-ffvc1156-2-e"
@@ -24,7 +25,7 @@ def write(folder: Path, *, fault: Fault | None = None) -> Path:
     bit.with_suffix(".hwh").write_text(hwh())
     bitstream.write_record(bit, clock_hz=CLOCK_MHZ * 1e6, tool=bitstream.VIRTUAL)
     if fault == "stale-hwh":
-        bit.with_suffix(".hwh").write_text(hwh(registers.ARGUMENTS[1:]))
+        bit.with_suffix(".hwh").write_text(hwh(ARGUMENTS[1:]))
     return bit
 
 
@@ -39,14 +40,14 @@ def _bit() -> bytes:
     return first + b"".join(fields) + b"\x65" + struct.pack(">i", 4) + bytes(4)
 
 
-def hwh(arguments: tuple[tuple[str, registers.Kind], ...] = registers.ARGUMENTS) -> str:
+def hwh(arguments: Arguments = ARGUMENTS) -> str:
     """A handoff with the processing system and one kernel."""
     rows = []
     for r in registers.layout(arguments):
         names = [r.name] if r.bits == 32 else [f"{r.name}_1", f"{r.name}_2"]
         fields = CONTROL if r.name == "CTRL" else ((r.name, 0, 32),)
         rows += [_register(name, r.offset + 4 * i, r.access, fields) for i, name in enumerate(names)]
-    kernel, clock = f"{registers.KERNEL}_0", "PSU__CRL_APB__PL{}_REF_CTRL__{}"
+    kernel, clock = f"{KERNEL}_0", "PSU__CRL_APB__PL{}_REF_CTRL__{}"
     clocks = "".join(
         _tag("PARAMETER", NAME=name, VALUE=value)
         for i, mhz in enumerate((CLOCK_MHZ, 100, 100, 100))
@@ -68,7 +69,7 @@ def hwh(arguments: tuple[tuple[str, registers.Kind], ...] = registers.ARGUMENTS)
         NAME="Reg", RANGE=registers.SPAN, USAGE="register",
     )  # fmt: skip
     top = _module(
-        kernel, registers.KERNEL, registers.VLNV, f"<ADDRESSBLOCKS>{block}</ADDRESSBLOCKS><PARAMETERS/>",
+        kernel, KERNEL, registers.VLNV, f"<ADDRESSBLOCKS>{block}</ADDRESSBLOCKS><PARAMETERS/>",
         _bus("s_axi_control", "SLAVE", 32, "s_axi_control_AWADDR"),
     )  # fmt: skip
     ps = _module(

@@ -35,16 +35,14 @@ int guarded(Unit unit) {
 
 extern "C" {
 
-int edgemtl_top(const edgemtl::word_t*, const edgemtl::word_t*, const edgemtl::word_t*,
-                const edgemtl::word_t*, uint32_t, const edgemtl::word_t*, uint32_t, const edgemtl::word_t*,
-                uint32_t, edgemtl::word_t*, uint32_t, uint32_t, edgemtl::word_t*, const volatile uint32_t*);
+int edgemtl_top(EDGEMTL_ARGUMENTS);
 
 using edgemtl::word_t;
 
 const char* edgemtl_csim_message() { return message.c_str(); }
 
-// Of the top level's arguments: edgemtl/fpga/registers.py. Another version would take them for others.
-int edgemtl_csim_register_version() { return 2; }
+// Of the top level's arguments. Another version would take them for others.
+int edgemtl_csim_register_version() { return edgemtl::kRegisterVersion; }
 
 void* edgemtl_csim_memory(int which) {
   switch (which) {

@@ -8,25 +8,10 @@
 
 namespace edgemtl {
 
-enum CounterUnit {
-  kProgramUnit,
-  kEmbedUnit,
-  kNormUnit,
-  kLinearUnit,
-  kAttentionUnit,
-  kGateUnit,
-  kDepthwiseUnit,
-  kNarrowUnit,
-  kTokensUnit,
-  kCounterUnits
-};
-
-// Two 128-bit words per unit; the last three fields are zero.
-enum CounterField { kCCalls, kCSteps, kCCycles, kCRead, kCWritten, kCounterFields = 8 };
-constexpr int kCounterWords = kCounterUnits * kCounterFields / 4;
+constexpr int kCounterWords = kCounterUnits * kCounterWidth / 4;
 
 struct Counters {
-  uint32_t value[kCounterUnits][kCounterFields];
+  uint32_t value[kCounterUnits][kCounterWidth];
   uint32_t last;  // cycle at which the last entry was made
 };
 

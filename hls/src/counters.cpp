@@ -6,7 +6,7 @@ namespace edgemtl {
 void begin_counters(const volatile uint32_t* cycle, Counters& counters, Memory& memory) {
 #pragma HLS inline off
   for (int u = 0; u < kCounterUnits; ++u)
-    for (int f = 0; f < kCounterFields; ++f) counters.value[u][f] = 0;
+    for (int f = 0; f < kCounterWidth; ++f) counters.value[u][f] = 0;
   memory.used = {0, 0, 0};
   counters.last = *cycle;
 }

@@ -248,11 +248,7 @@ uint32_t output_words(const Shape& s) {
 // map is INT16; kCounterWords words of counters follow it into their own buffer. `cycle` is a wire from a
 // counter that runs free beside the kernel. Returns a Status; nothing is written unless the whole program is
 // sound.
-extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1, const edgemtl::word_t* w2,
-                           const edgemtl::word_t* w3, uint32_t quads, const edgemtl::word_t* program,
-                           uint32_t program_words, const edgemtl::word_t* pixels, uint32_t pixel_words,
-                           edgemtl::word_t* output, uint32_t output_words, uint32_t task,
-                           edgemtl::word_t* counters, const volatile uint32_t* cycle) {
+extern "C" int edgemtl_top(EDGEMTL_ARGUMENTS) {
 // depth is for C/RTL co-simulation alone: words that hls/vitis/testbench.cpp puts behind each port.
 #pragma HLS interface m_axi port = w0 bundle = hp0 offset = slave depth = 16384 max_read_burst_length = \
     16 num_read_outstanding = 16
@@ -295,8 +291,8 @@ extern "C" int edgemtl_top(const edgemtl::word_t* w0, const edgemtl::word_t* w1,
 #pragma HLS array_reshape variable = records cyclic factor = 4 dim = 2
   const uint32_t checksum = read_program(program, program_words, records);
   const uint32_t* const header = records[0];
-  if (header[kHMagic] != kMagic) return kBadMagic;
-  if (header[kHVersion] != kVersion) return kBadVersion;
+  if (header[kHMagic] != kProgramMagic) return kBadMagic;
+  if (header[kHVersion] != kProgramVersion) return kBadVersion;
   const uint32_t ops = header[kHOps], tasks = header[kHTasks];
   if (!in(ops, 1, kMaxOps) || !in(tasks, 1, kMaxTasks) || program_words != 4 * (1 + tasks + ops))
     return kBadProgram;

@@ -15,10 +15,7 @@
 using edgemtl::word_t;
 
 #ifdef EDGEMTL_FRAME
-extern "C" int edgemtl_top(const word_t* w0, const word_t* w1, const word_t* w2, const word_t* w3,
-                           uint32_t quads, const word_t* program, uint32_t program_words,
-                           const word_t* pixels, uint32_t pixel_words, word_t* output, uint32_t output_words,
-                           uint32_t task, word_t* counters, const volatile uint32_t* cycle);
+extern "C" int edgemtl_top(EDGEMTL_ARGUMENTS);
 #else
 extern "C" int EDGEMTL_UNIT(const word_t* w0, const word_t* w1, const word_t* w2, const word_t* w3,
                             const word_t* before, word_t* after);

@@ -13,6 +13,7 @@ import pytest
 
 import edgemtl.fpga
 from edgemtl.fpga import lock, registers, simulation, virtual_files
+from edgemtl.fpga.contract import KERNEL
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl.fpga.virtual import VirtualBoard
 
@@ -63,7 +64,7 @@ def stand_in(kernel: CSimKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             if fake.failure:
                 raise fake.failure
             (driver,) = (c for c in fake.DefaultIP.__subclasses__() if registers.VLNV in c.bindto)
-            setattr(self, f"{registers.KERNEL}_0", (fake.bind or driver)())
+            setattr(self, f"{KERNEL}_0", (fake.bind or driver)())
 
         def download(self) -> None:
             fake.loads += 1

@@ -19,8 +19,7 @@ import pytest
 
 import edgemtl
 from edgemtl.errors import BoardError, BundleError
-from edgemtl.fpga import bitstream, board_test, counters, deploy, model_folder, simulation, virtual_files
-from edgemtl.fpga import program as fpga_program
+from edgemtl.fpga import bitstream, board_test, contract, deploy, model_folder, simulation, virtual_files
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
@@ -42,7 +41,7 @@ def test_what_is_deployed_is_read(folder: Path, part: FpgaPart) -> None:
         assert getattr(program, name) == getattr(part.program, name)
     assert golden.maps["depth"].tobytes() == part.files["fpga/zcu104/golden_depth.bin"]
     for task in facts.tasks:
-        assert set(task.estimated_cycles) == {*counters.UNITS} - {"tokens"}
+        assert set(task.estimated_cycles) == {*contract.UNITS} - {"tokens"}
         assert sum(task.estimated_cycles.values()) > 1000
 
 
@@ -189,4 +188,4 @@ def test_damaged_folders(
         assert path.read_bytes() != before
     with pytest.raises(error, match=message):
         model_folder.read(folder / "model")
-    assert fpga_program.VERSION == 2
+    assert contract.PROGRAM_VERSION == 2

@@ -342,7 +342,7 @@ def test_backend_says_what_is_missing(plain: Path, integer_bundle: Path, monkeyp
 def test_another_kernel_is_refused(kernel: CSimKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BoardError, match="cannot load the simulated kernel: .*no.so"):
         CSimKernel(tmp_path / "no.so")
-    monkeypatch.setattr(registers, "VERSION", 9)
+    monkeypatch.setattr(simulation, "REGISTER_VERSION", 9)
     with pytest.raises(BoardError, match=r"csim.* kernel with register map version \d, this edgemtl's is 9: build it"):
         CSimKernel(Path(kernel._lib._name))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.fpga import counters
+from edgemtl.fpga.contract import COUNTER_WIDTH, UNITS
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import estimate as est
 from edgemtl_compiler.fpga import forward
@@ -29,22 +29,13 @@ Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
 TASKS = ("semseg", "depth", "normals", "edge")
 
 
-def test_layout_is_that_of_the_header() -> None:
-    text = (HLS / "include" / "counters.h").read_text()
-    units = re.findall(r"^  k(\w+)Unit,$", text, re.MULTILINE)
-    assert tuple(u.lower() for u in units) == counters.UNITS
-    (fields, width) = re.findall(r"enum CounterField \{ (.*), kCounterFields = (\d+) \}", text)[0]
-    assert tuple(f.removeprefix("kC").lower() for f in fields.split(", ")) == counters.FIELDS
-    assert int(width) == counters.WIDTH
-
-
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=72, max_size=72))
 def test_any_words_are_read(values: list[int]) -> None:
-    rows = np.array(values, "<u4").reshape(len(counters.UNITS), counters.WIDTH)
+    rows = np.array(values, "<u4").reshape(len(UNITS), COUNTER_WIDTH)
     found = counters.read(rows, "measured")
-    assert list(found.units) == [n for n, row in zip(counters.UNITS, rows, strict=True) if row[0]]
+    assert list(found.units) == [n for n, row in zip(UNITS, rows, strict=True) if row[0]]
     for name, unit in found.units.items():
-        calls, steps, cycles, got, put = (int(v) for v in rows[counters.UNITS.index(name)][:5])
+        calls, steps, cycles, got, put = (int(v) for v in rows[UNITS.index(name)][:5])
         assert (unit.calls, unit.steps, unit.read_bytes, unit.written_bytes) == (calls, steps, 16 * got, 16 * put)
         assert unit.cycles == (cycles or None)
     whole = [u.cycles for u in found.units.values()]

@@ -16,6 +16,7 @@ from hls_models import pictures
 from numpy.typing import NDArray
 from rtl_models import RTL, library
 
+from edgemtl.fpga.contract import LANES, LANES_QUERY, LANES_ROW
 from edgemtl.model import MultiTaskViT
 from edgemtl.model.checkpoint import load_checkpoint
 from edgemtl_compiler.fpga import rtl
@@ -32,7 +33,7 @@ CHECKPOINT = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "room
 @pytest.fixture(scope="module")
 def units() -> rtl.TwinUnits:
     return rtl.TwinUnits(
-        rtl.LinearTwin(library("linear", {"LANES_ROW": rtl.LANES_ROW})), rtl.AttentionTwin(library("attention"))
+        rtl.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), rtl.AttentionTwin(library("attention"))
     )
 
 
@@ -53,7 +54,7 @@ def test_tiny_frame(csim: CSim, capsys: pytest.CaptureFixture[str]) -> None:
     """The shipped checkpoint, one task; calibrated on drawn pictures, since equality does not depend on them. The
     estimate of the same calls is within 2 %."""
     units = rtl.TwinUnits(
-        rtl.LinearTwin(library("linear", {"LANES_ROW": rtl.LANES_ROW})), rtl.AttentionTwin(library("attention"))
+        rtl.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), rtl.AttentionTwin(library("attention"))
     )
     model, _ = load_checkpoint(CHECKPOINT)
     with torch.no_grad():
@@ -76,7 +77,7 @@ def test_tiny_frame(csim: CSim, capsys: pytest.CaptureFixture[str]) -> None:
         "task": task,
         "tokens": model.config.tokens,
         **found,
-        "lanes": {"row": rtl.LANES_ROW, "in": rtl.LANES_IN, "out": rtl.LANES_OUT, "query": rtl.LANES_QUERY},
+        "lanes": {"row": LANES_ROW, "in": LANES, "out": LANES, "query": LANES_QUERY},
         "note": "each call waits for the one before it, so a product's first tile is never prefetched",
         "simulation_seconds": round(seconds, 1),
     }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
 from edgemtl.fpga import counters
-from edgemtl.fpga.program import WORD
+from edgemtl.fpga.contract import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import program, unit_vectors, vectors, vitis, vitis_cli
 from edgemtl_compiler.fpga.csim import CSim

@@ -14,6 +14,7 @@ from hls_models import HLS
 
 from edgemtl.errors import CompileError
 from edgemtl.fpga import bitstream, handoff, registers, virtual_files
+from edgemtl.fpga.contract import ARGUMENTS
 from edgemtl_compiler.fpga import vitis, vitis_cli, vivado
 
 ROOT = HLS.parent
@@ -229,7 +230,7 @@ def test_what_stops_it(
     assert "the bitstream was not built: vivado ended with 1; see above and" in capsys.readouterr().err
     (checkout / "fail").unlink()
     stale = checkout / "made" / "edgemtl.hwh"
-    stale.write_text(virtual_files.hwh(registers.ARGUMENTS[::-1]))
+    stale.write_text(virtual_files.hwh(ARGUMENTS[::-1]))
     assert vitis_cli.main() == 2
     assert "Vivado's files cannot be used: " in capsys.readouterr().err
     next((checkout / "build").rglob("component.xml")).unlink()

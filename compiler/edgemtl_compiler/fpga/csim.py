@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError
 from edgemtl.fpga import counters
+from edgemtl.fpga.contract import PORTS, Status
 from edgemtl.fpga.program import STATUS
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga import image, limits
 from edgemtl_compiler.fpga.image import ImageBuilder
 from edgemtl_compiler.fpga.program import Program
 
-DEADLOCK = 9
 VALUE_SKEW = 4
 TO_QKV, TO_HIDDEN, ADD, SCORED, TO_STREAM, RAW = range(6)
 FLAGS = ("-std=c++14", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unknown-pragmas")
@@ -228,11 +228,11 @@ class CSim:
             builder = ImageBuilder()
             builder.add(tables)
             tables = list(builder.banks())
-        banks = [_p(tables[b]) for b in range(image.BANKS)]
+        banks = [_p(tables[b]) for b in range(PORTS)]
         self._raise(getattr(self._lib, f"edgemtl_csim_{unit}")(*banks, *rest))
 
     def _raise(self, status: int) -> None:
-        if status == DEADLOCK:
+        if status == Status.DEADLOCK:
             raise RuntimeError(self._lib.edgemtl_csim_message().decode())
         if status:
             raise ValueError(f"the accelerator refused: {STATUS.get(status, f'status {status}')}")

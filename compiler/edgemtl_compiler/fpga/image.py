@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.fpga.contract import LANES, PORTS, WORD
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga.limits import LANES
 
-QUAD = 64
-BANKS = 4
+QUAD = PORTS * WORD  # bytes
 GATE_LIMIT = 2**14 - 1  # of a gate's weights: docs/numerics.md
 
 
@@ -116,4 +115,4 @@ class ImageBuilder:
     def banks(self) -> NDArray[np.uint8]:
         """The image as the four banks' bytes [4, quads, 16]."""
         flat = np.frombuffer(b"".join(self._parts), np.uint8)
-        return np.ascontiguousarray(flat.reshape(-1, BANKS, QUAD // BANKS).swapaxes(0, 1))
+        return np.ascontiguousarray(flat.reshape(-1, PORTS, WORD).swapaxes(0, 1))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgemtl.bundle.manifest import Fpga, FpgaTask
 from edgemtl.fpga import registers
-from edgemtl.fpga.program import TARGET, VERSION, Program
+from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
+from edgemtl.fpga.program import TARGET, Program
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import program
 from edgemtl_compiler.fpga.forward import integer_forward
@@ -81,8 +82,8 @@ def pack(
         tasks.append(FpgaTask(name=name, unit=unit, bytes=size, golden=member))
     fpga = Fpga(
         target=target,
-        format_version=VERSION,
-        register_version=registers.VERSION,
+        format_version=PROGRAM_VERSION,
+        register_version=REGISTER_VERSION,
         image=f"{folder}/weights.bin",
         quads=made.banks.shape[1],
         program=f"{folder}/program.bin",

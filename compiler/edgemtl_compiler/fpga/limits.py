@@ -1,30 +1,11 @@
-"""The accelerator's compiled maxima, as hls/include/limits.h has them (a test compares the two), and their check."""
+"""Whether a model fits the accelerator's compiled maxima (edgemtl.fpga.contract)."""
 
 from __future__ import annotations
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-
-MAX_TOKENS = 1025
-MAX_DIM = 384
-MAX_HIDDEN = 1536
-MAX_HEADS = 8
-MAX_HEAD_WIDTH = 64
-MAX_BLOCKS = 32
-MAX_EXPERTS = 16
-MAX_TOP_K = 4
-MAX_TASKS = 8
-MAX_CHANNELS = 256
-MAX_STREAM = 524_288
-MAX_TILE = 16
-PATCH = 16
-LANES = 16
-LANES_ROW = 8  # rows of the linear unit, and banks of the memories of rows
-LANES_QUERY = 4
-TILE_OUT = 64  # output channels of a weight tile, but for an expert's
-TILE_BLOCKS = 384  # of 16 x 16 weights in a tile's buffer
-ROW_WORDS = 2048  # of 16 bytes per bank
-POOL_WORDS = 8192
+from edgemtl.fpga import contract
+from edgemtl.fpga.contract import *  # noqa: F403
 
 
 def check(config: ModelConfig, *, host_heads: bool = False) -> None:
@@ -37,35 +18,40 @@ def check(config: ModelConfig, *, host_heads: bool = False) -> None:
     pixels = (config.tokens - 1) * tile * tile
     held = max((len(ids) for ids in config.held), default=0)
     limits = [
-        ("tokens", config.tokens, MAX_TOKENS),
-        ("dim", config.dim, MAX_DIM),
-        ("hidden width of the MLP", config.mlp_hidden, MAX_HIDDEN),
-        ("hidden width of an expert", config.expert_hidden, MAX_HIDDEN),
-        ("attention heads", config.heads, MAX_HEADS),
-        ("width of an attention head", config.dim // config.heads, MAX_HEAD_WIDTH),
-        ("blocks", config.depth, MAX_BLOCKS),
-        ("experts", held, MAX_EXPERTS),
-        ("top_k", config.top_k, MAX_TOP_K),
-        ("tasks", len(config.tasks), MAX_TASKS),
+        ("tokens", config.tokens, contract.MAX_TOKENS),
+        ("dim", config.dim, contract.MAX_DIM),
+        ("hidden width of the MLP", config.mlp_hidden, contract.MAX_HIDDEN),
+        ("hidden width of an expert", config.expert_hidden, contract.MAX_HIDDEN),
+        ("attention heads", config.heads, contract.MAX_HEADS),
+        ("width of an attention head", config.dim // config.heads, contract.MAX_HEAD_WIDTH),
+        ("blocks", config.depth, contract.MAX_BLOCKS),
+        ("experts", held, contract.MAX_EXPERTS),
+        ("top_k", config.top_k, contract.MAX_TOP_K),
+        ("tasks", len(config.tasks), contract.MAX_TASKS),
     ]
     head_limits = [
-        ("outputs of the head's projection", tile * tile * config.head_dim, MAX_HIDDEN),
-        ("width of the light head", config.head_dim, MAX_DIM),
-        ("values in the head's stream", pixels * config.head_dim, MAX_STREAM),
-        ("channels of a raw map", max(t.channels for t in config.tasks), MAX_CHANNELS),
+        ("outputs of the head's projection", tile * tile * config.head_dim, contract.MAX_HIDDEN),
+        ("width of the light head", config.head_dim, contract.MAX_DIM),
+        ("values in the head's stream", pixels * config.head_dim, contract.MAX_STREAM),
+        ("channels of a raw map", max(t.channels for t in config.tasks), contract.MAX_CHANNELS),
     ]
     for what, value, most in limits if host_heads else limits + head_limits:
         if value > most:
             raise CompileError(f"the accelerator is compiled for {most} {what} at most; this model has {value}")
-    if config.patch != PATCH:
-        raise CompileError(f"the accelerator reads patches of {PATCH} pixels; this model's have {config.patch}")
-    groups = -(-config.tokens // LANES_ROW)
+    if config.patch != contract.PATCH:
+        raise CompileError(
+            f"the accelerator reads patches of {contract.PATCH} pixels; this model's have {config.patch}"
+        )
+    groups = -(-config.tokens // contract.LANES_ROW)
     hidden = max(config.mlp_hidden, config.dim + config.expert_hidden if config.moe_blocks else 0)
-    rows, pool = LANES_ROW * LANES * ROW_WORDS, LANES_ROW * LANES * POOL_WORDS
+    rows, pool = (
+        contract.LANES_ROW * contract.LANES * contract.ROW_WORDS,
+        contract.LANES_ROW * contract.LANES * contract.POOL_WORDS,
+    )
     for what, value, most in (
-        ("normalised rows", groups * LANES_ROW * config.dim, rows),
-        ("query, key and value", groups * LANES_ROW * 3 * config.dim, pool),
-        ("the hidden rows", groups * LANES_ROW * hidden, pool),
+        ("normalised rows", groups * contract.LANES_ROW * config.dim, rows),
+        ("query, key and value", groups * contract.LANES_ROW * 3 * config.dim, pool),
+        ("the hidden rows", groups * contract.LANES_ROW * hidden, pool),
     ):
         if value > most:
             raise CompileError(
@@ -82,8 +68,10 @@ def check(config: ModelConfig, *, host_heads: bool = False) -> None:
         ("hidden width of an expert", config.expert_hidden),
     ]
     for what, value in whole if host_heads else [*whole, ("width of the light head", config.head_dim)]:
-        if value % LANES:
-            raise CompileError(f"the accelerator computes {LANES} lanes at a time; the {what}, {value}, is no multiple")
+        if value % contract.LANES:
+            raise CompileError(
+                f"the accelerator computes {contract.LANES} lanes at a time; the {what}, {value}, is no multiple"
+            )
 
 
 def _check_form(config: ModelConfig, host_heads: bool) -> None:

@@ -31,11 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
+from edgemtl.fpga.contract import LANES, LANES_QUERY, LANES_ROW, MAX_HEAD_WIDTH
 from edgemtl.graph.integer.params import Attention, Gelu, Linear
 from edgemtl.graph.integer.units import Units
 from edgemtl_compiler.fpga import image
 
-LANES_IN, LANES_OUT, LANES_ROW, LANES_QUERY, HEAD_WIDTH = 16, 16, 8, 4, 64
 INT8, INT16, ADD, SCORED, GELU8, GELU16, INT32 = range(7)  # the epilogues of linear_epilogue.sv
 FAULTS = {
     -1: "did not finish, or left input untaken",
@@ -130,7 +130,7 @@ class LinearTwin:
         rows = np.concatenate([row_beats(j, self._lanes_row) for j in jobs])
         stream = np.concatenate([_stream(j) for j in jobs])
         counts = [len(j.x) * int(t) for j, t in zip(jobs, table[:, 2], strict=True)]
-        results = np.zeros((sum(counts), LANES_OUT), np.int32)
+        results = np.zeros((sum(counts), LANES), np.int32)
         weights = np.frombuffer(quads, np.uint8)
         bad = ctypes.c_int32(0)
         limit = 10_000 + 20 * (len(weights) // 64 + len(rows) + len(results)) * (1 if traffic == SMOOTH else 20)
@@ -180,7 +180,7 @@ class AttentionTwin:
         weights = np.frombuffer(b"".join(image.attention(j.unit) for j in jobs), np.uint8)
         queries = np.concatenate([head_beats(j.q, j.shape) for j in jobs])
         keys = np.concatenate([key_beats(j) for j in jobs])
-        results = np.zeros((len(queries), HEAD_WIDTH), np.int8)
+        results = np.zeros((len(queries), MAX_HEAD_WIDTH), np.int8)
         bad = ctypes.c_int32(0)
         limit = 10_000 + 4 * (len(keys) + 20 * len(results)) * (1 if traffic == SMOOTH else 20)
         cycles = self._lib.attention_run(
@@ -206,7 +206,7 @@ def row_beats(job: LinearJob, lanes_row: int = LANES_ROW) -> NDArray[np.uint8]:
     return np.tile(beats.view(np.uint8), (-(-len(job.unit.bias) // 16), 1))
 
 
-def head_beats(x: NDArray[np.int8], shape: tuple[int, int, int], beat: int = HEAD_WIDTH) -> NDArray[np.int8]:
+def head_beats(x: NDArray[np.int8], shape: tuple[int, int, int], beat: int = MAX_HEAD_WIDTH) -> NDArray[np.int8]:
     """x [tokens, heads * width] of a shape (tokens, heads, width) as [tokens * heads, beat], padded with zeros."""
     tokens, heads, width = shape
     beats = np.zeros((tokens * heads, beat), np.int8)
@@ -214,7 +214,7 @@ def head_beats(x: NDArray[np.int8], shape: tuple[int, int, int], beat: int = HEA
     return beats
 
 
-def key_beats(job: AttentionJob, beat: int = HEAD_WIDTH) -> NDArray[np.int8]:
+def key_beats(job: AttentionJob, beat: int = MAX_HEAD_WIDTH) -> NDArray[np.int8]:
     """The key stream [beats, 2 * beat]: keys beside values of all tokens, once per block of queries and once more, then
     a key per slot."""
     tokens, heads, _ = job.shape
@@ -237,7 +237,7 @@ def _stream(job: LinearJob) -> NDArray[np.uint8]:
 
 def _columns(results: NDArray[np.int32], job: LinearJob) -> NDArray[np.int32]:
     """Results in the order of tiles to [M, N]."""
-    return results.reshape(-1, len(job.x), LANES_OUT).swapaxes(0, 1).reshape(len(job.x), -1)[:, : len(job.unit.bias)]
+    return results.reshape(-1, len(job.x), LANES).swapaxes(0, 1).reshape(len(job.x), -1)[:, : len(job.unit.bias)]
 
 
 def _check(cycles: int, unit: str) -> int:

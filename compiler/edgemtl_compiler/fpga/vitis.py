@@ -19,6 +19,7 @@ from typing import Literal
 
 from edgemtl.errors import CompileError
 from edgemtl.fpga import registers
+from edgemtl.fpga.contract import KERNEL
 
 PART, PERIOD_NS = "xczu7ev-ffvc1156-2-e", "3.33"
 PAIR = "Vitis and Vivado 2025.2 with PYNQ 4.0.0"
@@ -38,7 +39,7 @@ class Unit:
 UNITS = {
     u.name: u
     for u in (
-        Unit("top", registers.KERNEL),
+        Unit("top", KERNEL),
         Unit("linear", "edgemtl_unit_linear"),
         Unit("norm", "edgemtl_unit_norm"),
         Unit("attention", "edgemtl_unit_attention"),

@@ -14,7 +14,7 @@ from edgemtl_compiler.fpga import limits
 
 @dataclass(frozen=True)
 class Lanes:
-    """Compile-time parallelism: the constants of hls/include/limits.h."""
+    """Compile-time parallelism: the constants of edgemtl.fpga.contract."""
 
     row: int = limits.LANES_ROW
     inputs: int = limits.LANES
@@ -36,7 +36,6 @@ NORM_DEPTH = 130  # sums 8, root 31, reciprocal 62, two products 14, narrow, wri
 GATE_DEPTH = 75  # power 8, sum 5, reciprocal 43, score 6
 CALL = 4  # start and end of a function's state machine
 DDR_LATENCY = 60  # cycles from an address on an HP port to its data, about 200 ns
-LEAVE_LANES = 4  # values of the attention's output finished per cycle
 
 
 def loop(trip: int, interval: int, iteration_latency: int) -> int:
@@ -77,13 +76,15 @@ def attention_cycles(tokens: int, heads: int, width: int, lanes: Lanes | None = 
     """All heads of one layer, II = 1 per key and head; `width` (at most 64) costs no time.
 
     Every block of queries sees all keys once; the last block's second pass follows, and p keys more until its last slot
-    has seen them all. The last queries' values leave LEAVE_LANES at a time.
+    has seen them all. The last queries' values leave limits.LANES_LEAVE at a time.
     """
     lanes = lanes or Lanes()
     p = lanes.query
     blocks = -(-tokens // p) + 1
     trip = (blocks * tokens + min(p, tokens)) * heads
-    leave = min(p, tokens) * heads * -(-width // LEAVE_LANES)  # of one block; slower than a pass when keys are few
+    leave = (
+        min(p, tokens) * heads * -(-width // limits.LANES_LEAVE)
+    )  # of one block; slower than a pass when keys are few
     wait = max(0, leave - tokens * heads) * (blocks - 2)
     return loop(trip, 1, ATTENTION_DEPTH + 1) + wait + leave + LEAVE_DEPTH + CALL
 

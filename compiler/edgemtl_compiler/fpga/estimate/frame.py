@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgemtl.fpga.counters import UNITS
+from edgemtl.fpga.contract import UNITS
 from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.estimate import cycles
 from edgemtl_compiler.fpga.estimate.board import Board

@@ -45,7 +45,7 @@ def memory_map(lanes: Lanes) -> tuple[Memory, ...]:
     """All arrays at the compiled maxima; those that parallelism partitions follow `lanes`."""
     tokens, heads, experts = limits.MAX_TOKENS, limits.MAX_HEADS, limits.MAX_EXPERTS
     banks = limits.LANES_ROW
-    records = 1 + limits.MAX_TASKS + 512
+    records = 1 + limits.MAX_TASKS + limits.MAX_OPS
     blocks, subs = limits.TILE_BLOCKS, 32
     return (
         memory("stream", "URAM288", 1, limits.MAX_STREAM // 16, 256),
@@ -56,10 +56,10 @@ def memory_map(lanes: Lanes) -> tuple[Memory, ...]:
         memory("gate: logits", "BRAM36", 1, tokens, 32 * experts),
         memory("queues: tokens", "BRAM36", 1, experts * tokens, 16),
         memory("queues: scores", "BRAM36", 1, experts * tokens, 16),
-        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, 512, 16),
-        memory("GELU tables of the depthwise unit", "BRAM36", 2, 512, 16),
+        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, limits.GELU_ENTRIES, 16),
+        memory("GELU tables of the depthwise unit", "BRAM36", 2, limits.GELU_ENTRIES, 16),
         memory("descriptors", "BRAM36", 1, 4 * records, 128),
-        memory("checked descriptors", "BRAM36", 1, 512, 160),
+        memory("checked descriptors", "BRAM36", 1, limits.MAX_OPS, 160),
         memory("port buffers", "BRAM36", 5, 256, 128),
         memory("biases and factors of the tiles", "LUTRAM", 2, subs, 57 * lanes.outputs),
         memory("attention: sums of values", "LUTRAM", lanes.query, heads, 64 * limits.MAX_HEAD_WIDTH),

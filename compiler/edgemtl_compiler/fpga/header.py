@@ -1,0 +1,70 @@
+"""hls/include/contract.h, made from edgemtl/fpga/contract.py: `python -m edgemtl_compiler.fpga.header > FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+from edgemtl.fpga import contract
+
+TYPES = {
+    "read": "const edgemtl::word_t* {}",
+    "write": "edgemtl::word_t* {}",
+    "number": "uint32_t {}",
+    "wire": "const volatile uint32_t* {}",
+}
+ENUMS: tuple[tuple[type[IntEnum], str, str], ...] = (  # with the C++ name and the prefix of its members
+    (contract.Header, "HeaderField", "kH"),
+    (contract.TaskField, "TaskField", "kT"),
+    (contract.OpField, "OpField", "kO"),
+    (contract.OpCode, "OpCode", "k"),
+    (contract.Status, "Status", "k"),
+)
+
+
+def text() -> str:
+    """The whole header."""
+    lines = [
+        "// Made from edgemtl/fpga/contract.py, which says what each is: change it there, then type make contract.",
+        "// clang-format off",
+        "#ifndef EDGEMTL_HLS_CONTRACT_H",
+        "#define EDGEMTL_HLS_CONTRACT_H",
+        "",
+        "#include <cstdint>",
+        "",
+        "namespace edgemtl {",
+        "",
+        *_numbers(),
+        "",
+    ]
+    for kind, name, prefix in ENUMS:
+        lines += [_enum(name, ((prefix + _camel(m.name), m.value) for m in kind)), ""]
+    units = [(f"k{_camel(u)}Unit", i) for i, u in enumerate(contract.UNITS)]
+    lines += [_enum("CounterUnit", [*units, ("kCounterUnits", len(units))]), ""]
+    lines += [_enum("CounterField", ((f"kC{_camel(f)}", i) for i, f in enumerate(contract.COUNTER_FIELDS))), ""]
+    lines += ["}  // namespace edgemtl", ""]
+    arguments = ", \\\n  ".join(TYPES[kind].format(name) for name, kind in contract.ARGUMENTS)
+    lines += [f"// The arguments of {contract.KERNEL}.", f"#define EDGEMTL_ARGUMENTS \\\n  {arguments}", "", "#endif"]
+    return "\n".join(lines) + "\n"
+
+
+def _numbers() -> list[str]:
+    """Every number of the contract, as a constant of a like name."""
+    out = []
+    for name, value in vars(contract).items():
+        if type(value) is int:
+            kind, shown = ("uint32_t", f"{value:#x}") if name == "PROGRAM_MAGIC" else ("int", f"{value}")
+            out.append(f"constexpr {kind} k{_camel(name)} = {shown};")
+    return out
+
+
+def _enum(name: str, members: Iterable[tuple[str, int]]) -> str:
+    return "\n".join([f"enum {name} {{", *(f"  {member} = {value}," for member, value in members), "};"])
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+if __name__ == "__main__":
+    print(text(), end="")
