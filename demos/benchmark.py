@@ -1,12 +1,10 @@
 """Measure edgemtl against its peers on this machine, in fresh processes, interleaved, with paired ratios.
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
-    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino,torch,torch-compile,fpga-sim \\
-        --tasks all --precision fp32,int8 --data ROOMS --threads 1,2 --json run.json --plot run.png
+    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino,torch,torch-compile \\
+        --tasks all --precision fp32,int8 --data ROOMS --threads 1,2 --json run.json
     python demos/benchmark.py --subjects rooms:depth --rounds 9
-    python demos/benchmark.py --sweep experts --engines edgemtl,openvino
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
-    python demos/benchmark.py --endurance 10000                 # frames with random switches: memory, results
 
 Nothing else should run meanwhile. Ctrl-C prints what was measured so far. Compare ratios, not milliseconds of
 different runs.
@@ -23,30 +21,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgemtl.bench import (
-    alternatives,
-    choice,
-    cold,
-    devices,
-    document,
-    endurance,
-    extras,
-    machine,
-    profile,
-    report,
-    subjects,
-    sweep,
-)
+from edgemtl.bench import choice, document, extras, machine, profile, report, subjects
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.prepare import BOARD_BUNDLE
 from edgemtl.bench.samples import Settings
 from edgemtl.errors import ConfigError, EdgeMTLError
 
-STUDY = Path("docs/results/study.json")
 BUNDLE = Path("build/rooms.edgemtl")
 CHECKPOINT = Path("edgemtl/model/weights/rooms-tiny.safetensors")
-KNOWN = ", ".join((*choice.FAMILIES, *choice.DEVICES))
+KNOWN = ", ".join(choice.FAMILIES)
 
 
 def main(
@@ -58,7 +41,6 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Labelled pictures: accuracy, and calibration for INT8.")] = None,
     calibrate: Annotated[Path | None, typer.Option(help="Pictures for INT8 in place of --data's.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Latency against accuracy, memory, a timeline of switches.")] = None,
     subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
     checkpoint: Annotated[Path | None, typer.Option(help="The bundle's weights for peers, if not from it.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
@@ -68,30 +50,20 @@ def main(
     work: Annotated[Path | None, typer.Option(help="Folder that keeps exports between runs.")] = None,
     prepare_only: Annotated[bool, typer.Option(help="Export and compile into --work, measure nothing.")] = False,
     all_exports: Annotated[bool, typer.Option(help="Try dense exports even where they do much more work.")] = False,
-    sweep_over: Annotated[str, typer.Option("--sweep", help="experts or tokens: a CSV file and a plot.")] = "",
     profile_frame: Annotated[
         bool, typer.Option("--profile", help="Kernel by kernel: what a frame's time goes to.")
     ] = False,
-    endurance_frames: Annotated[int, typer.Option("--endurance", min=0, help="That many frames, random switches.")] = 0,
-    cold_start: Annotated[bool, typer.Option("--cold/--no-cold", help="Also measure cold start.")] = True,
     quick: Annotated[bool, typer.Option(help="Two rounds of two frames: to see that all works.")] = False,
 ) -> None:
     """Print latency, memory, load times, switches and ratios of edgemtl and its peers."""
     console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
-    own = profile_frame or (sweep_over and not engines)
-    chosen = choice.engines("edgemtl" if own else engines, precision)
+    chosen = choice.engines("edgemtl" if profile_frame else engines, precision)
     counts = choice.threads(threads)
     if prepare_only and work is None:
         raise ConfigError("--prepare-only needs --work FOLDER, where a later run finds what was prepared")
     if work is not None and work.exists() and not work.is_dir():
         raise ConfigError(f"--work {work} is a file; give a folder")
-    dimension = _dimension(sweep_over)
-    choice.plot(plot, needed=bool(dimension))
-    choice.files([("--out", out), ("--json", json), ("--plot", plot)])
-    if endurance_frames:
-        lasted = endurance.run(bundle or BUNDLE, endurance_frames, threads=counts[0])
-        console.print(lasted.sentence(), markup=False)
-        sys.exit(0 if lasted.good else 1)
+    choice.files([("--out", out), ("--json", json)])
     settings = Settings(
         threads=counts,
         rounds=2 if quick else rounds,
@@ -104,7 +76,7 @@ def main(
         minutes=minutes or None,
         scored=4 if quick else Settings.scored,
     )
-    measured, values = _subjects(subject, dimension, bundle, tasks, checkpoint, console)
+    measured = _subjects(subject, bundle, tasks, checkpoint, console)
     calibrate = calibrate or data
     int8 = any(ENGINES[n].precision == "int8" for n in chosen.engines)
     if int8 and calibrate is None and any(s.bundle for s in measured):
@@ -115,19 +87,14 @@ def main(
     for option, folder in (("--data", data), ("--calibrate", calibrate)):
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"{option} {folder} is no folder; give one with pictures")
-    study = alternatives.read(STUDY)
     out.write_text("")
     about = machine.describe()
-    shipped = next((Path(s.bundle) for s in measured if s.bundle), None)
     with contextlib.ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemtl-bench-")))
         status = stack.enter_context(Console(stderr=True).status("starting"))
         run = Comparison(measured, chosen.engines, settings, folder, out, calibrate, data, status.update)
         run.notes += chosen.notes
-        run.study = study
         run.record("machine", **about)
-        if calibrate and shipped and "fpga-sim" in chosen.devices and not devices.has_program(shipped):
-            run.artifacts.also = (BOARD_BUNDLE,)
         interrupted = False
         try:
             run.prepare()
@@ -141,59 +108,30 @@ def main(
                 out.with_suffix(".md").write_text(text)
                 console.print(f"the same as Markdown: {out.with_suffix('.md')}", markup=False)
                 return
-            if cold_start and not sweep_over and measured[0].bundle:
-                _cold(console, measured[0], settings, run, runs=1 if quick else 5)
             if data is not None:
                 extras.score(run, data)
             extras.switches(run)
-            if shipped is not None:
-                extras.ask_devices(run, chosen.devices, shipped)
             run.measure()
         except KeyboardInterrupt:
             interrupted = True
         status.stop()
-        report.show_all(run, about, console)
-        if dimension:
-            found = sweep.points(run, values)
-            sweep.write_csv(out.with_suffix(".csv"), found)
-            sweep.write_plot(out.with_suffix(".png"), dimension, found)
-            console.print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.png')}", markup=False)
-        found_all = document.make(run, about, ["python", "demos/benchmark.py", *sys.argv[1:]], interrupted=interrupted)
+        found = document.make(run, about, ["python", "demos/benchmark.py", *sys.argv[1:]], interrupted=interrupted)
+        report.print_all(found, console)
         if json is not None:
-            document.write(json, found_all)
+            document.write(json, found)
             console.print(f"wrote {json}", markup=False)
-        if plot is not None:
-            from edgemtl.bench import plots
-
-            plots.overview(found_all, plot)
-            console.print(f"wrote {plot}", markup=False)
         console.print(f"raw samples: {out}", markup=False)
         if interrupted:
             console.print("interrupted: the tables hold what was measured until then")
             sys.exit(130)
 
 
-def _dimension(over: str) -> sweep.Dimension | None:
-    """What --sweep names. Raises ConfigError for another word."""
-    if over not in ("", "experts", "tokens"):
-        raise ConfigError(f"--sweep is over experts or tokens, not {over!r}")
-    return "experts" if over == "experts" else "tokens" if over else None
-
-
 def _subjects(
-    wanted: str,
-    over: sweep.Dimension | None,
-    bundle: Path | None,
-    tasks: str,
-    checkpoint: Path | None,
-    console: Console,
-) -> tuple[list[subjects.Subject], dict[int, subjects.Subject]]:
-    """What to measure; with a sweep, also by value. Of a bundle that is named, its tasks alone; without one, the
-    default, from which a shipped model that is not there is left out.
+    wanted: str, bundle: Path | None, tasks: str, checkpoint: Path | None, console: Console
+) -> list[subjects.Subject]:
+    """What to measure. Of a bundle that is named, its tasks alone; without one, the default, from which a shipped model
+    that is not there is left out.
     """
-    if over:
-        values = sweep.subjects(over)
-        return list(values.values()), values
     place = bundle or BUNDLE
     checkpoint = checkpoint or (CHECKPOINT if place == BUNDLE else None)
     names = wanted.split(",") if wanted else ["rooms"] if bundle else list(subjects.DEFAULT)
@@ -203,25 +141,7 @@ def _subjects(
     found = [s for name in names for s in subjects.parse(name, place, checkpoint)]
     known = list(dict.fromkeys(s.task for s in found if s.bundle))
     kept = choice.tasks(tasks, known, place) if known else ()
-    return [s for s in found if not s.bundle or s.task in kept], {}
-
-
-def _cold(console: Console, subject: subjects.Subject, settings: Settings, run: Comparison, runs: int) -> None:
-    assert subject.bundle is not None
-    run.tell("cold start")
-    bundle, threads = Path(subject.bundle), settings.threads[0]
-    try:
-        parts = cold.cold(bundle, "tvm-cpu", subject.task, threads, runs)
-        whole = cold.command_line(bundle, subject.task, runs)
-    except EdgeMTLError as e:
-        console.print(f"cold start: {e}", markup=False)
-        return
-    run.record("cold", subject=subject.name, threads=threads, **parts, edgemtl_run_s=whole)
-    head = ("interpreter", "import", "load", "first frame", "all", "`edgemtl run`, whole command")
-    cells = [f"{1e3 * c:.0f} ms" for c in (*parts.values(), sum(parts.values()), whole)]
-    title = f"cold start of edgemtl, {subject.task}, median of {runs} fresh process(es) (measured)"
-    console.print(report.table(title, (), head, [cells]))
-    console.print()
+    return [s for s in found if not s.bundle or s.task in kept]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ class Artifacts:
     record: Record = lambda *_, **__: None
     touched: dict[str, list[int]] = field(default_factory=dict)  # subject -> experts that got a token, per block
     notes: list[str] = field(default_factory=list)
-    also: tuple[str, ...] = ()  # artifacts that no CPU engine runs, wanted of the first subject with trained weights
     settled: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # (subject, engine) -> alone worth making
     trials: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)  # see `settle`
     _paths: dict[tuple[str, str], str] = field(default_factory=dict)  # (subject, artifact) -> path
@@ -100,11 +99,6 @@ class Artifacts:
     def path(self, subject: Subject, artifact: str) -> str:
         return self._paths[subject.name, artifact]
 
-    def find(self, subject: Subject, artifact: str) -> Path | None:
-        """An artifact, if it was made."""
-        found = self._paths.get((subject.name, artifact))
-        return Path(found) if found else None
-
     def reason(self, subject: Subject, engine: Engine) -> str:
         """Why nothing is ready."""
         if engine.own and not subject.vit:
@@ -139,7 +133,6 @@ class Artifacts:
         folder.mkdir(parents=True, exist_ok=True)
         usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
         names = list(dict.fromkeys(a for e in usable for a in self.candidates(subject, e)))
-        names += self.also if subject.bundle and leading else ()
         mark, index = prepare.fingerprint(subject, self.pictures), folder / INDEX
         known = json.loads(index.read_text()) if index.is_file() else {}
         fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()

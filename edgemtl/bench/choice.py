@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +11,26 @@ from edgemtl.bench.engines import ENGINES
 from edgemtl.errors import ConfigError
 
 PRECISIONS = ("fp32", "int8")
-DEVICES = ("fpga-sim", "fpga", "cuda")  # not ranked with the CPU's engines; see devices.py
 FAMILIES = tuple(dict.fromkeys(e.family for e in ENGINES.values()))
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Names of `ENGINES` in the table's order, and devices; `notes` says what was asked for in vain."""
+    """Names of `ENGINES` in the table's order; `notes` says what was asked for in vain."""
 
     engines: tuple[str, ...]
-    devices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def engines(text: str, precision: str) -> Chosen:
-    """The engines that `text` means: families (all their engines of these precisions), single engines, devices.
+    """The engines that `text` means: families (all their engines of these precisions), single engines.
 
-    Empty: every family, and the modelled accelerator. Raises ConfigError for a word that is none of them.
+    Empty: every family. Raises ConfigError for a word that is none of them.
     """
     wanted = _words(precision)
     if not wanted or not set(wanted) <= set(PRECISIONS):
         raise ConfigError(f"--precision is fp32, int8 or fp32,int8, not {precision!r}")
-    words = _words(text) or (*FAMILIES, DEVICES[0])
+    words = _words(text) or FAMILIES
     names: set[str] = set()
     notes = []
     for word in words:
@@ -45,12 +41,12 @@ def engines(text: str, precision: str) -> Chosen:
                 notes.append(f"{word} has no engine in {' or '.join(wanted)}: it is left out")
         elif word in ENGINES:
             names.add(word)
-        elif word not in DEVICES:
-            known = (*FAMILIES, *DEVICES, *(n for n in ENGINES if n not in FAMILIES))
+        else:
+            known = (*FAMILIES, *(n for n in ENGINES if n not in FAMILIES))
             near = difflib.get_close_matches(word, known, 1, 0.5)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ConfigError(f"there is no engine {word!r}{hint}; choose of {', '.join(known)}")
-    return Chosen(tuple(n for n in ENGINES if n in names), tuple(d for d in DEVICES if d in words), tuple(notes))
+    return Chosen(tuple(n for n in ENGINES if n in names), tuple(notes))
 
 
 def threads(text: str) -> tuple[int, ...]:
@@ -97,14 +93,6 @@ def files(wanted: Iterable[tuple[str, Path | None]]) -> None:
                 path.unlink()
         except OSError as e:
             raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
-
-
-def plot(path: Path | None, *, needed: bool = False) -> None:
-    """Whether a plot can be drawn, into `path` or, where one is `needed` anyway, elsewhere. Raises ConfigError."""
-    if path is not None and path.suffix not in PICTURES:
-        raise ConfigError(f"--plot writes {', '.join(PICTURES)}, not {path.name!r}; give --plot {path.stem}.png")
-    if (path is not None or needed) and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError('plots need matplotlib: pip install "edgemtl[bench]"')
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -16,9 +16,7 @@ from typing import Any
 
 from edgemtl.bench import peak, stats
 from edgemtl.bench.accuracy import Scored
-from edgemtl.bench.alternatives import Study
 from edgemtl.bench.artifacts import Artifacts, leader
-from edgemtl.bench.devices import Line
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
 from edgemtl.bench.samples import Sample, Settings, of, times
@@ -51,8 +49,6 @@ class Comparison:
     scores: dict[tuple[str, str], Scored] = field(default_factory=dict)  # (subject, INT8 engine or "fp32")
     chosen: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)  # (subject, threads) -> engine: export
     walks: list[Walk] = field(default_factory=list)
-    devices: list[Line] = field(default_factory=list)
-    study: Study | None = None  # accuracy of simpler models
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

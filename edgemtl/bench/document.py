@@ -11,21 +11,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench.alternatives import join
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.prepare import PACKAGES
 from edgemtl.bench.rows import rows
+from edgemtl.bench.subjects import Subject
 from edgemtl.errors import DataError
+from edgemtl.graph.count import weight_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ORIGINS = {
     "rows": "measured, in fresh processes; gmac: counted by formula; weights_mb: measured (smaps)",
     "peaks": "measured in this run: GFLOP/s; int8 roof GOP/s; read roof GB/s",
     "scores": "measured on labelled pictures; fp32: one engine for all that agree with PyTorch",
     "walks": "measured; weights: smaps",
-    "alternatives": "p50 measured, of random weights where the subject says so; value: of the study's own models",
-    "devices": "each by its own field `origin`; not measured on this machine's CPU",
 }
 
 
@@ -53,7 +52,7 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
                 "task": s.task,
                 "weights": s.origin,
                 "gmac": s.work / 1e9,
-                "dense": s.dense,
+                "read_mb": _read(run, s),
             }
             for s in run.subjects
         ],
@@ -62,11 +61,16 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
         "scores": [
             {"subject": subject, "engine": engine, **found._asdict()} for (subject, engine), found in run.scores.items()
         ],
-        "alternatives": [a._asdict() for a in join(every, run.study)],
         "walks": [{**asdict(w), "name": w.name} for w in run.walks],
-        "devices": [asdict(line) for line in run.devices],
         "notes": list(run.notes),
     }
+
+
+def _read(run: Comparison, subject: Subject) -> float | None:
+    """Megabytes of weights that a frame reads at least; None for a network that is no ViT."""
+    if not subject.vit:
+        return None
+    return weight_bytes(subject.config, subject.task, run.artifacts.touched.get(subject.name)) / 1e6
 
 
 def packages() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Beside latency: accuracy on labelled pictures, switches of the task, devices that are not this CPU.
+"""Beside latency: accuracy on labelled pictures, and switches of the task.
 
 Each fills a field of the comparison as it goes, so that an interrupt keeps what was found.
 """
@@ -12,11 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from edgemtl.bench import devices
 from edgemtl.bench.accuracy import Scored
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.prepare import BOARD_BUNDLE
 from edgemtl.bench.process import ProcessError, child, environment, stop
 from edgemtl.bench.subjects import Subject
 from edgemtl.bench.switching import Walk, policies, walk
@@ -86,18 +84,3 @@ def _best(run: Comparison, subject: Subject, engines: Sequence[str], threads: in
     for name in sorted(engines, key=lambda e: -speed.get(e, float("inf"))):
         kept[ENGINES[name].family, ENGINES[name].precision] = name
     return [e for e in engines if e in kept.values() and not ENGINES[e].family.startswith("torch")]
-
-
-def ask_devices(run: Comparison, wanted: Sequence[str], bundle: Path) -> None:
-    """Every wanted device on the tasks of `bundle` that are measured; `run.devices`.
-
-    Where the bundle has no program for the accelerator, one that was prepared is simulated in its place.
-    """
-    mine = [s for s in run.subjects if s.bundle == str(bundle)]
-    for name in wanted if mine else ():
-        run.tell(f"asking {name}")
-        place = (run.artifacts.find(mine[0], BOARD_BUNDLE) if name == "fpga-sim" else None) or bundle
-        lines = devices.measure(name, mine[0].config, place, [s.task for s in mine], run.settings.build_timeout)
-        run.devices += lines
-        for line in lines:
-            run.record("device", **asdict(line))

@@ -1,4 +1,4 @@
-"""What the machine and the kernel say: CPU, memory of this process, energy. What it can do at most: peak.py."""
+"""What the machine and the kernel say: CPU, memory of this process. What it can do at most: peak.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import platform
 import re
 from pathlib import Path
 from typing import Any
-
-POWERCAP = Path("/sys/class/powercap")
 
 
 def describe() -> dict[str, Any]:
@@ -61,30 +59,3 @@ def memory() -> dict[str, int]:
         return {}
     names = {"VmRSS": "resident", "RssAnon": "anonymous", "VmHWM": "peak"}
     return {names[k]: int(v) * 1024 for k, v in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE) if k in names}
-
-
-class Energy:
-    """Joules of the CPU packages by RAPL, where the kernel lets this user read them."""
-
-    def __init__(self, root: Path = POWERCAP) -> None:
-        zones = sorted(root.glob("intel-rapl:[0-9]*")) if root.is_dir() else []
-        self._zones = [z for z in zones if z.name.count(":") == 1 and os.access(z / "energy_uj", os.R_OK)]
-        self._start = self._read()
-
-    @property
-    def origin(self) -> str:
-        """ "RAPL package" or "not measured"."""
-        return "RAPL package" if self._zones else "not measured"
-
-    def joules(self) -> float | None:
-        """Since this object was made; None: not measured. A counter that wrapped around is counted once."""
-        if not self._zones:
-            return None
-        total = 0.0
-        for zone, before, now in zip(self._zones, self._start, self._read(), strict=True):
-            wrap = int((zone / "max_energy_range_uj").read_text()) if now < before else 0
-            total += 1e-6 * (now - before + wrap)
-        return total
-
-    def _read(self) -> list[int]:
-        return [int((z / "energy_uj").read_text()) for z in self._zones]

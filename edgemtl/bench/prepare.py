@@ -24,7 +24,6 @@ from edgemtl.bench.subjects import Subject
 from edgemtl.config import ModelConfig
 
 INPUT, EXPECTED, WEIGHTS, INFO = "input.npy", "expected.npy", "weights.safetensors", "info.json"
-BOARD_BUNDLE = "bundle-zcu104"
 PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
 
 
@@ -88,7 +87,7 @@ def main(text: str) -> None:
 
 def _maker(name: str) -> Callable[[str, Any, dict[str, Any], Path], Path]:
     if name.startswith("bundle"):
-        return {"bundle-int8": _bundle_int8, BOARD_BUNDLE: _bundle_board}.get(name, _bundle)
+        return _bundle_int8 if name == "bundle-int8" else _bundle
     return _quantised if name.split("-")[0] in quantise.TOOLS else _onnx
 
 
@@ -108,7 +107,7 @@ def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     ]
     np.save(folder / INPUT, image)
     np.save(folder / EXPECTED, outputs[task].numpy())
-    if any(_maker(name) in (_bundle_int8, _bundle_board, _quantised) for name in want["artifacts"]):
+    if any(_maker(name) in (_bundle_int8, _quantised) for name in want["artifacts"]):
         pictures = want.get("pictures")
         _, checked = quantise.prepare_pictures(Path(pictures) if pictures else None, config, folder)
         with torch.inference_mode():
@@ -213,16 +212,6 @@ def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> P
         images=quantise.CALIBRATED,
         evaluate=quantise.CALIBRATED,
     )
-    return path
-
-
-def _bundle_board(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
-    """The accelerator's program alone, calibrated likewise."""
-    from edgemtl_compiler import compile_bundle
-
-    path = folder / "model-zcu104.edgemtl"
-    pictures = folder / quantise.PICTURES
-    compile_bundle(model, path, targets=["zcu104"], calibrate=pictures, images=quantise.CALIBRATED)
     return path
 
 

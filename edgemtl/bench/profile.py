@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console
 
 from edgemtl.bench import peak, prepare, report
 from edgemtl.bench.compare import Comparison
@@ -139,9 +139,9 @@ def run(comparison: Comparison, seconds: float, console: Console) -> str:
             lines, whole = measure(path, subject.task, image, threads=threads, seconds=seconds)
             peaks = comparison.peaks.get(threads, {})
             title = f"{subject.name}, {engine.precision}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
-            console.print(table(title, lines, whole, peaks))
-            console.print()
-            text += [f"### {title}", "", f"{peak.sentence(peaks, threads)}.", "", markdown(lines, whole, peaks), ""]
+            made = table(title, lines, whole, peaks)
+            console.print(made.printed(), "")
+            text += [f"### {title}", "", f"{peak.sentence(peaks, threads)}.", "", *made.markdown(), ""]
     return "\n".join(text)
 
 
@@ -177,41 +177,23 @@ def bound(line: Line, peaks: Mapping[str, float]) -> str:
     return f"{name}, {share:.0%} of its time" if share >= 0.3 else f"neither: {name} would take {share:.0%} of its time"
 
 
-def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> Group:
-    """The lines and their sum, with shares of the frame, of the best SGEMM library and of the roof."""
-    total = Line("whole frame", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
+def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> report.Table:
+    """The lines and their sum, with shares of the best SGEMM library and of the roof."""
+    total = Line("**whole frame**", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
     cells = []
     for line in [*lines, total]:
-        rate, parts = line.gflops or None, lines if line is total else [line]
+        parts = lines if line is total else [line]
         cells.append(
             [
                 line.kernel,
                 f"{line.calls}",
                 f"{line.ms:.3f}",
-                f"{line.ms / whole:.1%}",
                 report.show(line.macs / 1e6 or None, ".1f"),
-                report.show(line.bytes / 1e6 or None, ".2f"),
-                report.show(rate, ".1f"),
+                report.show(line.gflops or None, ".1f"),
                 report.show(share_of_library(parts, line.ms, peaks), ".0%"),
                 report.show(share_of_roof(parts, line.ms, peaks), ".0%"),
                 "" if line is total else bound(line, peaks),
             ]
         )
-    head = ("calls", "ms", "of frame", "MMAC", "MB of weights", "GFLOP/s or GOP/s", "of SGEMM", "of roof")
-    return report.table(title, ("kernel",), head, cells, note=True)
-
-
-def markdown(lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> str:
-    """The same table for docs/performance.md, without the columns that it explains in words."""
-    head = "| kernel | calls | ms | MMAC | GFLOP/s or GOP/s | of SGEMM | of roof | bound |"
-    out = [head, "|---|---|---|---|---|---|---|---|"]
-    whole_line = Line("**whole frame**", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
-    for line in [*lines, whole_line]:
-        rate = line.gflops
-        parts = lines if line is whole_line else [line]
-        found = [share(parts, line.ms, peaks) for share in (share_of_library, share_of_roof)]
-        shares = ["–" if part is None else f"{part:.0%}" for part in found]
-        note = "" if line is whole_line else bound(line, peaks)
-        figures = [f"{line.ms:.3f}", f"{line.macs / 1e6:.1f}" if line.macs else "–", f"{rate:.1f}" if rate else "–"]
-        out.append(f"| {' | '.join([line.kernel, str(line.calls), *figures, *shares, note])} |")
-    return "\n".join(out)
+    head = ("calls", "ms", "MMAC", "GFLOP/s or GOP/s", "of SGEMM", "of roof", "bound")
+    return report.Table(title, ("kernel",), head, cells)

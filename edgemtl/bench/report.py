@@ -1,35 +1,52 @@
-"""The tables people read. Every figure names its origin: measured, counted by formula, modelled, or not measured."""
+"""A run's tables, for the terminal and, some of them, for the README; made from its document (document.py) alone.
+
+python -m edgemtl.bench.report docs/results/benchmark.json README.md
+"""
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgemtl.bench import peak, stats
-from edgemtl.bench.alternatives import WORDS, Alternative, join
-from edgemtl.bench.compare import Comparison
-from edgemtl.bench.devices import Line
-from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.rows import MB, Row, best_peer, rows
-from edgemtl.bench.samples import Sample, of, times
-from edgemtl.bench.subjects import Subject
-from edgemtl.bench.switching import Walk
-from edgemtl.graph.count import weight_bytes
+from edgemtl.bench import document, peak
+from edgemtl.errors import ConfigError, EdgeMTLError
 
-GOALS = {  # kind of model, precision, threads: paired ratio to the best peer
-    ("sparse", "fp32", 1): 0.75,
-    ("sparse", "fp32", 2): 0.60,
-    ("sparse", "int8", 1): 0.65,
-    ("sparse", "int8", 2): 0.55,
-    ("dense", "fp32", 1): 0.90,
-    ("dense", "fp32", 2): 0.80,
-}
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+MB = 1e6
+Found = Mapping[str, Any]  # a document, or a part of one
+
+
+class Table(NamedTuple):
+    """Text columns, then columns of figures; `rows` has a cell for each."""
+
+    title: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+
+    def printed(self) -> Group:
+        """For a terminal."""
+        out = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in self.left:
+            out.add_column(name, overflow="fold")
+        for name in self.right:
+            out.add_column(name, justify="right")
+        for row in self.rows:
+            out.add_row(*map(Text, row))
+        return Group(Text(self.title, "bold"), out)
+
+    def markdown(self) -> list[str]:
+        """For a page: without the title, which the page says in its own words."""
+        head = (*self.left, *self.right)
+        first, *rest = (f"| {' | '.join(cells)} |" for cells in (head, *self.rows))
+        return [first, "|---" * len(head) + "|", *rest]
 
 
 def show(value: float | None, form: str = ".2f", none: str = "–") -> str:
@@ -37,195 +54,188 @@ def show(value: float | None, form: str = ".2f", none: str = "–") -> str:
     return none if value is None else format(value, form)
 
 
-def table(
-    title: str, left: Sequence[str], right: Sequence[str], cells: Iterable[Sequence[str]], *, note: bool = False
-) -> Group:
-    """A title over a table: text columns, then number columns, then with `note` a column of remarks."""
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in left:
-        out.add_column(name, overflow="fold")
-    for name in right:
-        out.add_column(name, justify="right")
-    if note:
-        out.add_column("", overflow="fold")
-    for row in cells:
-        out.add_row(*(Text(c) for c in row))
-    return Group(Text(title, "bold"), out)
-
-
-def speed(subject: Subject, found: Sequence[Row], touched: Sequence[int] | None) -> Group:
-    """Latency of the network alone."""
-    read = weight_bytes(subject.config, subject.task, touched) / MB if subject.vit else None
-    weights = "" if read is None else f" and {read:.1f} MB of weights read"
-    title = (
-        f"{subject.name}, {found[0].threads} thread(s): {subject.work / 1e9:.3g} GMAC{weights} per frame (counted);"
-        f" {subject.origin}; milliseconds measured"
-    )
-    cells, metric = [], next((r.metric for r in found if r.metric), "")
-    for r in found:
-        figures = [show(v) for v in (r.p50, r.p95, r.p99)] + [show(r.fps, ".1f"), show(r.ratio), show(r.gmac, ".3g")]
-        figures += [show(r.gflops, ".1f"), show(r.share, ".0%"), show(r.roof, ".0%"), show(r.error, ".0e")]
-        figures += [show(r.score, ".4g")] if metric else []
-        export = r.export.removeprefix("onnx-").removeprefix("torch-")
-        cells.append([r.engine, export, f"{r.rounds}", *figures, r.reason])
+def speed(found: Found, subject: Found, threads: int) -> Table:
+    """Latency of the network alone, an engine a row."""
+    rows = _of(found, subject, threads)
+    cells, metric = [], next((r["metric"] for r in rows if r["metric"]), "")
+    for r in rows:
+        figures = [show(r[k]) for k in ("p50", "p95", "p99")] + [
+            show(r["fps"], ".1f"),
+            _ratio(r),
+            show(r["gmac"], ".3g"),
+        ]
+        figures += [show(r["gflops"], ".1f"), show(r["share"], ".0%"), show(r["roof"], ".0%"), show(r["error"], ".0e")]
+        figures += [show(r["score"], ".4g")] if metric else []
+        cells.append([r["engine"], _form(r["export"]), r["reason"], f"{r['rounds']}", *figures])
     head = ["rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GMAC done", "GFLOP/s", "of SGEMM", "of roof"]
-    head += ["error", *([metric] if metric else [])]
-    return table(title, ("engine", "export"), head, cells, note=True)
+    weights = "" if subject["read_mb"] is None else f" and {subject['read_mb']:.1f} MB of weights read"
+    title = (
+        f"{subject['name']}, {threads} thread(s): {subject['gmac']:.3g} GMAC{weights} per frame (counted);"
+        f" {subject['weights']}; milliseconds measured"
+    )
+    return Table(title, ("engine", "export", ""), (*head, "error", *([metric] if metric else [])), cells)
 
 
-def loading(subject: Subject, found: Sequence[Row]) -> Group:
-    """Load, memory and energy of the engines that ran."""
+def loading(found: Found, subject: Found, threads: int) -> Table:
+    """Load and memory of the engines that ran."""
     cells = [
         [
-            r.engine,
-            *(show(v, ".0f") for v in (r.import_ms, r.load_ms, r.first_ms)),
-            *(show(v, ".1f") for v in (r.peak_mb, r.resident_mb, r.growth_mb)),
-            show(r.weights_mb, ".1f", "not measured"),
-            "not measured" if r.joules is None else f"{r.joules:.3f} ({r.energy})",
+            r["engine"],
+            *(show(r[k], ".0f") for k in ("import_ms", "load_ms", "first_ms")),
+            *(show(r[k], ".1f") for k in ("resident_mb", "growth_mb")),
+            show(r["weights_mb"], ".1f", "not measured"),
         ]
-        for r in found
-        if r.p50 is not None
+        for r in _of(found, subject, threads)
+        if r["p50"] is not None
     ]
-    head = ("import ms", "load ms", "first run ms", "peak MB", "resident MB", "growth MB", "weights MB", "J/frame")
-    return table(f"{subject.name}: load and memory", ("engine",), head, cells)
+    head = ("import ms", "load ms", "first run ms", "resident MB", "growth MB", "weights MB")
+    return Table(f"{subject['name']}: load and memory", ("engine",), head, cells)
 
 
-def ratios(comparison: Comparison, precision: str = "fp32") -> Group | None:
-    """edgemtl to every peer of one precision, one line per subject and thread count; None without edgemtl."""
-    samples = comparison.samples
-    alike = [e for e in ENGINES.values() if e.precision == precision]
-    own = next((e.name for e in alike if e.own), None)
-    peers = [e.name for e in alike if not e.own and any(s.engine == e.name and s.round >= 0 for s in samples)]
-    if own is None or not any(s.engine == own for s in samples):
-        return None
+def ratios(found: Found) -> Table:
+    """Per subject, threads and precision: edgemtl and the best peer; for a network that edgemtl has not, the peer."""
     cells = []
-    for threads in comparison.settings.threads:
-        for subject in comparison.subjects:
-            mine = list(of(samples, subject.name, threads))
-            ours = times(s for s in mine if s.engine == own)
-            against = {n: stats.paired(ours, times(s for s in mine if s.engine == n)) for n in peers}
-            best = best_peer(samples, subject.name, threads, precision)
-            ratio = against.get(best) if best else None
-            kind = "dense" if subject.dense else "sparse"
-            goal = GOALS.get((kind, precision, threads)) if subject.vit and subject.config.dim == 192 else None
-            verdict = "" if goal is None or ratio is None else "met" if ratio <= goal else "not met"
-            errors = {n: _error(s for s in mine if s.engine == n) for n in (own, best) if n}
-            if precision == "int8" and best and errors[best] < errors[own]:
-                verdict += f" (but {best} errs less)"
-            figures = [f"{threads}", show(ratio), show(goal), verdict]
-            cells.append([subject.name, best or "–", *figures, *map(show, against.values())])
-    head = ("threads", "to best peer", "goal", "", *peers)
-    title = f"edgemtl / peer in {precision}, median over rounds of paired ratios: less than 1 means edgemtl is faster"
-    return table(title, ("subject", "best peer"), head, cells)
-
-
-def switches(walks: Sequence[Walk]) -> Group:
-    """What a change of the task costs each engine."""
-    cells = []
-    for w in walks:
-        if w.failure:
-            cells.append([w.name, f"{w.threads}", *["–"] * 7, w.failure])
+    groups: dict[tuple[str, int, str], list[Found]] = {}
+    for r in found["rows"]:
+        groups.setdefault((r["subject"], r["threads"], r["precision"]), []).append(r)
+    for (subject, threads, precision), rows in groups.items():
+        ran = [r for r in rows if r["p50"] is not None]
+        own = next((r for r in ran if r["engine"].startswith("edgemtl")), None)
+        peers = [r for r in ran if r is not own]
+        best = min(peers, key=lambda r: float("inf") if r["ratio"] is None else r["ratio"], default=None)
+        if own is None and best is None:
             continue
-        cold, warm = w.of("cold"), w.of("warm")
-        held, weights = [v.resident for v in w.visits], [v.weights for v in w.visits if v.weights is not None]
-        cells.append(
-            [
-                w.name,
-                f"{w.threads}",
-                *(show(statistics.median(v.switch_ms + v.penalty_ms for v in kind)) for kind in (cold, warm)),
-                *(show(statistics.median(v.bytes for v in kind) / MB) for kind in (cold, warm)),
-                show(statistics.median(held) / MB, ".1f"),
-                show(max(held) / MB, ".1f"),
-                show(statistics.median(weights) / MB if weights else None, ".1f", "not measured"),
-                "",
-            ]
-        )
-    head = ("threads", "cold ms", "warm ms", "cold MB", "warm MB", "memory MB", "most MB", "weights MB")
-    title = "a switch of the task: time with the first frame's extra, bytes mapped or read, memory grown (measured)"
-    return table(title, ("engine",), head, cells, note=True)
+        mine = [f"{own['p50']:.1f}, {own['p95']:.1f} ms", f"{own['fps']:.0f}"] if own else ["–", "–"]
+        peer = f"{best['engine']} ({_form(best['export'])}), {best['p50']:.1f} ms" if best else "none"
+        if precision == "int8" and own and best and best["error"] < own["error"]:
+            peer += ", which errs less"
+        ratio = _ratio(own) if own and best else "–"
+        cells.append([subject, f"{precision}, {threads}", *mine, peer, ratio])
+    head = ("model, task", "precision, threads", "edgemtl p50, p95", "frames/s", "best peer", "edgemtl / best peer")
+    return Table("edgemtl / peer, median over rounds of paired ratios: less than 1: edgemtl is faster", head, (), cells)
 
 
-def alternatives(found: Sequence[Alternative]) -> Group:
-    """Simpler models in the place of the sparse one."""
+def accuracy(found: Found) -> Table:
+    """The metric in float and in INT8, per task."""
+    scores = found["scores"]
+    engines = tuple(dict.fromkeys(s["engine"] for s in scores))
     cells = []
-    for a in found:
-        score = f"{a.metric} {a.value:.4g}" if a.value is not None else "not measured"
-        size = show(4 * a.parameters / MB if a.parameters else None, ".1f")
-        figures = [show(a.p50), show(a.gmac, ".3g"), size, score]
-        cells.append([a.task, WORDS[a.kind], f"{a.precision}, {a.threads}", a.engine, *figures])
-    head = ("p50 ms", "GMAC", "MB of float weights", "accuracy")
-    title = "why not something simpler? fastest engine of each (measured), accuracy of docs/results/study.json"
-    return table(title, ("task", "model", "precision, threads", "engine"), head, cells)
+    for subject in dict.fromkeys(s["subject"] for s in scores):
+        mine = {s["engine"]: s for s in scores if s["subject"] == subject}
+        values = [show(mine[e]["value"] if e in mine else None, ".4g") for e in engines]
+        cells.append([f"{subject}, {next(iter(mine.values()))['metric']}", *values])
+    images = max((s["images"] for s in scores), default=0)
+    return Table("accuracy", (f"metric on {images} unseen synthetic rooms", *engines), (), cells)
 
 
-def devices(lines: Sequence[Line]) -> Group:
-    """Figures of devices that are not this CPU, in a block of their own."""
+def switches(found: Found) -> Table:
+    """What a change of the task costs each engine: medians over the visits, the very first left out."""
     cells = []
-    for x in lines:
-        exact = {True: "equal bit for bit", False: "NOT EQUAL", None: "not run"}[x.exact]
-        figures = [show(x.ms), f"{x.cycles:,}" if x.cycles else "–", show(x.ddr_mb)]
-        switch = "–" if x.switch_bytes is None else f"{x.switch_bytes} B, {show(x.switch_us, '.1f')} us"
-        cells.append([x.device, x.task, x.origin, exact, *figures, switch, x.energy, x.absent])
-    head = ("ms/frame", "cycles", "MB of DDR", "switch", "J/frame")
-    title = "devices: not measured on this machine, so not to be ranked with the engines above"
-    return table(title, ("device", "task", "origin", "results"), head, cells, note=True)
+    for w in found["walks"]:
+        kinds = []
+        for kind in ("cold", "warm") if w["visits"] else ():
+            visits = [v for v in w["visits"][1:] if v["kind"] == kind]
+            ms, size = (_median(f(v) for v in visits) for f in (_cost, lambda v: v["bytes"] / MB))
+            kinds.append(f"{ms:.1f} ms, {size:.1f} MB")
+        weights = [v["weights"] for v in w["visits"] if v["weights"] is not None]
+        part = f"{_median(weights) / MB:.0f} MB (smaps)" if weights else "not measured"
+        late = w["visits"][len(w["visits"]) // 2 :]
+        grown = [f"{_median(v['resident'] for v in late) / MB:.0f} MB, {part}"] if late else []
+        cells.append([w["name"], *((*kinds, *grown) if late else (w["failure"], "", ""))])
+    title = "a switch of the task: the change and what its first frame takes more; bytes mapped, or of files read"
+    return Table(title, ("switch of the task", "cold", "warm", "memory grown, of it weights"), (), cells)
 
 
-def show_all(comparison: Comparison, machine: Mapping[str, Any], console: Console) -> list[Row]:
-    """Print what was measured so far, and give the rows."""
-    every: list[Row] = []
-    console.print(
-        f"{machine['cpu']}, {machine['cpus']} CPU(s), {', '.join(machine['features'])};"
-        f" load {machine['load']:.2f} before the run",
-        markup=False,
-    )
-    for threads in comparison.settings.threads:
-        peaks = comparison.peaks.get(threads)
-        if peaks:
+def print_all(found: Found, console: Console) -> None:
+    """Every table of what was measured so far."""
+    machine = found["machine"]
+    words = f"{machine['cpu']}, {machine['cpus']} CPU(s), {', '.join(machine['features'])}; load {machine['load']:.2f}"
+    console.print(f"{words} before the run", markup=False)
+    for threads in found["settings"]["threads"]:
+        if peaks := found["peaks"].get(str(threads)):
             console.print(peak.sentence(peaks, threads), markup=False)
-        for subject in comparison.subjects:
-            found = rows(comparison.samples, subject, threads, peaks, comparison.scores)
-            if found:
-                console.print()
-                console.print(speed(subject, found, comparison.artifacts.touched.get(subject.name)))
-                console.print(loading(subject, found))
-                every += found
-    blocks = [ratios(comparison, p) for p in ("fp32", "int8")] if every else []
-    joined = join([asdict(r) for r in every], comparison.study)
-    blocks += [alternatives(joined)] if joined else []
-    blocks += [switches(comparison.walks)] if comparison.walks else []
-    blocks += [devices(comparison.devices)] if comparison.devices else []
-    for block in blocks:
-        if block is not None:
-            console.print()
-            console.print(block)
-    if every:
-        console.print(LEGEND, markup=False)
-        console.print("\nhow each engine was run (object to it):", markup=False)
-        for name in dict.fromkeys(row.engine for row in every):
-            console.print(f"  {name}: {ENGINES[name].how}", markup=False, soft_wrap=True)
-    if comparison.scores:
-        images = max(s.images for s in comparison.scores.values())
-        console.print(f"accuracy: {images} labelled pictures of {comparison.data}, never trained on", markup=False)
-    for note in comparison.notes:
+        for subject in found["subjects"]:
+            if _of(found, subject, threads):
+                console.print("", speed(found, subject, threads).printed(), loading(found, subject, threads).printed())
+    for table in (make(found) for make in (ratios, accuracy, switches)):
+        if table.rows:
+            console.print("", table.printed())
+    if found["rows"]:
+        console.print(LEGEND, "\nhow each engine was run (object to it):", markup=False)
+        for name in dict.fromkeys(r["engine"] for r in found["rows"]):
+            console.print(f"  {name}: {found['engines'][name]['how']}", markup=False, soft_wrap=True)
+    for note in found["notes"]:
         console.print(f"note: {note}", markup=False)
-    for row in every:
-        comparison.record("row", **asdict(row))
-    return every
 
 
-def _error(mine: Iterable[Sample]) -> float:
-    """The largest error of an engine's samples."""
-    return max((float(s.result["error"]) for s in mine if s.result), default=0.0)
+def block(found: Found) -> str:
+    """The README's text between the markers, markers included; nothing there is typed by hand."""
+    machine = found["machine"]
+    lines = [
+        f"Measured on {machine['cpu']}, {machine['cpus']} CPUs, {found['made']}, by",
+        f"`{found['command']}`; medians over rounds, every process fresh.",
+    ]
+    ran = {r["engine"] for r in found["rows"] if r["p50"] is not None}
+    failed = {r["engine"]: r["reason"] for r in found["rows"] if r["engine"] not in ran and r["reason"]}
+    for table in (make(found) for make in (ratios, accuracy, switches)):
+        lines += ["", *table.markdown()] if table.rows else []
+    lines += ["", *(f"- {engine}: {reason}" for engine, reason in failed.items())] if failed else []
+    return "\n".join([BEGIN, *lines, "", END])
+
+
+def put(text: str, found: Found) -> str:
+    """`text` with the block in place of what is between the markers. Raises ConfigError without them."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ConfigError(f"the page needs the lines {BEGIN} and {END} once each, in this order; put them where")
+    return text[: text.index(BEGIN)] + block(found) + text[text.index(END) + len(END) :]
+
+
+def _of(found: Found, subject: Found, threads: int) -> list[Found]:
+    return [r for r in found["rows"] if (r["subject"], r["threads"]) == (subject["name"], threads)]
+
+
+def _ratio(row: Found) -> str:
+    """The ratio to the best peer, with its 95 % interval where there were rounds enough."""
+    inner = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
+    return show(row["ratio"]) + inner
+
+
+def _form(export: str) -> str:
+    """ "sparse, opset 18" of onnx-sparse-18."""
+    parts = export.split("-")
+    return f"{parts[1]}, opset {parts[2]}" if len(parts) == 3 else parts[-1]
+
+
+def _cost(visit: Found) -> float:
+    return float(visit["switch_ms"] + visit["penalty_ms"])
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
 
 
 LEGEND = """
 rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
-rounds of p50 / best peer's p50 in the same round. GMAC done: by the export, counted. GFLOP/s: twice the model's own
-multiply-accumulates (counted) by p50, also where a dense export does more; of SGEMM: of the best library's rate, of
-roof: of multiply-adds that never leave the registers. error: largest difference from torch eager, relative to the
-largest value; of INT8 the root mean square over 8 pictures that no engine was calibrated on, by the float map's
-standard deviation. A metric is that of `edgemtl eval`; one fp32 engine's stands for all that agree with torch. import:
-Python's modules of the engine. load: opening the model and making it ready; torch-compile loads from its warm cache.
-growth: resident memory after the frames minus before loading. weights: mapped weights in memory (smaps). J/frame: with
-its source."""
+rounds of p50 / best peer's p50 in the same round, and from 5 rounds on its 95 % interval (bootstrap over rounds). GMAC
+done: by the export, counted. GFLOP/s: twice the model's own multiply-accumulates (counted) by p50, also where a dense
+export does more; of SGEMM: of the best library's rate, of roof: of multiply-adds that never leave the registers. error:
+largest difference from torch eager, relative to the largest value; of INT8 the root mean square over 8 pictures that no
+engine was calibrated on, by the float map's standard deviation. A metric is that of `edgemtl eval`; one fp32 engine's
+stands for all that agree with torch. import: Python's modules of the engine. load: opening the model and making it
+ready; torch-compile loads from its warm cache. growth: resident memory after the frames minus before loading. weights:
+mapped weights in memory (smaps)."""
+
+
+def main(source: Path, page: Path) -> None:
+    """Put the block of the document `source` into `page`."""
+    page.write_text(put(page.read_text(), document.read(source)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m edgemtl.bench.report RUN.json README.md")
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (EdgeMTLError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)

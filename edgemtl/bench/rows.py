@@ -31,6 +31,8 @@ class Row:
     p99: float | None = None
     fps: float | None = None
     ratio: float | None = None  # to the best peer, median over rounds
+    low: float | None = None  # its 95 % interval
+    high: float | None = None
     gmac: float | None = None  # done, which a dense export does more of
     gflops: float | None = None  # of the model's own arithmetic, dense export or not
     share: float | None = None  # of the best SGEMM library
@@ -41,12 +43,9 @@ class Row:
     import_ms: float | None = None
     load_ms: float | None = None
     first_ms: float | None = None
-    peak_mb: float | None = None
     resident_mb: float | None = None
     growth_mb: float | None = None
     weights_mb: float | None = None
-    joules: float | None = None
-    energy: str = "not measured"  # what measured it
     reason: str = ""
 
 
@@ -109,7 +108,7 @@ def _row(
     library = peak.best_library(peaks)
     memory = [r["memory"] for r in good if r["memory"]["after"]]
     weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
-    joules = [r["joules"] for r in good if r["joules"] is not None]
+    low, high = stats.interval(times(mine), base) or (None, None)
     return replace(
         start,
         rounds=len(good),
@@ -118,6 +117,8 @@ def _row(
         p99=p.p99,
         fps=1e3 * len(frames) / sum(frames),
         ratio=stats.paired(times(mine), base),
+        low=low,
+        high=high,
         gmac=(_dense(subject) if "-dense" in export else work) / 1e9,
         gflops=gflops,
         share=gflops / peaks[library] if library else None,
@@ -126,12 +127,9 @@ def _row(
         import_ms=1e3 * statistics.median(r["import_s"] for r in good),
         load_ms=1e3 * statistics.median(r["load_s"] for r in good),
         first_ms=1e3 * statistics.median(r["first_s"] for r in good),
-        peak_mb=max((m["after"]["peak"] for m in memory), default=0) / MB or None,
         resident_mb=_median(m["after"]["resident"] for m in memory),
         growth_mb=_median(m["after"]["resident"] - m["before"]["resident"] for m in memory),
         weights_mb=_median(weights),
-        joules=statistics.median(joules) if joules else None,
-        energy=good[0]["energy_origin"] if joules else "not measured",
         reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
     )
 

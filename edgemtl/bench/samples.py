@@ -35,7 +35,6 @@ class Settings:
     timeout: float = 120.0
     build_timeout: float = 1800.0
     peak_s: float = 1.0  # of each source of peak.py, before and after
-    walk: bool = True  # measure switches of the task
     scored: int = 100  # labelled pictures, for accuracy
 
 

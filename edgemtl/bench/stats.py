@@ -40,6 +40,17 @@ def paired(mine: Rounds, base: Rounds) -> float | None:
     return statistics.median(mine[r] / base[r] for r in both) if both else None
 
 
+def interval(mine: Rounds, base: Rounds) -> tuple[float, float] | None:
+    """The 95 % interval of `paired`: percentiles of medians over rounds drawn with replacement; None under 5 rounds."""
+    both = sorted(set(mine) & set(base))
+    if len(both) < 5:
+        return None
+    found = np.array([mine[r] / base[r] for r in both])
+    drawn = np.random.default_rng(0).integers(len(found), size=(2000, len(found)))
+    low, high = np.quantile(np.median(found[drawn], axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
 def best(engines: Mapping[str, Rounds]) -> str | None:
     """The engine whose median ratio to the fastest of each round is lowest; None when there is no engine.
 

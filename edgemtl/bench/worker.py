@@ -48,14 +48,6 @@ def main(request: str) -> None:
     int8 = want.get("precision") == "int8"
     error = _over_pictures(call, image, folder) if int8 else relative(got, expected)
     times = [] if want["seconds"] <= 0 else _frames(call, want)
-    energy = machine.Energy()
-    joules = None
-    if times and energy.origin != "not measured":
-        runs = max(1, int(1e3 / times[0]))
-        energy = machine.Energy()
-        for _ in range(runs):
-            call()
-        joules = (energy.joules() or 0.0) / runs
     print(
         json.dumps(
             {
@@ -67,8 +59,6 @@ def main(request: str) -> None:
                 "precision": want.get("precision", "fp32"),
                 "memory": {"before": before, "after": machine.memory()},
                 "weights": _weights(want),
-                "joules": joules,
-                "energy_origin": energy.origin,
             }
         )
     )

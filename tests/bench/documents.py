@@ -8,7 +8,6 @@ from typing import Any
 from edgemtl.bench import document
 from edgemtl.bench.accuracy import Scored
 from edgemtl.bench.compare import Comparison
-from edgemtl.bench.devices import Line
 from edgemtl.bench.samples import Sample, Settings
 from edgemtl.bench.subjects import Subject, parse
 from edgemtl.bench.switching import Visit, Walk
@@ -24,8 +23,7 @@ def sample(subject: str, engine: str, number: int, factor: float = 1.0) -> Sampl
     error = 0.02 if precision == "int8" else 1e-7
     times = [factor * ENGINES[engine] * f for f in (1.0, 1.1, 1.3)]
     found: dict[str, Any] = {"import_s": 0.1, "load_s": 0.02, "first_s": 0.03, "ms": times, "error": error,
-                             "precision": precision, "memory": MEMORY, "weights": None, "joules": None,
-                             "energy_origin": "not measured"}  # fmt: skip
+                             "precision": precision, "memory": MEMORY, "weights": None}  # fmt: skip
     return Sample(subject, engine, EXPORTS.get(engine, "onnx-sparse-18"), 2, number, found)
 
 
@@ -53,11 +51,11 @@ def visits(ms: float, cold: float, warm: float, mb: tuple[float, float], grown: 
 
 
 def comparison(folder: Path) -> Comparison:
-    """Two tasks of a model, two rounds, accuracy, three walks of which one failed, and two devices."""
+    """Two tasks of a model, two rounds, accuracy, three walks of which one failed."""
     (micro,) = parse("micro")
     subjects = [Subject(f"rooms:{t}", micro.config, "depth", "trained", "rooms.edgemtl") for t in ("depth", "edge")]
     subjects += parse("single:depth")
-    run = Comparison(subjects, list(ENGINES), Settings(threads=(2,), rounds=2), folder)
+    run = Comparison(subjects, [*ENGINES, "torch"], Settings(threads=(2,), rounds=2), folder)
     run.samples += [sample(s.name, e, n) for s in subjects[:2] for e in ENGINES for n in (0, 1)]
     run.samples.append(sample("single:depth", "openvino", 0, 0.583))
     run.samples.append(Sample("rooms:depth", "torch", "", 2, 0, failure="killed by signal 11: it printed nothing"))
@@ -68,10 +66,6 @@ def comparison(folder: Path) -> Comparison:
         Walk("edgemtl", "active", 2, visits(10, 3, 1, (3.2, 3.2), 0)),
         Walk("openvino", "swap", 2, visits(12, 600, 500, (27, 27), 80)),
         Walk("openvino", "keep", 2, failure="no result after 120 s"),
-    ]
-    run.devices += [
-        Line("fpga-sim", "depth", 2.41, "model", 723_000, 5.1, 4, 0.2, True),
-        Line("cuda", "–", absent="this machine has no NVIDIA GPU"),
     ]
     return run
 

@@ -21,12 +21,11 @@ def test_families_mean_their_engines_of_the_precisions() -> None:
     assert choice.engines("onnxruntime-static", "fp32").engines == ("onnxruntime-static",)
     everything = choice.engines("", "fp32,int8")
     assert everything.engines == tuple(ENGINES)
-    assert everything.devices == ("fpga-sim",)
 
 
-def test_devices_are_apart_and_a_family_without_the_precision_is_named() -> None:
-    found = choice.engines("cuda,torch,fpga", "int8")
-    assert found == choice.Chosen((), ("fpga", "cuda"), ("torch has no engine in int8: it is left out",))
+def test_a_family_without_the_precision_is_named() -> None:
+    found = choice.engines("torch", "int8")
+    assert found == choice.Chosen((), ("torch has no engine in int8: it is left out",))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_threads_and_tasks() -> None:
 def test_files_that_can_be_written_are_left_as_they_were(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text("of an earlier run")
-    choice.files([("--json", kept), ("--plot", tmp_path / "new" / "p.png"), ("--out", None)])
+    choice.files([("--json", kept), ("--out", tmp_path / "new" / "o.jsonl"), ("--json", None)])
     assert kept.read_text() == "of an earlier run"
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -67,8 +66,8 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--json .* cannot be written: (Not a directory|File exists)"):
         choice.files([("--json", tmp_path / "file" / "run.json")])
-    with pytest.raises(ConfigError, match="--plot and --json both name"):
-        choice.files([("--json", tmp_path / "a"), ("--plot", tmp_path / "." / "a")])
+    with pytest.raises(ConfigError, match="--out and --json both name"):
+        choice.files([("--json", tmp_path / "a"), ("--out", tmp_path / "." / "a")])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -76,14 +75,3 @@ def test_files_in_a_folder_without_leave(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="Permission denied"):
         choice.files([("--json", tmp_path / "run.json")])
-
-
-def test_plots_need_a_picture_and_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    choice.plot(None)
-    with pytest.raises(ConfigError, match="not 'p.jpeg'; give --plot p.png"):
-        choice.plot(Path("p.jpeg"))
-    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r'pip install "edgemtl\[bench\]"'):
-        choice.plot(Path("p.png"))
-    with pytest.raises(ConfigError, match="plots need matplotlib"):
-        choice.plot(None, needed=True)

@@ -112,7 +112,7 @@ def test_the_rest_of_the_table_comes_out(compare: Any, tmp_path: Path) -> None:
     started = [s.engine for s in comparison.samples]
     assert [started.count(e) for e in ("stalls", "crashes", "refuses", "wrong")] == [1, 2, 2, 2]
     console = Console(file=io.StringIO(), width=250)
-    report.show_all(comparison, MACHINE, console)
+    report.print_all(document.make(comparison, MACHINE, [], interrupted=False), console)
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     for words in ("no result after 2 s", "killed by signal 11", "no such instruction", "wrong: differs"):

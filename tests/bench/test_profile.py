@@ -45,16 +45,17 @@ def test_int8_lines_are_held_to_the_int8_roof() -> None:
     assert profile.bound(line, {peak.FMA: 100.0}) == "not measured"
     assert profile.share_of_roof([line, other], 2.0, peaks) == pytest.approx(0.5)
     assert profile.share_of_library([line], 1.0, peaks) is None
-    text = profile.markdown([line, other], 2.0, peaks)
-    assert "| mlp_i8 | 1 | 1.000 | 120.0 | 240.0 | – | 60% |" in text
-    assert "| linear | 1 | 1.000 | 20.0 | 40.0 | 80% | 40% |" in text
-    assert "| **whole frame** | 1 | 2.000 | 140.0 | 140.0 | – | 50% |" in text
+    text = profile.table("", [line, other], 2.0, peaks).markdown()
+    assert any(row.startswith("| mlp_i8 | 1 | 1.000 | 120.0 | 240.0 | – | 60% |") for row in text)
+    assert any(row.startswith("| linear | 1 | 1.000 | 20.0 | 40.0 | 80% | 40% |") for row in text)
+    assert any(row.startswith("| **whole frame** | 1 | 2.000 | 140.0 | 140.0 | – | 50% |") for row in text)
 
 
 def test_markdown_has_both_shares() -> None:
-    text = profile.markdown([Line("linear", 12, 2.0, 60_000_000, 5)], 4.0, {"torch": 100.0, peak.FMA: 120.0})
-    assert "| linear | 12 | 2.000 | 60.0 | 60.0 | 60% | 50% |" in text
-    assert "| **whole frame** | 11 | 4.000 | 60.0 | 30.0 | 30% | 25% |" in text
+    peaks = {"torch": 100.0, peak.FMA: 120.0}
+    text = profile.table("", [Line("linear", 12, 2.0, 60_000_000, 5)], 4.0, peaks).markdown()
+    assert any(row.startswith("| linear | 12 | 2.000 | 60.0 | 60.0 | 60% | 50% |") for row in text)
+    assert any(row.startswith("| **whole frame** | 11 | 4.000 | 60.0 | 30.0 | 30% | 25% |") for row in text)
 
 
 @pytest.mark.parametrize("task", ["depth", "edge"])

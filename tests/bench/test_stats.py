@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemtl.bench.stats import best, paired, percentile, summary
+from edgemtl.bench.stats import best, interval, paired, percentile, summary
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
@@ -35,3 +36,14 @@ def test_the_best_is_best_within_rounds() -> None:
     assert best(engines) == "steady"
     assert best({}) is None
     assert best({"none": {}}) is None
+
+
+def test_an_interval_holds_the_ratio_and_needs_rounds() -> None:
+    rng = np.random.default_rng(1)
+    base = {n: 10.0 * (1 + n % 3) for n in range(20)}  # the machine's speed changes; the ratio does not see it
+    mine = {n: ms * rng.normal(0.8, 0.05) for n, ms in base.items()}
+    low, high = interval(mine, base) or (0, 0)
+    assert low < (paired(mine, base) or 0) < high
+    assert 0.7 < low < high < 0.9
+    assert interval(dict.fromkeys(range(9), 3.0), dict.fromkeys(range(9), 2.0)) == (1.5, 1.5)
+    assert interval(dict.fromkeys(range(4), 3.0), base) is None

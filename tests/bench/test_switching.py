@@ -1,4 +1,4 @@
-"""Switches: what a peer and edgemtl read and hold, in real processes; and devices that are not this CPU."""
+"""Switches: what a peer and edgemtl read and hold, in real processes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from edgemtl.bench import devices, extras, prepare, switching
+from edgemtl.bench import extras, prepare, switching
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.compare import Comparison
-from edgemtl.bench.process import ProcessError, child
+from edgemtl.bench.process import child
 from edgemtl.bench.samples import Settings
 from edgemtl.bench.subjects import parse
 from edgemtl.bundle.reader import Bundle
@@ -94,61 +94,3 @@ def test_the_best_peer_of_each_kind_walks(tmp_path: Path) -> None:
         "openvino",
         "onnxruntime-static",
     ]
-
-
-def test_a_device_that_is_not_there_says_why(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with Bundle.open(bundle) as opened:
-        config = opened.manifest.model
-    assert not devices.has_program(bundle)
-    lines = devices.measure("fpga-sim", config, bundle, TASKS)
-    assert [x.task for x in lines] == list(TASKS)
-    for x in lines:  # the shape can be modelled without a program
-        assert (x.origin, x.exact) == ("model", None)
-        assert x.ms is not None
-        assert x.ms > 0
-        assert x.switch_bytes == 4
-        assert x.absent.startswith("micro.edgemtl: holds nothing for the FPGA board zcu104; make it with edgemtl")
-    (board,) = devices.measure("fpga", config, bundle, TASKS[:1])
-    assert (board.ms, board.origin) == (None, "not measured")
-    assert "pynq" in board.absent or "board" in board.absent
-    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "none")
-    monkeypatch.setattr(devices.shutil, "which", lambda _: None)
-    (gpu,) = devices.measure("cuda", config, bundle, TASKS)
-    assert gpu.absent.startswith("this machine has no NVIDIA GPU")
-    monkeypatch.setattr(devices, "NVIDIA", tmp_path)
-    assert "edgemtl.bench.cuda BUNDLE" in devices.cuda_absent()
-
-
-@pytest.mark.parametrize("device", ["fpga-sim", "fpga"])
-def test_results_of_a_device_and_their_origin(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A simulation's own time is never shown: its milliseconds are the model's."""
-    config = parse("micro")[0].config
-    said = {"exact": {"depth": True}, "ms": {"depth": [3.0, 4.0, 5.0]}}
-    monkeypatch.setattr(devices, "child", lambda *_: [json.dumps(said)])
-    (line,) = devices.measure(device, config, Path("x"), ["depth"])
-    assert line.exact is True
-    assert line.origin == {"fpga-sim": "model", "fpga": "board"}[device]
-    assert (line.ms == 4.0) == (device == "fpga")
-
-
-def test_a_device_that_crashes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: Any) -> list[str]:
-        raise ProcessError("killed by signal 11: it printed nothing")
-
-    monkeypatch.setattr(devices, "child", crash)
-    (line,) = devices.measure("fpga", parse("micro")[0].config, Path("x"), ["depth"])
-    assert line.absent == "killed by signal 11: it printed nothing"
-
-
-@pytest.mark.slow
-def test_a_bundle_for_the_accelerator_is_made_and_simulated(tmp_path: Path) -> None:
-    """What `--engines fpga-sim` does where the bundle has no program for it."""
-    from edgemtl.fpga.simulation import obstacle
-
-    if reason := obstacle():
-        pytest.skip(reason)
-    (subject,) = parse("micro")
-    (line,) = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, [prepare.BOARD_BUNDLE]), 600)
-    assert devices.has_program(Path(json.loads(line)["path"]))
-    (found,) = devices.measure("fpga-sim", subject.config, Path(json.loads(line)["path"]), [subject.task])
-    assert (found.exact, found.origin, found.absent) == (True, "model", "")

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import endurance
 import numpy as np
 import pytest
 
 import edgemtl
-from edgemtl.bench import endurance
 from edgemtl.errors import BackendError, FrameError, TaskError
 
 COUNTER = r"""
