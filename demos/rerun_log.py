@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgemtl import tasks
 from edgemtl.errors import EdgeMTLError
 from edgemtl.media.feed import Frame
 from edgemtl.media.palette import class_colours
@@ -41,10 +42,10 @@ class RerunLog:
         self._stream.set_time("frame", sequence=stage.frames)
         self._stream.log("camera", rr.Image(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)).compress(jpeg_quality=85))
         for name, result in out.items():
-            task = result.task
-            if task.kind == "depth":
+            task, kind = result.task, tasks.find(result.task.kind)
+            if kind.distance:
                 self._stream.log(name, rr.DepthImage(result.map, meter=1.0))
-            elif task.kind == "semseg":
+            elif kind.classes and kind.form == "map":
                 if name not in self._named:
                     self._named.add(name)
                     rows = zip(range(task.channels), task.classes, class_colours(task, safe=True), strict=False)

@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgemtl import tasks
+from edgemtl.errors import ConfigError
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, RGB, for pixels scaled to 0..1
 IMAGE_STD = (0.229, 0.224, 0.225)
 
-TaskKind = Literal["semseg", "depth", "normals", "edge", "saliency"]
 RESERVED = ("experts", "file", "prefix", "shared", "trunk")  # names of parts, functions and gates beside the tasks
 TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 # One gate per task; one for all (pre-training); one for all that also reads a vector made of the task's number.
@@ -35,15 +37,13 @@ class Strict(BaseModel):
 
 
 class TaskConfig(Strict):
-    """One task: what its map means.
+    """One task: its kind, a file of `edgemtl/tasks`, says what the raw map means and how many channels it has.
 
-    `channels` is the number of values per pixel of the raw map: classes for `semseg` (of rooms, of parts of people),
-    1 for `depth` (metres), `edge` and `saliency` (logits), 3 for `normals` (x right, y up, z towards the camera;
-    normalised after resizing).
+    `channels` is the number of values per pixel of the raw map: for a kind with classes, one for each.
     """
 
     name: TaskName
-    kind: TaskKind
+    kind: str
     channels: int = Field(ge=1, le=256)
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -52,7 +52,10 @@ class TaskConfig(Strict):
     def _consistent(self) -> TaskConfig:
         if self.name in RESERVED:
             raise ValueError(f"a task cannot be called {self.name!r}: that name has another meaning in a bundle")
-        want = {"depth": 1, "edge": 1, "saliency": 1, "normals": 3}.get(self.kind)
+        try:
+            want = tasks.find(self.kind).channels
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         if want is not None and self.channels != want:
             raise ValueError(f"task {self.name!r} of kind {self.kind!r} has {want} channel(s), not {self.channels}")
         for what in (self.classes, self.palette):
@@ -97,7 +100,7 @@ class ModelConfig(Strict):
     # conv: M3ViT's decoder, with a raw map at half the image's size; pyramid: adds the stem's 1/8 and 1/4 features
     head: Literal["light", "conv", "pyramid"] = "light"
     head_norm: bool = True  # batch norms of stem and conv head; False: part of their convolutions, as in programs
-    rays: bool = False  # a pyramid head of normals also reads the direction of each pixel's ray
+    rays: bool = False  # pyramid heads of kinds that gain from it also read the direction of each pixel's ray
     head_dim: int = Field(32, ge=1, le=1024)  # channels within a head
     head_stride: int = Field(4, ge=1, le=64)  # the raw map has image_size / head_stride pixels
     tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=64)

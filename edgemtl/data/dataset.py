@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD, TaskKind
+from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.augment import IMAGE_FILL, depth_ratio, draw, move, resize
 from edgemtl.data.files import Array
 from edgemtl.data.form import ALIASES, NONE, STORED, Layout
@@ -246,7 +246,7 @@ class NyudMT(LabelledSet):
         super().__init__(root, split, tasks, layout=Nyud(), **options)
 
 
-def _finish(kind: TaskKind, raw: Array) -> Array:
+def _finish(kind: str, raw: Array) -> Array:
     """A batch of stored labels to the protocol's types, with 255 for "no label"."""
     if kind == "semseg":
         return np.where(raw == 0, IGNORE, raw.astype(np.int64) - 1)

@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from edgemtl.config import TaskKind
 from edgemtl.data.files import Array
 from edgemtl.errors import DataError
 
-NONE: dict[TaskKind, int] = {"semseg": 0, "depth": 0, "normals": 0, "edge": 255, "saliency": 255}
-STORED: dict[TaskKind, tuple[Any, tuple[int, ...]]] = {  # dtype, and shape after [H, W]
+NONE: dict[str, int] = {"semseg": 0, "depth": 0, "normals": 0, "edge": 255, "saliency": 255}
+STORED: dict[str, tuple[Any, tuple[int, ...]]] = {  # dtype, and shape after [H, W]
     "semseg": (np.uint8, ()),
     "depth": (np.float16, ()),
     "normals": (np.float16, (3,)),
@@ -43,7 +42,7 @@ class Label:
     `inverse`: the depth is stored as 1 / distance, so a zoom multiplies it. `y_down`: normals count y downwards.
     """
 
-    kind: TaskKind
+    kind: str
     form: str
     classes: int = 0
     inverse: bool = False

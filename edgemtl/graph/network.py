@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgemtl import tasks
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError, TaskError
 from edgemtl.graph import lite0
@@ -220,7 +221,7 @@ def _pyramid_head(b: Builder, config: ModelConfig, x: str) -> str:
     at4 = b("head.at4", "convolution", at4, **point)
     at8 = b("head.at8", "convolution", at8, **point)
     x = b("head.at16", "convolution", at16, **point)
-    if config.rays and config.task(b.task).kind == "normals":
+    if config.rays and tasks.find(config.task(b.task).kind).rays:
         rows, columns = config.map_size
         rays = b("head.directions", "rays", rows=rows, columns=columns, fov=config.fov)
         at4 = b("head.rays", "convolution", rays, at4, **{**point, "bias": False})

@@ -7,40 +7,32 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from edgemtl import tasks
 from edgemtl.config import TaskConfig
-from edgemtl.media.palette import class_colours, colours
+from edgemtl.media.palette import class_colours, class_names, colours
 from edgemtl.media.preprocess import Colour, Image
-from edgemtl.media.view import Map, ramp
+from edgemtl.media.view import ramp
+from edgemtl.tasks import Array as Map
 
 ROW, DARK, INK = 18, 24, (235, 235, 235)
-_MEANINGS = {
-    "normals": "red: right   green: up   blue: towards the camera",
-    "edge": "white: an edge",
-    "saliency": "white: what stands out",
-}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def strip(
     task: TaskConfig, values: Map, limits: tuple[float, float] | None, colormap: str, width: int, *, color: Colour
 ) -> Image:
-    """What the colours of one map mean; `limits` are the depths in metres at the ends of its colour map."""
-    if task.kind == "semseg":
-        return classes(task, present(values), width, color=color, safe=True)
-    if task.kind == "depth" and limits is not None:
-        return depth(limits, colormap, width, color=color)
-    return _line(_MEANINGS.get(task.kind, ""), width)
-
-
-def present(values: Map, least: float = 0.002) -> list[int]:
-    """The classes that cover at least the share `least` of a map of class ids, in their order."""
-    counts = np.bincount(values[::2, ::2].reshape(-1))
-    return np.flatnonzero(counts >= max(1.0, least * counts.sum())).tolist()
+    """What the colours of one result mean; `limits` are the values at the ends of its colour map."""
+    kind = tasks.find(task.kind)
+    if kind.classes:
+        return classes(task, kind.present(values), width, color=color, safe=True)
+    if kind.unit and limits is not None:
+        return scale(limits, kind.unit, colormap, width, color=color)
+    return _line(kind.words, width)
 
 
 def classes(task: TaskConfig, shown: Sequence[int], width: int, *, color: Colour = "rgb", safe: bool = False) -> Image:
     """The colour and name of each class in `shown`, in as many rows as `width` makes necessary."""
-    names, paint = task.classes or tuple(str(i) for i in range(task.channels)), class_colours(task, safe=safe)
+    names, paint = class_names(task), class_colours(task, safe=safe)
     return _swatches([(names[i][:24], paint[i]) for i in shown if i < task.channels], width, color)
 
 
@@ -50,8 +42,8 @@ def experts(shown: Sequence[int], count: int, width: int, *, color: Colour = "rg
     return np.concatenate([_line("large: a patch's first choice; small: its next ones", width), below])
 
 
-def depth(limits: tuple[float, float], colormap: str, width: int, *, color: Colour = "rgb") -> Image:
-    """A scale of metres: the colour map with a mark and a number at every whole or half step that has room."""
+def scale(limits: tuple[float, float], unit: str, colormap: str, width: int, *, color: Colour = "rgb") -> Image:
+    """A scale of a quantity: the colour map with a mark and a number at every whole or half step that has room."""
     low, high = limits
     out = _empty(2, width)
     left, right = 8, width - 30
@@ -64,7 +56,7 @@ def depth(limits: tuple[float, float], colormap: str, width: int, *, color: Colo
         out[ROW - 2 : ROW + 3, x] = INK
         text = f"{value:g}"
         cv2.putText(out, text, (x - 4 * len(text), 2 * ROW - 4), _FONT, 0.4, INK, 1, cv2.LINE_AA)
-    cv2.putText(out, "m", (width - 18, ROW - 4), _FONT, 0.42, INK, 1, cv2.LINE_AA)
+    cv2.putText(out, unit, (width - 18, ROW - 4), _FONT, 0.42, INK, 1, cv2.LINE_AA)
     return out
 
 

@@ -44,6 +44,11 @@ def colours(count: int) -> Image:
     return np.round(np.array(hues) * 255).astype(np.uint8)
 
 
+def class_names(task: TaskConfig) -> tuple[str, ...]:
+    """The names of a task's classes, or their numbers."""
+    return task.classes or tuple(str(i) for i in range(task.channels))
+
+
 def class_colours(task: TaskConfig, *, safe: bool = False) -> Image:
     """The colours of a task's classes, uint8 RGB [channels, 3]: the bundle's own, or with `safe` (or where it names
     none) those of `colours`.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from edgemtl import tasks
 from edgemtl.errors import FrameError
 from edgemtl.media import legend, view
 from edgemtl.media.preprocess import Image
@@ -32,7 +33,7 @@ def picture(frame: Frame, out: Output, how: View, colormap: str, limits: tuple[f
         return tiles[0][1] if len(tiles) == 1 else view.contact_sheet(tiles)
     sheet = view.contact_sheet([("frame", frame.image), *tiles])
     for t in out.values():
-        if t.task.kind == "semseg":
+        if tasks.find(t.task.kind).classes:
             strip = legend.classes(t.task, range(t.task.channels), sheet.shape[1], color="bgr")
             sheet = np.concatenate([sheet, strip])
     return sheet

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from edgemtl import tasks as kinds
 from edgemtl.errors import TaskError
 from edgemtl.media import legend, view
 from edgemtl.media.feed import Frame
-from edgemtl.media.palette import class_colours, colours
+from edgemtl.media.palette import class_colours, class_names, colours
 from edgemtl.media.preprocess import Image
 from edgemtl.runtime import expert_map
 from edgemtl.runtime.engine import Engine
@@ -47,7 +48,8 @@ class Stage:
     """See the module's text. `tasks` are those on offer; the first one is made active.
 
     blend: 0 shows the camera, 1 the map. experts: the MoE block whose expert map is shown, None for none. depth_limits:
-    metres at the colour map's ends; None follows the pictures slowly. camera: whether the frame is a tile of its own.
+    metres at the colour map's ends; None follows the pictures slowly. limits: those now, of each task that has some.
+    camera: whether the frame is a tile of its own.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class Stage:
         self.blend, self.camera = 0.7, False
         self.experts: int | None = None
         self.colormap, self._fixed = colormap, depth_limits
-        self._steady = view.SteadyLimits()
-        self.limits: tuple[float, float] | None = depth_limits
+        self._steady = {task: view.SteadyLimits() for task in self.tasks}
+        self.limits: dict[str, tuple[float, float]] = {}
         self.milliseconds: deque[float] = deque(maxlen=1 << 16)
         self.ages: deque[float] = deque(maxlen=RECENT)
         self._times: deque[float] = deque(maxlen=1024)
@@ -82,7 +84,7 @@ class Stage:
             raise TaskError(f"one or two of {', '.join(self.tasks)} can be shown, not {' and '.join(tasks) or 'none'}")
         if tasks != self.engine.active:
             self.engine.activate(*tasks)
-            self.present, self._resident = {}, (-math.inf, {})
+            self.present, self.limits, self._resident = {}, {}, (-math.inf, {})
             others = [t for t in self.tasks if (t,) != self.engine.active]
             self._costs = {t: forecast(self.engine, [t])._asdict() for t in others}
             first, beside = tasks[0], [t for t in self.tasks if t not in tasks]
@@ -114,7 +116,7 @@ class Stage:
         else:
             out, maps = expert_map.trace(self.engine, frame.image, color="bgr")
         self.output = out
-        painted = {name: self._paint(result) for name, result in out.items()}
+        painted = {name: self._paint(name, result) for name, result in out.items()}
         self.milliseconds.append(1e3 * (time.perf_counter() - began))
         self._times.append(time.monotonic())
         self.frames += 1
@@ -122,11 +124,11 @@ class Stage:
         tiles = [Tile("camera", image, image[:0])] if self.camera else []
         ground = self._ground(image)
         for name, paint in painted.items():
-            task, values = out[name].task, _shown(out[name].map)
-            if task.kind == "semseg":
-                self.present[name] = legend.present(values)
-            below = legend.strip(task, values, self.limits, self.colormap, image.shape[1], color="bgr")
-            tiles.append(Tile(name, view.overlay(ground, paint, self.blend), below))
+            result, task = _values(out[name]), out[name].task
+            if present := kinds.find(task.kind).present(result):
+                self.present[name] = present
+            below = legend.strip(task, result, self.limits.get(name), self.colormap, image.shape[1], color="bgr")
+            tiles.append(Tile(name, view.over(task, ground, paint, self.blend), below))
         tiles += [self._experts(ground, found) for found in maps.values()]
         if frame.taken:
             self.ages.append(1e3 * (time.monotonic() - frame.taken))
@@ -137,11 +139,14 @@ class Stage:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
         return np.asarray(cv2.addWeighted(image, 1 - self.blend, grey, self.blend, 0), np.uint8)
 
-    def _paint(self, result: TaskOutput) -> Image:
-        if result.task.kind == "depth":
-            self.limits = self._fixed or self._steady(result.map)
-        values = _shown(result.map)
-        return view.colour(result.task, values, color="bgr", colormap=self.colormap, limits=self.limits, safe=True)
+    def _paint(self, name: str, result: TaskOutput) -> Image:
+        kind = kinds.find(result.task.kind)
+        if kind.unit:
+            fixed = self._fixed if kind.distance else None
+            self.limits[name] = fixed or self._steady[name](result.map)
+        how: dict[str, Any] = {"colormap": self.colormap, "limits": self.limits.get(name), "frame": result.frame}
+        picture: Image = _shown(view.colour(result.task, _values(result), color="bgr", safe=True, **how))
+        return picture
 
     def _experts(self, image: Image, found: expert_map.ExpertMap) -> Tile:
         """The choices in one block, over the frame; of a letterboxed input the part where the frame is."""
@@ -157,14 +162,17 @@ class Stage:
         return Tile(title, view.overlay(image, view.fit(paint, (high, wide)), max(self.blend, 0.3)), below)
 
     def about(self) -> dict[str, Any]:
-        """What does not change while it runs: tasks, classes and their colours, blocks with experts, colour map."""
+        """What does not change while it runs: tasks, what they show, their classes' names and colours or the unit of
+        their scale, blocks with experts, colour map.
+        """
         model = self.engine.manifest.model
         tasks = {}
-        for name in self.tasks:
-            task = model.task(name)
-            names = task.classes or tuple(str(i) for i in range(task.channels))
-            paint = class_colours(task, safe=True).tolist() if task.kind == "semseg" else []
-            tasks[name] = {"kind": task.kind, "classes": list(names) if paint else [], "colours": paint}
+        for task in map(model.task, self.tasks):
+            kind = kinds.find(task.kind)
+            names = list(class_names(task)) if kind.classes else []
+            paint = class_colours(task, safe=True).tolist() if kind.classes else []
+            words = {"shows": kind.shows, "words": kind.words, "unit": kind.unit}
+            tasks[task.name] = {**words, "classes": names, "colours": paint}
         return {
             "bundle": self.engine.manifest.name,
             "trained_on": self.engine.manifest.origin,
@@ -193,7 +201,7 @@ class Stage:
             "p50_ms": p50,
             "p95_ms": p95,
             "age_ms": float(np.median(self.ages)) if self.ages else None,
-            "limits": list(self.limits) if self.limits else None,
+            "limits": {name: list(ends) for name, ends in self.limits.items()},
             "present": self.present,
             "weights": self._weights(),
             "switch": self.engine.switches[-1].as_dict(),
@@ -215,6 +223,11 @@ class Stage:
             found = self.engine.residency().as_dict()
             self._resident = time.monotonic(), found
         return found
+
+
+def _values(result: TaskOutput) -> Any:
+    """A result as it is drawn: of a map no more than that shows."""
+    return _shown(result.map) if result.form == "map" else result.map
 
 
 def _shown(image: Any) -> Any:

@@ -1,24 +1,23 @@
 """Maps as pictures: colours, overlays, labels, contact sheets. All images are uint8 [H, W, 3].
 
-Depth is drawn with perceptual colour maps (viridis, inferno, magma, cividis; turbo for those who want it); classes in
-the palette of the bundle or in one safe for colour-blind people; normals as x, y, z in red, green, blue; edges as
-white on black. `edgemtl.media.legend` has the strips that say what the colours mean.
+A quantity such as depth is drawn with perceptual colour maps (viridis, inferno, magma, cividis; turbo for those who
+want it); classes in the palette of the bundle or in one safe for colour-blind people; anything else as its kind says
+(`edgemtl.tasks`). `edgemtl.media.legend` has the strips that say what the colours mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
+from edgemtl import tasks
 from edgemtl.config import TaskConfig
 from edgemtl.errors import FrameError
 from edgemtl.media.palette import class_colours, colours
 from edgemtl.media.preprocess import Colour, Image, check_frame
-
-Map = np.ndarray[Any, np.dtype[Any]]
+from edgemtl.tasks import Array as Map
 
 COLOUR_MAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
@@ -38,21 +37,25 @@ def colour(
     colormap: str = "viridis",
     limits: tuple[float, float] | None = None,
     safe: bool = False,
+    frame: tuple[int, int] | None = None,
 ) -> Image:
-    """A map of `task` (as `Output` gives it) as a picture in the order `color`.
+    """A result of `task` (as `Output` gives it) as a picture in the order `color`.
 
-    `limits` are the depths in metres drawn as the colour map's two ends; without them the map's own 2nd and 98th
-    percentiles, which makes one picture clear and a video flicker (`SteadyLimits` is for videos). `safe`: classes in
-    colours safe for colour-blind people. Raises FrameError for an unknown colour map.
+    `limits` are the values of a quantity (depths in metres) drawn as the colour map's two ends; without them the map's
+    own 2nd and 98th percentiles, which makes one picture clear and a video flicker (`SteadyLimits` is for videos).
+    `safe`: classes in colours safe for colour-blind people. `frame`: the picture's (height, width), for boxes and
+    points. Raises FrameError for an unknown colour map.
     """
-    if task.kind == "depth":
+    kind = tasks.find(task.kind)
+    if kind.form != "map":
+        rgb = np.zeros((*(frame or (0, 0)), 3), np.uint8)
+        kind.draw(values, rgb)
+    elif kind.unit:
         rgb = _ramp(values, colormap, limits)
-    elif task.kind == "semseg":
+    elif kind.classes:
         rgb = class_colours(task, safe=safe)[np.minimum(values, task.channels - 1)]
-    elif task.kind == "normals":
-        rgb = np.clip((values + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
     else:
-        rgb = np.repeat(np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)[..., None], 3, -1)
+        rgb = kind.colour(values)
     return rgb if color == "rgb" else np.ascontiguousarray(rgb[..., ::-1])
 
 
@@ -73,7 +76,7 @@ def ramp(colormap: str, steps: int) -> Image:
 
 
 class SteadyLimits:
-    """Limits of depth for a video: they follow the frames' 2nd and 98th percentiles slowly, so colours do not flicker.
+    """Limits of a quantity for a video: they follow the frames' 2nd and 98th percentiles slowly, so nothing flickers.
 
     `follow` is the share of the way to the newest frame's percentiles that each frame makes them go.
     """
@@ -135,6 +138,21 @@ def overlay(frame: Image, picture: Image, alpha: float = 0.55) -> Image:
     if frame.shape != picture.shape:
         raise FrameError(f"a map of shape {picture.shape[:2]} cannot lie over a frame of shape {frame.shape[:2]}")
     return np.asarray(cv2.addWeighted(frame, 1 - alpha, picture, alpha, 0), np.uint8)
+
+
+def over(task: TaskConfig, frame: Image, picture: Image, alpha: float) -> Image:
+    """A result's `picture` on `frame`, in the way of its form: a map is an `overlay`, boxes and points are opaque."""
+    if tasks.find(task.kind).form == "map":
+        return overlay(frame, picture, alpha)
+    return np.where(picture.any(-1, keepdims=True), picture, frame)
+
+
+def painted(frame: Image, shares: Map, ink: tuple[int, ...]) -> Image:
+    """`frame` with `ink` in its order of colours, as opaque as `shares` [H, W] say. Raises FrameError as `overlay`."""
+    if frame.shape[:2] != shares.shape:
+        raise FrameError(f"a map of shape {shares.shape} cannot lie over a frame of shape {frame.shape[:2]}")
+    mixed = frame + shares[..., None] * (np.array(ink, np.float32) - frame)
+    return np.asarray(np.clip(mixed + 0.5, 0, 255), np.uint8)
 
 
 def label(picture: Image, text: str) -> Image:

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemtl import tasks
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.graph import lite0
 from edgemtl.model.norm import BatchNorm, fold_norm
-
-USUAL_DEPTH = 2.5  # metres; near the mean of rooms and of NYU Depth V2
 
 
 class SeparableStep(nn.Module):
@@ -137,11 +136,12 @@ Head = LightHead | ConvHead | PyramidHead
 def make_head(config: ModelConfig, task: TaskConfig) -> Head:
     """The head that the configuration names, for one task."""
     if config.head == "pyramid":
-        head = PyramidHead(config, task.channels, rays=config.rays and task.kind == "normals")
+        kind = tasks.find(task.kind)
+        head = PyramidHead(config, task.channels, rays=config.rays and kind.rays)
         # ImageNet's features are large (their standard deviation is 6 to 9): maps must not start as far from any label
         assert head.out.bias is not None
         with torch.no_grad():
             head.out.weight.mul_(0.1)
-            head.out.bias.fill_(USUAL_DEPTH if task.kind == "depth" else 0)
+            head.out.bias.fill_(kind.usual)
         return head
     return ConvHead(config, task.channels) if config.head == "conv" else LightHead(config, task.channels)

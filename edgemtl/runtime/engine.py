@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
+from edgemtl import tasks as kinds
 from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
@@ -31,17 +32,18 @@ from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import Segment, WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.runtime.postprocess import Map, map_form, to_frame
+from edgemtl.runtime.postprocess import to_frame
 from edgemtl.runtime.residency import Residency, Share
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
+from edgemtl.tasks import Array as Map
 
 if TYPE_CHECKING:
     from edgemtl.runtime.cuda.maps import DeviceMap
 
 KEPT_SWITCHES = 100  # records of the last ones; an engine that runs for months must not grow
 
-Form = Callable[[str], tuple[tuple[int, ...], type[np.generic]]]  # of a task's array: shape and type
+Form = Callable[[str], tuple[tuple[int, ...] | None, type[np.generic]]]  # of a task's array: shape (None: any), type
 
 
 def load(
@@ -218,19 +220,19 @@ class Engine:
                 if ran.place is None:
                     raise FrameError("the frame is an input, normalised already: give it to engine.raw")
                 place, prepared = ran.place, ran.prepared
-                given = self._places(out, lambda name: map_form(config.task(name), place.frame))
+                given = self._places(out, lambda name: self._form(name, place.frame))
             else:
                 image, place = self._preprocess(frame, order)
-                given = self._places(out, lambda name: map_form(config.task(name), place.frame))
+                given = self._places(out, lambda name: self._form(name, place.frame))
                 prepared = time.perf_counter() - start
                 ran = self._run(image)
             after = time.perf_counter()
             for name in self._active:
                 task, raw = config.task(name), ran.maps[name]
                 made = to_frame(task, raw, place, config.head_stride, given.get(name))
-                if self._zoom is not None and task.kind == "depth":
+                if self._zoom is not None and kinds.find(task.kind).distance:
                     made *= self._zoom * place.width / config.image_size[1]
-                outputs[name] = TaskOutput(task, made, raw, order)
+                outputs[name] = TaskOutput(task, made, raw, order, place.frame)
             end = time.perf_counter()
             run = {name: 1e3 * s for name, s in ran.seconds.items()}
             timing = Timing(1e3 * prepared, run, 1e3 * (end - after), ran.counts)
@@ -351,12 +353,19 @@ class Engine:
             raise
         return self.size(added)
 
+    def _form(self, task: str, frame: tuple[int, int]) -> tuple[tuple[int, ...] | None, type[np.generic]]:
+        """Shape and type of a task's result for a frame of (H, W); the shape is None where the frame decides it."""
+        kind = kinds.find(self.manifest.model.task(task).kind)
+        return kind.shape(frame), kind.dtype
+
     def _places(self, out: Mapping[str, Map] | None, form: Form) -> Mapping[str, Map]:
         """The caller's arrays, checked; `form` gives the shape and type that the one of a task must have."""
         for name, array in (out or {}).items():
             if name not in self._active:
                 raise TaskError(f"out names {name!r}, which is not active; active: {', '.join(self._active)}")
             shape, dtype = form(name)
+            if shape is None:
+                raise FrameError(f"out names {name!r}, whose result has a size that the frame decides: leave it out")
             plain = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
             if not plain or array.shape != shape or array.dtype != dtype:
                 given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from edgemtl import tasks
 from edgemtl.config import TaskConfig
-from edgemtl.errors import FrameError, TaskError
+from edgemtl.errors import TaskError
 from edgemtl.fpga.counters import FrameCount
 from edgemtl.media import view
 from edgemtl.media.preprocess import Array, Colour, Image
-from edgemtl.runtime.postprocess import Map
+from edgemtl.tasks import Array as Map
+from edgemtl.tasks import Form
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,27 @@ class Timing:
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """One task's result for one frame.
+    """One task's result for one frame, which has the size (H, W) `frame`.
 
-    map: depth float32 [H, W] metres; semseg uint8 [H, W] class ids; normals float32 [H, W, 3] unit vectors; edge
-    and saliency float32 [H, W] probability; H, W are the frame's. raw: the network's own map, float32 [channels, h, w].
+    map: the result in the `form` of its kind (`edgemtl.tasks`), a dense map for all of today's: depth float32 [H, W]
+    metres; semseg uint8 [H, W] class ids; normals float32 [H, W, 3] unit vectors; edge and saliency float32 [H, W]
+    probability. raw: the network's own map, float32 [channels, h, w].
     """
 
     task: TaskConfig
     map: Map
     raw: Array = field(repr=False)
     color: Colour = "rgb"
+    frame: tuple[int, int] | None = None  # None: the map's
+
+    @property
+    def form(self) -> Form:
+        """ "map", "boxes" or "points"."""
+        return tasks.find(self.task.kind).form
 
     def colour(self, *, colormap: str = "viridis", limits: tuple[float, float] | None = None) -> Image:
-        """The map as a picture, uint8 [H, W, 3], in the colour order of the frame. See `edgemtl.media.view.colour`."""
-        return view.colour(self.task, self.map, color=self.color, colormap=colormap, limits=limits)
+        """A picture, uint8 [H, W, 3], in the colour order of the frame. See `edgemtl.media.view.colour`."""
+        return view.colour(self.task, self.map, color=self.color, colormap=colormap, limits=limits, frame=self.frame)
 
     def overlay(
         self,
@@ -57,18 +64,13 @@ class TaskOutput:
         colormap: str = "viridis",
         limits: tuple[float, float] | None = None,
     ) -> Image:
-        """The coloured map over `frame`, uint8 [H, W, 3]; edges are painted on it instead.
+        """The coloured map over `frame`, uint8 [H, W, 3]; edges, boxes and points are painted on it instead.
 
         Raises FrameError when the frame has another size than the map.
         """
-        if self.task.kind != "edge":
-            return view.overlay(frame, self.colour(colormap=colormap, limits=limits), alpha)
-        if frame.shape[:2] != self.map.shape:
-            raise FrameError(f"a map of shape {self.map.shape} cannot lie over a frame of shape {frame.shape[:2]}")
-        paint = np.array((255, 224, 0) if self.color == "rgb" else (0, 224, 255), np.float32)
-        mixed = frame + self.map[..., None] * (paint - frame)
-        painted: Image = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
-        return painted
+        if (ink := tasks.find(self.task.kind).ink) is not None:
+            return view.painted(frame, self.map, ink if self.color == "rgb" else ink[::-1])
+        return view.over(self.task, frame, self.colour(colormap=colormap, limits=limits), alpha)
 
 
 class Output(Mapping[str, TaskOutput]):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from edgemtl.config import ModelConfig, Strict, TaskKind
+from edgemtl import tasks as kinds
+from edgemtl.config import ModelConfig, Strict
 from edgemtl.errors import ConfigError
 from edgemtl.model.presets import PRESETS, preset
 
@@ -141,7 +142,7 @@ class TrainConfig(Strict):
                 )
             if stage.tasks_per_step is not None and stage.tasks_per_step > len(model.tasks):
                 raise ValueError(f"tasks_per_step {stage.tasks_per_step} is more than the {len(model.tasks)} tasks")
-        usable = {*model.task_names, *get_args(TaskKind)}
+        usable = {*model.task_names, *kinds.names()}
         for key in self.loss.weights:
             if key not in usable:
                 raise ValueError(f"loss.weights: there is no task {key!r}; choose from {', '.join(sorted(usable))}")

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgemtl.config import TaskConfig, TaskKind
+from edgemtl.config import TaskConfig
 
 INVALID = 255
 EDGE_POSITIVE_WEIGHT = 0.95
 NEAREST = 0.5  # metres, below which `log_depth` is a straight line
 STEPS = tuple((scale, dim) for scale in (1, 2, 4, 8) for dim in (-1, -2))  # of gradient matching: across, down
 DepthLoss = Literal["l1", "log"]
-DEFAULT_WEIGHTS: dict[TaskKind, float] = {
+DEFAULT_WEIGHTS: dict[str, float] = {
     "semseg": 1.0,
     "depth": 1.0,
     "normals": 10.0,
@@ -55,7 +55,7 @@ class Count(NamedTuple):
         return cls(flat[0].float(), flat[1].float(), flat[2:].float())
 
 
-def count(kind: TaskKind, label: Tensor, class_weight: Tensor | None = None) -> Count:
+def count(kind: str, label: Tensor, class_weight: Tensor | None = None) -> Count:
     """The Count of a label as `task_losses` takes it."""
     valid = (label != INVALID).all(1) if kind == "normals" else label != INVALID
     positive = ((label > 0.5) & valid).sum() if kind in ("edge", "saliency") else valid.new_zeros((), dtype=torch.int64)

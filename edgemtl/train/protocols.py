@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgemtl.config import ModelConfig, TaskKind
+from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 from edgemtl.train.delta import delta_m
 from edgemtl.train.metrics import Score
@@ -28,26 +28,26 @@ class Figure(NamedTuple):
     lower: bool
 
 
-OWN: dict[TaskKind, Figure] = {  # what edgemtl itself watches
+OWN: dict[str, Figure] = {  # what edgemtl itself watches
     "semseg": Figure("miou", "mIoU", 1, False),
     "depth": Figure("rmse", "RMSE (m)", 1, True),
     "normals": Figure("mean_angle", "mean angle (°)", 1, True),
     "edge": Figure("edge_f", "F", 1, False),
     "saliency": Figure("saliency_miou", "mIoU over thresholds", 1, False),
 }
-_SHARED: dict[TaskKind, Figure] = {
+_SHARED: dict[str, Figure] = {
     "semseg": Figure("miou_all", "mIoU %", 100, False),
     "depth": Figure("rmse", "RMSE", 1, True),
     "normals": Figure("mean_angle", "mErr °", 1, True),
     "edge": Figure("ods_f", "odsF %", 100, False),
 }
-PROTOCOLS: dict[str, dict[TaskKind, Figure]] = {
+PROTOCOLS: dict[str, dict[str, Figure]] = {
     "m3vit": {**_SHARED, "saliency": Figure("saliency_miou", "mIoU % (best of 15 thresholds)", 100, False)},
     "invpt": {**_SHARED, "saliency": Figure("saliency_max_f_pooled", "maxF % (pooled)", 100, False)},
 }
 
 
-def figures(name: str | None) -> dict[TaskKind, Figure]:
+def figures(name: str | None) -> dict[str, Figure]:
     """The figures of a protocol, edgemtl's own for None. Raises ConfigError for an unknown one."""
     if name is not None and name not in PROTOCOLS:
         raise ConfigError(f"there is no protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")

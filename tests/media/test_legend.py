@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgemtl import tasks
 from edgemtl.config import TaskConfig
 from edgemtl.media import legend, view
 from edgemtl.media.palette import SAFE
@@ -33,14 +34,14 @@ def test_present_leaves_out_specks() -> None:
     ids = np.zeros((100, 100), np.uint8)
     ids[:, 50:] = 3
     ids[0, 0] = 7
-    assert legend.present(ids) == [0, 3]
+    assert tasks.find("semseg").present(ids) == [0, 3]
 
 
 def test_the_scale_has_the_colour_maps_colours() -> None:
-    strip = legend.depth((1.0, 5.0), "viridis", 300)
+    strip = legend.scale((1.0, 5.0), "m", "viridis", 300)
     ramp = view.ramp("viridis", 300 - 30 - 8)
     np.testing.assert_array_equal(strip[8, 8:270], ramp)
-    np.testing.assert_array_equal(legend.depth((1.0, 5.0), "viridis", 300, color="bgr")[8, 8:270], ramp[:, ::-1])
+    np.testing.assert_array_equal(legend.scale((1.0, 5.0), "m", "viridis", 300, color="bgr")[8, 8:270], ramp[:, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_ticks_are_few_and_within(low: float, span: float, most: int) -> None:
 @pytest.mark.parametrize("width", [1, 8, 40, 640])
 def test_every_task_has_a_strip_of_the_tiles_width(kind: str, width: int) -> None:
     channels = {"semseg": 4, "normals": 3}.get(kind, 1)
-    task = TaskConfig(name="t", kind=kind, channels=channels)  # type: ignore[arg-type]
+    task = TaskConfig(name="t", kind=kind, channels=channels)
     strip = legend.strip(task, np.zeros((8, 8), np.uint8), (0.0, 1.0), "viridis", width, color="bgr")
     assert strip.shape[1] == width
     assert strip.dtype == np.uint8

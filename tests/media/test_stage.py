@@ -80,12 +80,11 @@ class TestPictures:
     def test_fixed_and_following_depths(self, bundle: Path, stage: Stage) -> None:
         stage.select("depth")
         stage.show(frame())
-        assert stage.limits is not None
-        assert stage.limits[0] < stage.limits[1]
+        assert stage.limits["depth"][0] < stage.limits["depth"][1]
         with edgemtl.load(bundle) as engine:
             fixed = Stage(engine, ["depth"], depth_limits=(0, 8))
             fixed.show(frame())
-            assert fixed.figures()["limits"] == [0, 8]
+            assert fixed.figures()["limits"] == {"depth": [0, 8]}
 
     def test_an_unknown_colour_map_is_refused_at_once(self, bundle: Path) -> None:
         with edgemtl.load(bundle) as engine, pytest.raises(FrameError, match="no colour map 'jet'"):

@@ -1,9 +1,6 @@
 // The live page: pictures and figures come over one WebSocket, commands go back. No library, nothing from elsewhere.
 "use strict";
 
-const SHOWS = {
-  semseg: "what is where", depth: "how far", normals: "directions", edge: "outlines", saliency: "what stands out",
-};
 const $ = (id) => document.getElementById(id);
 let socket = null, about = null, now = null, count = 0, wait = 500, blendHeld = 0, refused = "", refusedUntil = 0;
 
@@ -79,7 +76,7 @@ function button(parent, key, text, action, more = "") {
 function build() {
   const names = Object.keys(about.tasks);
   for (const id of ["tasks", "beside", "blocks"]) $(id).replaceChildren();
-  names.forEach((name) => button($("tasks"), name, name, () => ask({ tasks: [name] }), SHOWS[about.tasks[name].kind]));
+  names.forEach((name) => button($("tasks"), name, name, () => ask({ tasks: [name] }), about.tasks[name].shows));
   button($("beside"), "", "nothing", () => ask({ tasks: [now.active[0]] }));
   names.forEach((name) => button($("beside"), name, name, () => ask({ tasks: [now.active[0], name] })));
   button($("blocks"), "-1", "off", () => ask({ experts: -1 }));
@@ -159,28 +156,20 @@ function figures(source) {
 
 let drawn = "";
 function keys() {
-  const limits = now.limits ? now.limits.map((v) => v.toFixed(1)) : null;
-  const state = JSON.stringify([now.active, now.experts, now.present, limits]);
+  const limits = (name) => (now.limits[name] || []).map((v) => v.toFixed(1));
+  const state = JSON.stringify([now.active, now.experts, now.present, now.active.map(limits)]);
   if (state === drawn) return;
   drawn = state;
-  const all = now.active.map((name) => key(name, about.tasks[name], limits));
+  const all = now.active.map((name) => key(name, about.tasks[name], limits(name)));
   if (now.experts !== null) now.active.forEach((name) => all.push(experts(name)));
   $("keys").replaceChildren(...all);
 }
 
 function key(name, task, limits) {
   const row = row_of(name);
-  if (task.kind === "semseg") {
-    for (const i of now.present[name] || []) row.append(swatch(task.colours[i], task.classes[i]));
-  } else if (task.kind === "depth" && limits) {
-    row.append(scale(limits));
-  } else if (task.kind === "normals") {
-    row.append("red: right, green: up, blue: towards the camera");
-  } else if (task.kind === "edge") {
-    row.append("white: an edge");
-  } else if (task.kind === "saliency") {
-    row.append("white: what stands out");
-  }
+  for (const i of now.present[name] || []) row.append(swatch(task.colours[i], task.classes[i]));
+  if (task.unit && limits.length) row.append(scale(limits, task.unit));
+  row.append(task.words.replaceAll(/ {2,}/g, ", "));
   return row;
 }
 
@@ -207,7 +196,7 @@ function swatch([r, g, b], text) {
   return made;
 }
 
-function scale([low, high]) {
+function scale([low, high], unit) {
   const made = document.createElement("div"), bar = document.createElement("canvas"), ends = document.createElement("div");
   made.className = "scale";
   bar.width = 256;
@@ -218,7 +207,7 @@ function scale([low, high]) {
   context.fillRect(0, 0, 256, 1);
   for (let i = 0; i <= 4; i++) {
     const mark = document.createElement("span");
-    mark.textContent = `${(Number(low) + (i / 4) * (high - low)).toFixed(1)} m`;
+    mark.textContent = `${(Number(low) + (i / 4) * (high - low)).toFixed(1)} ${unit}`;
     ends.append(mark);
   }
   made.append(bar, ends);
