@@ -101,7 +101,7 @@ def build(
     weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[Wanted], folder: Path, report: Report
 ) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
-    made = _cuda_programs(weights, pieces, [t for t in wanted if isinstance(t, CudaTarget)], folder, report)
+    made = _cuda_programs(weights, [t for t in wanted if isinstance(t, CudaTarget)], folder, report)
     for target in wanted:
         if isinstance(target, CudaTarget):
             continue
@@ -187,16 +187,14 @@ def _tvm_program(
     return Made(described, paths)
 
 
-def _cuda_programs(
-    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[CudaTarget], folder: Path, report: Report
-) -> list[Made]:
+def _cuda_programs(weights: Weights, wanted: Sequence[CudaTarget], folder: Path, report: Report) -> list[Made]:
     """All from the same plans."""
     if not wanted:
         return []
     from edgemtl_compiler.cuda import build
 
-    config = weights.model.config
-    planned = build.plans(weights, pieces, report)
+    config = weights.config
+    planned = build.plans(weights, report)
     return [Made(*build.build(planned, config, target, folder, report)) for target in wanted]
 
 

@@ -43,12 +43,13 @@ class Own(Engine):
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
         from edgemtl.runtime.cuda.driver import Driver
+        from edgemtl.runtime.cuda.frame import PREFIX
         from edgemtl_compiler import precision
         from edgemtl_compiler.cuda import build, toolchain
         from edgemtl_compiler.cuda.check import PlanRunner
 
         weights = precision.half(model)
-        planned = build.plans(weights, {task: weights.model.slice(task)}, batch=len(images))
+        planned = {n: p for n, p in build.plans(weights, batch=len(images)).items() if n in (PREFIX, task)}
         plans = {name: plan for name, (plan, _) in planned.items()}
         functions = {name: function for name, (_, function) in planned.items()}
         gpu = Driver()

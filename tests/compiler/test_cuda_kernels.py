@@ -24,6 +24,8 @@ from edgemtl.errors import BackendError
 from edgemtl.model.moe import gate_logits, route, sparse_experts
 from edgemtl.runtime.cuda.driver import Driver
 from edgemtl_compiler.cuda import TYPES, lower, toolchain
+from edgemtl_compiler.cuda.ops import attention
+from edgemtl_compiler.cuda.ops.route import shared as route_shared
 
 HEAD = 16
 few = settings(
@@ -168,7 +170,7 @@ def test_values_are_rounded_to_the_nearest(gpu: Gpu) -> None:
 def attend(gpu: Gpu, qkv: Any, batch: int, tokens: int, heads: int) -> Any:
     out = gpu.new(gpu.type.itemsize * batch * tokens * heads * HEAD)
     grid = (-(-tokens // 16), heads, batch)
-    gpu.launch("attention", grid, 128, lower.attention_shared(HEAD), qkv, out, tokens, heads)
+    gpu.launch("attention", grid, 128, attention.shared(HEAD), qkv, out, tokens, heads)
     return gpu.get(out, (batch, tokens, heads * HEAD), gpu.type).astype(np.float32)
 
 
@@ -204,7 +206,7 @@ def choose(
     normed, index, score = (gpu.new(n) for n in (rows * dim * gpu.type.itemsize, rows * k * 4, rows * k * 4))
     args = (x, affine, packed, np.array(path, np.int32), normed, index, score)
     sizes = (rows, dim, held, len(path), k, int(renormalise), 1e-6)
-    gpu.launch("route", (-(-rows // 4),), 128, lower.route_shared(dim, len(path)), *args, *sizes)
+    gpu.launch("route", (-(-rows // 4),), 128, route_shared(dim, len(path)), *args, *sizes)
     tokens = gpu.get(normed, (rows, dim), gpu.type)
     return gpu.get(index, (rows, k), np.int32), gpu.get(score, (rows, k)), tokens.astype(np.float32)
 

@@ -8,7 +8,10 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,15 @@ import torch
 import edgemtl
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BundleError, CompileError
+from edgemtl.graph import network
+from edgemtl.graph.builder import Builder
+from edgemtl.graph.network import PREFIX
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl.model.checkpoint import without_training
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, read
-from edgemtl_compiler import compile_bundle, export, programs
-from edgemtl_compiler.cpu.patterns import PREFIX
-from edgemtl_compiler.cpu.tvm_adapter import Called
+from edgemtl_compiler import compile_bundle, programs
 from edgemtl_compiler.cuda import TYPES, build, lower, toolchain
+from edgemtl_compiler.cuda.ops import attention
 
 needs_nvcc = pytest.mark.skipif(bool(emulated_gpu.no_nvcc()), reason=emulated_gpu.no_nvcc())
 
@@ -35,10 +39,8 @@ needs_nvcc = pytest.mark.skipif(bool(emulated_gpu.no_nvcc()), reason=emulated_gp
 @pytest.fixture(scope="module")
 def plans(micro: Any) -> dict[str, tuple[Plan, Any]]:
     """Plan and manifest entry of the prefix and two tasks of the micro model."""
-    pieces = [export.export_prefix(micro.model)]
-    pieces += [export.export_task(micro.model.slice(task)) for task in ("depth", "edge")]
-    made = (build.plan_function(e, micro.config, precision="f16", arch="sm_90", cubin="k.cubin") for e in pieces)
-    return {exported.name: made for exported, made in zip(pieces, made, strict=True)}
+    depth, edge = (network(micro.config, task) for task in ("depth", "edge"))
+    return {graph.name: build.plan(graph, micro.config, "f16") for graph in (depth.prefix, depth.task, edge.task)}
 
 
 def kernels(plan: Plan) -> Counter[str]:
@@ -79,9 +81,8 @@ def test_every_weight_is_an_argument_once(plans: Any) -> None:
 def test_a_gate_with_a_bias_takes_the_same_launches(micro: Any, plans: Any) -> None:
     """The bias lies behind the columns of all experts that the whole model holds, so the kernel is told how many."""
     paths = {"depth": micro.config.path("depth")}
-    model = MultiTaskViT(preset("micro", gate_bias=True, paths=paths, tasks=micro.config.tasks)).eval()
-    exported = export.export_task(model.slice("depth"))
-    plan, _ = build.plan_function(exported, model.config, precision="f16", arch="sm_90", cubin="k")
+    config = preset("micro", gate_bias=True, paths=paths, tasks=micro.config.tasks)
+    plan, _ = build.plan(network(config, "depth").task, config, "f16")
     assert kernels(plan) == kernels(plans["depth"][0])
     routes = [launch.args for launch in plan.launches if launch.kernel == "route"]
     assert [[value for kind, value in args if kind == "int"][2:4] for args in routes] == [[6, 3], [6, 3]]
@@ -89,20 +90,19 @@ def test_a_gate_with_a_bias_takes_the_same_launches(micro: Any, plans: Any) -> N
 
 def test_m3vits_decoder_is_nine_launches(micro: Any) -> None:
     """A norm, four convolutions, three doublings, a map: for a batch of two, each grid covers every pixel."""
-    options: dict[str, Any] = {"head": "conv", "head_dim": 80, "head_stride": 2, "tasks": micro.config.tasks}
-    model = without_training(MultiTaskViT(preset("micro", **options)).eval())
-    exported = export.export_task(model.slice("semseg"), batch=2)
-    plan, function = build.plan_function(exported, model.config, precision="bf16", arch="sm_90", cubin="k")
+    options: dict[str, Any] = {"head": "conv", "head_dim": 80, "head_stride": 2, "head_norm": False}
+    config = preset("micro", tasks=micro.config.tasks, **options)
+    plan, function = build.plan(network(config, "semseg").task, config, "bf16", batch=2)
     head = plan.launches[-9:]
     names = ["normalise_patches", *["conv_relu", "double_map"] * 3, "conv_relu", "to_map"]
     assert [launch.kernel for launch in head] == names
-    high, wide = model.config.grid
+    high, wide = config.grid
     convs = [launch for launch in head if launch.kernel == "conv_relu"]
     for step, launch in enumerate(convs):
         rows, size = 2 * high * wide * 4**step, [high * 2**step, wide * 2**step]
         assert launch.grid == (-(-rows // lower.ROWS), 2, 1)
         numbers = [value for kind, value in launch.args if kind == "int"]
-        assert numbers == [rows, model.config.dim if step == 0 else 80, 80, *size]
+        assert numbers == [rows, config.dim if step == 0 else 80, 80, *size]
     assert function.outputs == ((2, micro.config.task("semseg").channels, 8 * high, 8 * wide),)
     used = [int(v) for launch in plan.launches for kind, v in launch.args if kind == "weight"]
     assert sorted([*used, *(w for table in plan.experts for w in table)]) == list(range(plan.params))
@@ -165,10 +165,8 @@ def test_work_of_the_experts_grows_with_choices_not_with_experts(micro: Any) -> 
     pairs = micro.config.tokens * micro.config.top_k
     grids = {}
     for experts in (6, 24):
-        model = MultiTaskViT(preset("micro", experts=experts, tasks=micro.config.tasks)).eval()
-        plan, _ = build.plan_function(
-            export.export_task(model.slice("edge")), model.config, precision="f16", arch="sm_90", cubin="k"
-        )
+        config = preset("micro", experts=experts, tasks=micro.config.tasks)
+        plan, _ = build.plan(network(config, "edge").task, config, "f16")
         grids[experts] = {launch.grid for launch in plan.launches if launch.kernel in ("expert_up", "expert_down")}
     assert grids == {6: {(6, 1, 1)}, 24: {(min(pairs, 24), 1, 1)}}
 
@@ -179,15 +177,19 @@ def test_the_grid_has_a_block_for_every_tile_of_any_routing(counts: list[int]) -
     assert sum(-(-c // lower.ROWS) for c in counts) <= min(pairs, pairs // lower.ROWS + len(counts))
 
 
+def mlp(b: Builder, name: str, x: str) -> str:
+    y = b(f"{name}.norm", "layernorm", x, eps=1e-6, skip=0)
+    y = b(f"{name}.fc1", "linear", y, outputs=128, activation="gelu")
+    return b(name, "linear", y, x, outputs=32, activation="none")
+
+
 def test_tensors_that_live_at_once_never_share_bytes(micro: Any) -> None:
     """Over a chain with an early tensor that is needed late; sizes of all kinds."""
-    weights = ["trunk:n", "trunk:a", "trunk:b"]
-    calls = [Called("edgemtl_mlp", ("input", *weights), "%0", (1, 9, 32))]
-    calls += [Called("edgemtl_mlp", (f"%{i}", *weights), f"%{i + 1}", (1, 9, 32)) for i in range(3)]
-    calls.append(Called("edgemtl_mlp", ("%0", *weights), "%4", (1, 9, 32)))
-    plan = lower.lower(
-        calls, weights, micro.config, precision="f32", arch="sm_90", cubin="k", batch=1, sizes=(9 * 32 * 4, 9 * 32 * 4)
-    )
+    b = Builder({"x": (9, 32)})
+    first = x = mlp(b, "0", "x")
+    for i in range(1, 4):
+        x = mlp(b, f"{i}", x)
+    plan, _ = build.plan(b.graph("chain", mlp(b, "4", first)), micro.config, "f32")
     wide, narrow = 9 * 128 * 4, 9 * 32 * 4
     values: dict[int, str] = {}  # byte -> who wrote it last
     wanted: dict[int, str] = {}
@@ -212,15 +214,88 @@ def test_tensors_that_live_at_once_never_share_bytes(micro: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 4}, "dim / heads is 8; the CUDA kernels have attention heads of 16, 32, 64, 128 values"),
-        ({"mlp_ratio": 1.25}, r"dim \* mlp_ratio is 40; the CUDA kernels need a multiple of 16"),
+        (
+            {"heads": 4},
+            r"blocks\.0\.attn\.heads \(attention\): dim / heads is 8; .* have heads of 16, 32, 64, 128 values",
+        ),
+        (
+            {"mlp_ratio": 1.25},
+            r"blocks\.0\.mlp\.fc1 \(linear\): rows of 40 values; the CUDA kernels need multiples of 16",
+        ),
+        ({"expert_ratio": 0.75}, r"blocks\.1\.experts \(experts\): rows of 24 values"),
+        ({"head_dim": 24}, r"head\.step0 \(separable_step\): rows of 24 values"),
         ({"dim": 4096, "heads": 32, "experts": 4096}, "more than the 101376 that every GPU has"),
     ],
 )
 def test_a_shape_without_kernels(micro: Any, changes: dict[str, Any], message: str) -> None:
     config = preset("micro", tasks=micro.config.tasks, **changes)
-    with pytest.raises(CompileError, match=message):
-        lower.check_config(config)
+    with pytest.raises(CompileError, match=f"target cuda has no kernel for .*{message}"):
+        build.plan(network(config, "edge").whole, config, "f16")
+
+
+def step(b: Builder, name: str, x: str, kernel: int, activation: str) -> str:
+    around, point = (kernel // 2, kernel // 2), (1, 1)
+    options: dict[str, Any] = {"outputs": 16, "kernel": (kernel, kernel), "padding": (around, around), "groups": 1}
+    return b(name, "convolution", x, stride=point, bias=True, activation=activation, **options)
+
+
+def two_steps(b: Builder) -> str:
+    x = b("norm", "layernorm", "x", eps=1e-6, skip=1)
+    x = step(b, "step", b("map", "reshape", x, shape=(2, 4, 32)), 3, "relu")
+    return step(b, "again", x, 3, "relu")
+
+
+def tiles_to_step(b: Builder) -> str:
+    x = b("norm", "layernorm", "x", eps=1e-6, skip=1)
+    x = b("proj", "linear", x, outputs=64, activation="gelu")
+    return b("twice", "upsample", b("tiles", "tiles", x, grid=(2, 4), tile=2))
+
+
+def stored_norm(b: Builder) -> str:
+    x = b("norm", "layernorm", "x", eps=1e-6, skip=0)
+    return b("map", "reshape", x, shape=(3, 3, 32))
+
+
+@pytest.mark.parametrize(
+    ("build_up", "message"),
+    [
+        (two_steps, r"again \(convolution\): it reads rounded values, and step has others"),
+        (tiles_to_step, r"twice \(upsample\): it reads a map row by row, and proj lies in tiles"),
+        (stored_norm, r"map \(reshape\): there is one that stores norm without its first token, and none with it"),
+        (lambda b: b("fc", "linear", "x", outputs=32, activation="none"), r"fc \(linear\): there is none that reads x"),
+        (lambda b: step(b, "c", two_steps(b), 5, "none"), r"again \(convolution\)"),
+        (lambda b: b("sum", "add", "x", "x"), r"the op add, which sum is"),
+    ],
+)
+def test_a_graph_without_kernels(micro: Any, build_up: Callable[[Builder], str], message: str) -> None:
+    """Values that a kernel would read wrongly are refused, not read."""
+    b = Builder({"x": (9, 32)})
+    with pytest.raises(CompileError, match=f"^target cuda has no kernel for {message}"):
+        build.plan(b.graph("some", build_up(b)), micro.config, "f16")
+
+
+def test_the_hybrid_has_no_kernels_yet() -> None:
+    config = preset("hybrid", head_norm=False)
+    with pytest.raises(
+        CompileError, match=r"^target cuda has no kernel for the op inverted_residual, which stem\.blocks"
+    ):
+        build.plan(network(config, config.task_names[0]).prefix, config, "f16")
+
+
+def test_planning_needs_neither_torch_nor_tvm() -> None:
+    """Nor anything else that a plan is not made of."""
+    code = """
+        import sys
+        sys.modules.update({name: None for name in ("torch", "tvm", "onnx")})
+        from edgemtl.config import ModelConfig
+        from edgemtl.graph import network
+        from edgemtl_compiler.cuda import build
+        tasks = [{"name": "depth", "kind": "depth", "channels": 1}]
+        config = ModelConfig(tasks=tasks, dim=64, heads=4, depth=2, experts=4, image_size=(64, 64))
+        print(len(build.plan(network(config, "depth").whole, config, "f16")[0].launches))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "18\n")
 
 
 def test_an_unknown_architecture() -> None:
@@ -329,7 +404,7 @@ def test_code_for_an_architecture_holds_every_kernel_of_the_plans(plans: Any) ->
 @pytest.mark.parametrize(
     ("arch", "precision", "head"),
     [(arch, precision, 64) for arch in toolchain.ARCHES for precision in TYPES]
-    + [("sm_90", precision, head) for head in lower.HEADS for precision in TYPES],
+    + [("sm_90", precision, head) for head in attention.HEADS for precision in TYPES],
 )
 def test_code_for_every_architecture(arch: str, precision: str, head: int) -> None:
     code = toolchain.cubin(arch, precision, head).read_bytes()

@@ -1,6 +1,6 @@
-"""Programs for NVIDIA GPUs. Read in this order: `rules` (which parts of the graph are one operation), `lower` (an
-operation as kernel launches, and a function as a plan), `kernels/` (what the kernels compute), `toolchain` (nvcc, and
-the emulation on a CPU), `build` (the program of a bundle), `check` (running it, on a GPU or in the emulation).
+"""Programs for NVIDIA GPUs. Read in this order: `lower` (from a graph to a launch plan), `ops/` (the launches of each
+op), `kernels/` (what they compute), `toolchain` (nvcc, and the emulation on a CPU), `build` (the program of a bundle),
+`check` (running it, on a GPU or in the emulation).
 """
 
 from __future__ import annotations

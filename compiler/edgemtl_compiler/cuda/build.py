@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from edgemtl.bundle.layout import entries
 from edgemtl.bundle.manifest import Function, Program
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BackendError, CompileError
-from edgemtl.model.vit import MultiTaskViT
+from edgemtl.graph import Graph, network
+from edgemtl.graph.node import Shape
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, Precision
-from edgemtl_compiler import export
-from edgemtl_compiler.cpu import program
-from edgemtl_compiler.cpu.patterns import PREFIX
-from edgemtl_compiler.cuda import BACKEND, TYPES, CudaTarget, lower, rules, toolchain
-from edgemtl_compiler.export import Exported
-from edgemtl_compiler.precision import Weights
+from edgemtl_compiler.cuda import BACKEND, TYPES, CudaTarget, lower, toolchain
+
+if TYPE_CHECKING:
+    from edgemtl_compiler.precision import Weights
 
 # Of programs that round activations, against PyTorch in float32. In f16 most maps differ by 1e-3; where a gate's choice
 # is nearly a tie it may fall the other way, which moves the map around one token by several times that. bf16 rounds
@@ -50,42 +46,36 @@ def targets(arches: Sequence[str], precision: str) -> tuple[CudaTarget, ...]:
     return tuple(CudaTarget(toolchain.check_arch(arch), precision) for arch in dict.fromkeys(arches))
 
 
-def plan_function(
-    exported: Exported, config: ModelConfig, *, precision: Precision, arch: str, cubin: str
-) -> tuple[Plan, Function]:
-    """The launch plan of an exported function, for as many images as its input has, and its place in the manifest.
+def plan(graph: Graph, config: ModelConfig, precision: Precision, batch: int = 1) -> tuple[Plan, Function]:
+    """The launch plan of a graph for `batch` images and no architecture yet, and its place in the manifest.
 
-    precision: that linear layers and experts are stored and multiplied in, on tensor cores unless it is "f32"; `cubin`:
-    the bundle's member with the kernels. Raises CompileError unless every layer became a kernel and every weight that
-    the function needs, each expert of the task's path included, became a parameter.
+    Raises CompileError, naming the node, for what the kernels do not cover.
     """
-    lower.check_config(config)
-    types = {entry.ref: TYPES[precision] for entry in entries(config) if entry.compact}
-    expected = rules.expected_matches(config, exported.name)
-    stored = program.stored_weights(config, types)
-    graph, params = program.rewritten(exported, config, rules.RULES, expected, stored)
-    sizes, batch = (4 * prod(exported.input), 4 * prod(exported.output)), exported.input[0]
-    plan = lower.lower(
-        graph.calls(), params, config, precision=precision, arch=arch, cubin=cubin, batch=batch, sizes=sizes
+    head = config.dim // config.heads
+    made = lower.lower(graph, precision=precision, head=head, arch="sm_00", cubin="none", batch=batch)
+    inputs, outputs = graph.inputs.values(), map(graph.shape, graph.outputs)
+    described = Function(
+        inputs=tuple(_outside(shape, batch) for shape in inputs),
+        outputs=tuple(_outside(shape, batch) for shape in outputs),
+        params=tuple(w.ref for w in graph.weights),
     )
-    return plan, Function(inputs=(exported.input,), outputs=(exported.output,), params=params)
+    return made, described
 
 
-def plans(
-    weights: Weights,
-    pieces: Mapping[str, MultiTaskViT],
-    report: Callable[[str], None] = lambda _: None,
-    batch: int = 1,
-) -> Planned:
-    """Plans of the prefix and of every slice in `pieces`, for no architecture yet. Raises CompileError."""
-    made, precision = {}, PRECISIONS[weights.layout]
-    for name in (PREFIX, *pieces):
-        report(f"planning {name}")
-        if name == PREFIX:
-            exported = export.export_prefix(weights.model, batch)
-        else:
-            exported = export.export_task(pieces[name], batch)
-        made[name] = plan_function(exported, weights.model.config, precision=precision, arch="sm_00", cubin="none")
+def _outside(shape: Shape, batch: int) -> tuple[int, ...]:
+    """A value's shape as callers see it: a map has its channels first."""
+    return (batch, *shape[2:], *shape[:2])
+
+
+def plans(weights: Weights, report: Callable[[str], None] = lambda _: None, batch: int = 1) -> Planned:
+    """Plans of the prefix and of every task. Raises CompileError as `plan` does."""
+    config = weights.config
+    made: Planned = {}
+    for task in config.task_names:
+        net = network(config, task)
+        for graph in (net.task,) if made else (net.prefix, net.task):
+            report(f"planning {graph.name}")
+            made[graph.name] = plan(graph, config, PRECISIONS[weights.layout], batch)
     return made
 
 
@@ -93,8 +83,6 @@ def build(
     planned: Planned, config: ModelConfig, target: CudaTarget, folder: Path, report: Callable[[str], None]
 ) -> tuple[Program, dict[str, Path]]:
     """The program for one architecture, and its files under `folder` by member. Raises CompileError."""
-    from edgemtl_compiler.cpu import tvm_adapter
-
     place = f"programs/{BACKEND}/{target.name}"
     report(f"compiling the kernels for {target.name}")
     cubin = f"{place}/kernels.cubin"
@@ -111,7 +99,7 @@ def build(
         target=target.name,
         functions=functions,
         members=members,
-        built_with={**tvm_adapter.versions(), "torch": torch.__version__, "nvcc": toolchain.nvcc_version()},
+        built_with={"nvcc": toolchain.nvcc_version()},
         tolerance=TOLERANCE[target.precision],
     )
     return described, paths

@@ -1,5 +1,5 @@
 // The kernels of a CUDA program. What each computes is told in the headers; the host's part, which grid and
-// which arguments, is edgemtl_compiler/cuda/lower.py.
+// which arguments, is edgemtl_compiler/cuda/ops.
 //
 // nvcc makes a cubin of this file for one architecture, one precision and one size of attention head; a C++
 // compiler (emulated_driver.cc) makes the same for a CPU. EDGEMTL_F16 and EDGEMTL_BF16 multiply float16 and

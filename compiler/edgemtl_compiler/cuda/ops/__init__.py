@@ -1,0 +1,35 @@
+"""The launches of each op: one file each, found by its name. A file has `lower(to, node)`, which adds a node's launches
+to a lowering (edgemtl_compiler/cuda/lower.py) and returns its value; it raises ValueError, in words, for a node that
+the kernels do not cover. There is no list to add it to.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgemtl.errors import CompileError
+from edgemtl.graph import Node
+
+if TYPE_CHECKING:
+    from edgemtl_compiler.cuda.lower import Lowering
+
+Lower = Callable[["Lowering", Node], Any]
+
+
+def find(node: Node) -> Lower:
+    """What lowers nodes of its op. Raises CompileError."""
+    if (lower := _find(node.op)) is None:
+        raise CompileError(f"target cuda has no kernel for the op {node.op}, which {node.name} is")
+    return lower
+
+
+@functools.cache
+def _find(op: str) -> Lower | None:
+    if op not in {m.name for m in pkgutil.iter_modules(__path__)}:
+        return None
+    lower: Lower = importlib.import_module(f"{__name__}.{op}").lower
+    return lower
