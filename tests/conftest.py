@@ -173,7 +173,7 @@ def integer_bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factor
         return folder / "micro.edgemtl"
     part: FpgaPart = request.getfixturevalue("part")
     path = tmp_path_factory.mktemp("integers") / "micro.edgemtl"
-    fields = {"name": "micro", "model": micro.config, "fpga": [part.fpga]}
+    fields = {"name": "micro", "model": micro.config, "programs": [part.entry]}
     golden = (micro.inputs, micro.outputs)
     write_bundle(path, manifest_fields=fields, weights=micro.weights, files=part.files, golden=golden)
     return path

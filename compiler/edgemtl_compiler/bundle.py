@@ -121,11 +121,11 @@ def compile_bundle(
     built = Built(out, 0, (*(t if isinstance(t, str) else t.name for t in wanted), *boards), precision=precision)
     if halves:
         built.rounding = _rounding(model, given, golden)
-    fpga, files = [], {}
+    entries, files = [], {}
     for board in boards:
         report(f"quantising for {board}")
         part = _fpga(model, board, Path(str(calibrate)), images)
-        fpga.append(part.fpga)
+        entries.append(part.entry)
         files.update(part.files)
         built.boards[board] = part.size
     with tempfile.TemporaryDirectory(prefix="edgemtl-compile-") as folder:
@@ -145,8 +145,8 @@ def compile_bundle(
     built.errors, built.quantisation = done.errors, done.report
     built.emulated = tuple(one.program.target for one in done.made if one.emulated and built.errors[one.program.target])
     report("writing the bundle")
-    fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings, "fpga": fpga}
-    fields |= {"programs": [one.program for one in done.made], "origin": origin or ""}
+    fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings}
+    fields |= {"programs": [*(one.program for one in done.made), *entries], "origin": origin or ""}
     fields |= {"weight_layout": done.weights.layout, "quantisation": done.report, "golden_tolerance": done.tolerance}
     write_bundle(out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden))
     built.size, built.seconds = out.stat().st_size, time.perf_counter() - start

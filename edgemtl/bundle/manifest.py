@@ -5,8 +5,7 @@
       weights/trunk.safetensors           what every task needs
       weights/task.TASK.safetensors       one task's gates and head
       weights/experts.BLOCK.safetensors   one page-aligned tensor ("slot") per expert, named by its global id
-      programs/BACKEND/TARGET/*           code
-      fpga/BOARD/*                        the model in INT8 for the accelerator, and its integer goldens
+      programs/BACKEND/TARGET/*           code; for an FPGA board the model in INT8, with its integer goldens
       golden/*.safetensors                inputs, and the outputs PyTorch's full model gives for them
 
 `weight_layout` is the bundle's precision: see edgemtl/bundle/layout.py.
@@ -69,6 +68,38 @@ class Function(Strict):
     params: tuple[WeightRef, ...] = ()
 
 
+class AcceleratorTask(Strict):
+    """One task on the accelerator: a raw map's value is its integer times `unit`; `golden` holds the integers."""
+
+    name: TaskName
+    unit: float = Field(gt=0, lt=1e6)
+    bytes: int = Field(ge=0, le=1 << 30)  # gates and head in the weight image
+    golden: MemberName
+
+
+class Accelerator(Strict):
+    """What a program for the accelerator (hls/) has besides: its one member is the descriptor program.
+
+    `image`: four banks of `quads` 128-bit words, one after the other; `registers`: the kernel's control registers as
+    JSON; `golden_frames`: uint8 [count, H, W, 3], and each task's `golden` int16 [count, h, w, channels], equal on
+    every exact device. `calibration` says on what the integers rest.
+    """
+
+    format_version: int = Field(ge=1, le=1 << 16)
+    register_version: int = Field(ge=1, le=1 << 16)
+    image: MemberName
+    quads: int = Field(ge=1, le=1 << 24)
+    registers: MemberName
+    golden_frames: MemberName
+    golden_count: int = Field(ge=1, le=64)
+    tasks: tuple[AcceleratorTask, ...] = Field(min_length=1)
+    calibration: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.image, self.registers, self.golden_frames, *(t.golden for t in self.tasks)
+
+
 class Program(Strict):
     """Code for one backend and target.
 
@@ -87,6 +118,12 @@ class Program(Strict):
     members: dict[str, MemberName]
     built_with: dict[str, str] = Field(default_factory=dict)
     tolerance: float = Field(0, ge=0, lt=1)
+    accelerator: Accelerator | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every member that the program names."""
+        return *self.members.values(), *(self.accelerator.files if self.accelerator else ())
 
     @model_validator(mode="after")
     def _consistent(self) -> Program:
@@ -104,41 +141,6 @@ class Golden(Strict):
     outputs: dict[TaskName, MemberName]
     count: int = Field(ge=1, le=64)
     tolerance: float = Field(gt=0, lt=1)
-
-
-class FpgaTask(Strict):
-    """One task on the accelerator: a raw map's value is its integer times `unit`; `golden` holds the integers."""
-
-    name: TaskName
-    unit: float = Field(gt=0, lt=1e6)
-    bytes: int = Field(ge=0, le=1 << 30)  # gates and head in the weight image
-    golden: MemberName
-
-
-class Fpga(Strict):
-    """The model in INT8 for the accelerator (hls/) on the board `target`.
-
-    `image`: four banks of `quads` 128-bit words, one after the other; `program`: the descriptor program with its table
-    of tasks; `registers`: the kernel's control registers as JSON; `golden_frames`: uint8 [count, H, W, 3], and each
-    task's `golden` int16 [count, h, w, channels], equal on every exact device. `calibration` says on what the integers
-    rest.
-    """
-
-    target: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-.]{0,63}$")
-    format_version: int = Field(ge=1, le=1 << 16)
-    register_version: int = Field(ge=1, le=1 << 16)
-    image: MemberName
-    quads: int = Field(ge=1, le=1 << 24)
-    program: MemberName
-    registers: MemberName
-    golden_frames: MemberName
-    golden_count: int = Field(ge=1, le=64)
-    tasks: tuple[FpgaTask, ...] = Field(min_length=1)
-    calibration: dict[str, str | int | float] = Field(default_factory=dict)
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        return self.image, self.program, self.registers, self.golden_frames, *(t.golden for t in self.tasks)
 
 
 class TaskAccuracy(Strict):
@@ -186,7 +188,6 @@ class Manifest(Strict):
     quantisation: Quantisation | None = None  # of the layout "panel16-i8"
     weights: dict[str, MemberName]  # part -> member
     programs: tuple[Program, ...] = ()
-    fpga: tuple[Fpga, ...] = ()
     golden: Golden | None = None
     members: tuple[Member, ...]
 
@@ -206,9 +207,8 @@ class Manifest(Strict):
         names = [m.name for m in self.members]
         if len(set(names)) != len(names):
             raise ValueError("a member is listed twice")
-        used = [*self.weights.values(), *(n for p in self.programs for n in p.members.values())]
+        used = [*self.weights.values(), *(n for p in self.programs for n in p.files)]
         used += [self.golden.inputs, *self.golden.outputs.values()] if self.golden else []
-        used += [n for f in self.fpga for n in f.members]
         for name in used:
             if name not in names:
                 raise ValueError(f"{name!r} is used but is not in the list of members")
@@ -217,11 +217,11 @@ class Manifest(Strict):
         if set(self.weights) != parts:
             raise ValueError(f"weight parts are {sorted(self.weights)}, the model needs {sorted(parts)}")
         sizes = {m.name: m.size for m in self.members}
-        for fpga in self.fpga:
-            _check_fpga(fpga, self.model, sizes)
-        if len({f.target for f in self.fpga}) != len(self.fpga):
-            raise ValueError("an FPGA board is listed twice")
+        if len({(p.backend, p.target) for p in self.programs}) != len(self.programs):
+            raise ValueError("two programs are for the same backend and target")
         for program in self.programs:
+            if program.accelerator is not None:
+                _check_accelerator(program, program.accelerator, self.model, sizes)
             for name, function in program.functions.items():
                 if name != "prefix" and name not in self.model.task_names:
                     raise ValueError(f"a program has a function {name!r}, which is no task of the model")
@@ -230,15 +230,18 @@ class Manifest(Strict):
         return self
 
 
-def _check_fpga(fpga: Fpga, model: ModelConfig, sizes: dict[str, int]) -> None:
+def _check_accelerator(program: Program, part: Accelerator, model: ModelConfig, sizes: dict[str, int]) -> None:
     """Tasks and every member's size must be those of the model; raises ValueError."""
-    if tuple(t.name for t in fpga.tasks) != model.task_names:
-        raise ValueError(f"the tasks for {fpga.target} are not the model's")
-    frames, pixels = fpga.golden_count, model.map_size[0] * model.map_size[1]
-    wanted = {fpga.image: 64 * fpga.quads, fpga.golden_frames: frames * 3 * model.image_size[0] * model.image_size[1]}
-    wanted |= {t.golden: frames * pixels * 2 * model.task(t.name).channels for t in fpga.tasks}
+    if tuple(t.name for t in part.tasks) != model.task_names or set(program.members) != set(model.task_names):
+        raise ValueError(f"the tasks for {program.target} are not the model's")
+    frames, pixels = part.golden_count, model.map_size[0] * model.map_size[1]
+    wanted = {part.image: 64 * part.quads, part.golden_frames: frames * 3 * model.image_size[0] * model.image_size[1]}
+    wanted |= {t.golden: frames * pixels * 2 * model.task(t.name).channels for t in part.tasks}
     for name, size in wanted.items():
         if sizes[name] != size:
-            raise ValueError(f"{name!r} has {sizes[name]} bytes, the model on {fpga.target} needs {size}")
-    if sizes[fpga.program] % 64 or not 192 <= sizes[fpga.program] <= 1 << 16 or sizes[fpga.registers] > 1 << 16:
-        raise ValueError(f"the descriptor program or register map for {fpga.target} has an impossible size")
+            raise ValueError(f"{name!r} has {sizes[name]} bytes, the model on {program.target} needs {size}")
+    if len(set(program.members.values())) > 1:
+        raise ValueError(f"the tasks for {program.target} have more than one descriptor program")
+    size = sizes[next(iter(program.members.values()))]
+    if size % 64 or not 192 <= size <= 1 << 16 or sizes[part.registers] > 1 << 16:
+        raise ValueError(f"the descriptor program or register map for {program.target} has an impossible size")

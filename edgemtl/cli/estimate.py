@@ -84,7 +84,7 @@ def _config(model: Path | None, preset: str | None, tokens: int | None) -> tuple
     from edgemtl.bundle.reader import Bundle
 
     with Bundle.open(model) as opened:
-        return opened.manifest.model, () if opened.manifest.fpga else (UNCALIBRATED,)
+        return opened.manifest.model, () if any(p.accelerator for p in opened.manifest.programs) else (UNCALIBRATED,)
 
 
 MOST_PATCHES = 2047  # twice what any board holds; in one row, if their number is prime, they are an image's width

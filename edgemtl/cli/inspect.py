@@ -29,22 +29,33 @@ def inspect(
             _print(facts, opened)
 
 
-def _no_gpu(program: Program) -> str | None:
-    """Why a program for GPUs cannot run here; None when it can, or is for something else."""
-    from edgemtl.runtime.backends.tvm_cuda import TvmCuda, runs_on
-    from edgemtl.runtime.cuda import driver
+def _refused(program: Program) -> str | None:
+    """Why a program cannot run on this machine; None when it can."""
+    from edgemtl.errors import BackendError
+    from edgemtl.runtime import backends
 
-    if program.backend != TvmCuda.name:
+    try:
+        return backends.find(program.backend).refuses(program)
+    except BackendError as e:
+        return str(e)
+
+
+def _accelerator(program: Program, bundle: Bundle) -> dict[str, Any] | None:
+    """What only a program for an FPGA board has."""
+    if (part := program.accelerator) is None:
         return None
-    if driver.unusable():
-        return "no GPU here"
-    here = driver.architecture()
-    return None if runs_on(program.target, here) else f"this GPU is {here}"
+    return {
+        "weight_image_bytes": bundle.entries[part.image].size,
+        "task_bytes": {t.name: t.bytes for t in part.tasks},
+        "format_version": part.format_version,
+        "register_version": part.register_version,
+        "golden_frames": part.golden_count,
+        "calibration": part.calibration,
+    }
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The figures, for JSON and for the tables."""
-    from edgemtl.runtime.cpu import obstacle
     from edgemtl.runtime.mapping import segments, sizes
 
     manifest, config = bundle.manifest, bundle.manifest.model
@@ -75,7 +86,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "functions": sorted(program.functions),
                 "bytes": sum(bundle.entries[m].size for m in members),
                 "built_with": program.built_with,
-                "cannot_run_here": obstacle(program) or _no_gpu(program),
+                "cannot_run_here": _refused(program),
+                "accelerator": _accelerator(program, bundle),
             }
         )
     return {
@@ -86,19 +98,6 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "tasks": tasks,
         "programs": programs,
         "would_run": {name: _would_run(name, bundle) for name in sorted({p.backend for p in manifest.programs})},
-        "fpga": [
-            {
-                "target": f.target,
-                "bytes": sum(bundle.entries[m].size for m in f.members),
-                "weight_image_bytes": bundle.entries[f.image].size,
-                "task_bytes": {t.name: t.bytes for t in f.tasks},
-                "format_version": f.format_version,
-                "register_version": f.register_version,
-                "golden_frames": f.golden_count,
-                "calibration": f.calibration,
-            }
-            for f in manifest.fpga
-        ],
         "golden": manifest.golden.model_dump(mode="json") if manifest.golden else None,
         "precision": manifest.weight_layout,
         "quantisation": manifest.quantisation.model_dump(mode="json") if manifest.quantisation else None,
@@ -172,8 +171,9 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
             console.print(_text.clean(f"{name} would {'run' if chosen['program'] else 'refuse'} here: {chosen['why']}"))
     else:
         console.print("no programs: only the torch backend can run this bundle")
-    for f in facts["fpga"]:
-        console.print(_text.clean(_fpga_line(f)))
+    for program in facts["programs"]:
+        if program["accelerator"]:
+            console.print(_text.clean(f"{program['target']}: {_accelerator_line(program['accelerator'])}"))
     golden = facts["golden"]
     if golden:
         console.print(
@@ -184,12 +184,12 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
         console.print("no goldens")
 
 
-def _fpga_line(f: dict[str, Any]) -> str:
+def _accelerator_line(f: dict[str, Any]) -> str:
     from edgemtl.runtime.sizes import show_size
 
     facts = f["calibration"]
     return (
-        f"FPGA {f['target']}: INT8, {show_size(f['bytes'])}, of that weight image {show_size(f['weight_image_bytes'])},"
+        f"INT8, weight image {show_size(f['weight_image_bytes'])},"
         f" gates+head of a task {show_size(max(f['task_bytes'].values()))};"
         f" calibrated on {facts.get('images', '?')} images ({facts.get('source') or 'source not said'});"
         f" {f['golden_frames']} golden frame(s) of integers;"

@@ -9,8 +9,6 @@ import typer
 
 from edgemtl.cli import _text
 
-EXACT = ("fpga", "fpga-sim")  # backends that must give the integer goldens bit for bit
-
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
@@ -59,7 +57,7 @@ def check(path: Path, wanted: list[str] | None, threads: int | None) -> dict[str
                     raise
                 report["skipped"][name] = str(e)
     for name in wanted or [n for n in backends.names() if n not in report["skipped"]]:
-        found = report["backends"][name] = (exact if name in EXACT else errors)(path, name, threads)
+        found = report["backends"][name] = (exact if backends.find(name).exact else errors)(path, name, threads)
         report["good"] &= all(e <= _limit(report, name) for e in found.values())
     return report
 
@@ -73,7 +71,7 @@ def exact(path: Path, backend: str, threads: int | None = None) -> dict[str, flo
     from edgemtl.runtime.engine import load
 
     with Bundle.open(path) as bundle:
-        units, golden = {t.name: t.unit for t in program.described(bundle).tasks}, program.golden(bundle)
+        units, golden = {t.name: t.unit for t in program.described(bundle)[1].tasks}, program.golden(bundle)
     worst = dict.fromkeys(golden.maps, 0.0)
     with load(path, backend, threads=threads) as engine:
         for task, maps in golden.maps.items():

@@ -29,7 +29,7 @@ class TaskFacts(Strict):
 
 
 class Facts(Strict):
-    """What the files are: see edgemtl/bundle/manifest.py, `Fpga`."""
+    """What the files are: see edgemtl/bundle/manifest.py, `Accelerator`."""
 
     name: str
     board: str
@@ -45,10 +45,10 @@ class Facts(Strict):
 def write(bundle: Bundle, folder: Path, estimated: dict[str, dict[str, int]] | None = None) -> Facts:
     """Write the files into the new folder `folder`; raises BundleError where the bundle holds none."""
     program.load(bundle)
-    fpga, config = program.described(bundle), bundle.manifest.model
+    (entry, fpga), config = program.described(bundle), bundle.manifest.model
     facts = Facts(
         name=bundle.manifest.name,
-        board=fpga.target,
+        board=entry.target,
         format_version=fpga.format_version,
         register_version=fpga.register_version,
         quads=fpga.quads,
@@ -67,7 +67,7 @@ def write(bundle: Bundle, folder: Path, estimated: dict[str, dict[str, int]] | N
         ),
     )
     folder.mkdir(parents=True)
-    for member in fpga.members:
+    for member in entry.files:
         (folder / Path(member).name).write_bytes(bundle.read(member))
     (folder / FACTS).write_text(facts.model_dump_json(indent=1) + "\n")
     return facts

@@ -29,10 +29,11 @@ from edgemtl.fpga.contract import (
 )
 
 if TYPE_CHECKING:
-    from edgemtl.bundle.manifest import Fpga
+    from edgemtl.bundle.manifest import Accelerator
+    from edgemtl.bundle.manifest import Program as Entry
     from edgemtl.bundle.reader import Bundle
 
-TARGET = "zcu104"
+BACKEND, TARGET = "fpga", "zcu104"
 STATUS: dict[int, str] = {  # what the kernel returns, in words
     Status.BAD_SHAPE: "a shape outside the compiled maxima",
     Status.BAD_TABLE: "a value in the weight image outside its range",
@@ -98,11 +99,11 @@ def checksum(words: NDArray[np.uint32]) -> int:
     return total
 
 
-def described(bundle: Bundle, target: str = TARGET) -> Fpga:
+def described(bundle: Bundle, target: str = TARGET) -> tuple[Entry, Accelerator]:
     """What the manifest says of `target`; raises BundleError where the bundle has nothing for it."""
-    for fpga in bundle.manifest.fpga:
-        if fpga.target == target:
-            return fpga
+    for entry in bundle.manifest.programs:
+        if entry.accelerator is not None and entry.target == target:
+            return entry, entry.accelerator
     raise BundleError(
         f"{bundle.path}: holds nothing for the FPGA board {target}; "
         f"make it with edgemtl compile CHECKPOINT --target {target} --calibrate FOLDER -o {bundle.path.name}"
@@ -115,7 +116,7 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
     Every size, the magic, versions, checksum, task table and descriptors are checked against the manifest's model
     first; the kernel checks them again. Raises BundleError.
     """
-    fpga, config = described(bundle, target), bundle.manifest.model
+    (entry, fpga), config = described(bundle, target), bundle.manifest.model
     try:
         if fpga.format_version != PROGRAM_VERSION:
             raise BundleError(
@@ -127,7 +128,7 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
                 f"its register map (version {fpga.register_version}) is not this edgemtl's (version "
                 f"{REGISTER_VERSION}): compile the bundle with the same edgemtl that runs it"
             )
-        words = np.frombuffer(bundle.read(fpga.program, 1 << 16), "<u4").reshape(-1, FIELDS)
+        words = np.frombuffer(bundle.read(entry.members[config.task_names[0]], 1 << 16), "<u4").reshape(-1, FIELDS)
         banks = np.frombuffer(bundle.read(fpga.image), np.uint8).reshape(PORTS, fpga.quads, WORD)
         made = Program(
             words=words,
@@ -148,7 +149,7 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
 
 def golden(bundle: Bundle, target: str = TARGET) -> Golden:
     """The frames and raw maps that prove a device; raises BundleError for damaged ones."""
-    fpga, config = described(bundle, target), bundle.manifest.model
+    (_, fpga), config = described(bundle, target), bundle.manifest.model
     pixels = np.frombuffer(bundle.read(fpga.golden_frames), np.uint8)
     maps = {
         t.name: np.frombuffer(bundle.read(t.golden), "<i2").reshape(

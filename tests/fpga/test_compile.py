@@ -47,7 +47,9 @@ def test_a_bundle_for_the_board(compiled: Callable[..., Any], files: tuple[Path,
     assert "zcu104 (INT8, " in said.out
     with Bundle.open(path, check=True) as bundle:
         loaded, golden = program.load(bundle), program.golden(bundle)
-        (fpga,) = bundle.manifest.fpga
+        (entry,) = bundle.manifest.programs
+    fpga = entry.accelerator
+    assert fpga is not None
     assert fpga.calibration["images"] == 34
     assert fpga.calibration["source"] == "pictures"
     assert set(golden.maps) == set(loaded.tasks)
@@ -61,7 +63,9 @@ def test_some_tasks_and_fewer_pictures(compiled: Callable[..., Any], files: tupl
     assert said.code == 0, said.err
     with Bundle.open(path) as bundle:
         assert program.load(bundle).tasks == ("depth", "edge")
-        assert bundle.manifest.fpga[0].calibration["images"] == 32
+        (entry,) = bundle.manifest.programs
+    assert entry.accelerator is not None
+    assert entry.accelerator.calibration["images"] == 32
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_what_is_deployed_is_read(folder: Path, part: FpgaPart) -> None:
     np.testing.assert_array_equal(program.banks, part.program.banks)
     for name in ("tasks", "image_size", "map_size", "channels", "units", "task_bytes"):
         assert getattr(program, name) == getattr(part.program, name)
-    assert golden.maps["depth"].tobytes() == part.files["fpga/zcu104/golden_depth.bin"]
+    assert golden.maps["depth"].tobytes() == part.files["programs/fpga/zcu104/golden_depth.bin"]
     for task in facts.tasks:
         assert set(task.estimated_cycles) == {*contract.UNITS} - {"tokens"}
         assert sum(task.estimated_cycles.values()) > 1000

@@ -20,13 +20,16 @@ from edgemtl.fpga import registers
 from edgemtl.fpga.contract import Header
 from edgemtl_compiler.fpga.image_bundle import FpgaPart, pack
 
-PROGRAM = "fpga/zcu104/program.bin"
+FOLDER = "programs/fpga/zcu104"
+PROGRAM = f"{FOLDER}/program.bin"
 
 
 def write(path: Path, micro: Any, part: FpgaPart, files: dict[str, bytes], **changes: object) -> Path:
     """A bundle whose manifest and hashes fit `files`, as a hostile author would write it."""
-    fpga = part.fpga.model_copy(update=changes)
-    fields = {"name": "m", "model": micro.config, "fpga": [fpga]}
+    assert part.entry.accelerator is not None
+    accelerator = part.entry.accelerator.model_copy(update=changes)
+    programs = [part.entry.model_copy(update={"accelerator": accelerator})]
+    fields = {"name": "m", "model": micro.config, "programs": programs}
     write_bundle(path, manifest_fields=fields, weights=micro.weights, files={**part.files, **files})
     return path
 
@@ -45,12 +48,11 @@ def test_what_is_packed_is_loaded(part: FpgaPart, integer_bundle: Path) -> None:
 
 
 def test_the_same_network_gives_the_same_bytes(part: FpgaPart) -> None:
-    frames = np.frombuffer(part.files["fpga/zcu104/golden_frames.bin"], np.uint8).reshape(
-        2, *part.program.image_size, 3
-    )
-    again = pack(part.network, frames.transpose(0, 3, 1, 2), calibration=part.fpga.calibration)
+    frames = np.frombuffer(part.files[f"{FOLDER}/golden_frames.bin"], np.uint8).reshape(2, *part.program.image_size, 3)
+    assert part.entry.accelerator is not None
+    again = pack(part.network, frames.transpose(0, 3, 1, 2), calibration=part.entry.accelerator.calibration)
     assert again.files == part.files
-    assert again.fpga == part.fpga
+    assert again.entry == part.entry
 
 
 def _field(record: int, field: int, value: int) -> Callable[[np.ndarray[Any, Any]], None]:
@@ -107,13 +109,13 @@ def test_members_of_a_wrong_size_never_open(micro: Any, part: FpgaPart, tmp_path
         with pytest.raises(BundleError, match=r"has \d+ bytes, the model on zcu104 needs|impossible size"):
             write(tmp_path / "bad.edgemtl", micro, part, {name: part.files[name][:-1]})
     with pytest.raises(BundleError, match="the tasks for zcu104 are not the model's"):
-        write(tmp_path / "bad.edgemtl", micro, part, {}, tasks=part.fpga.tasks[:-1])
+        write(tmp_path / "bad.edgemtl", micro, part, {}, tasks=part.entry.accelerator.tasks[:-1])
     assert not list(tmp_path.iterdir())
 
 
 def test_versions_refuse_each_other(micro: Any, part: FpgaPart, integer_bundle: Path, tmp_path: Path) -> None:
     cases = [({"format_version": 1}, {}, "has format version 1, this edgemtl reads 2")]
-    other = {"fpga/zcu104/registers.json": registers.as_json().replace(b'"version": 2', b'"version": 1')}
+    other = {f"{FOLDER}/registers.json": registers.as_json().replace(b'"version": 2', b'"version": 1')}
     cases.append(({"register_version": 1}, other, r"register map \(version 1\) is not this edgemtl's \(version 2\)"))
     for number, (changes, files, message) in enumerate(cases):
         path = write(tmp_path / f"{number}.edgemtl", micro, part, files, **changes)
@@ -131,8 +133,9 @@ def test_a_bundle_without_it_says_how_to_make_one(plain: Path) -> None:
 def test_inspect_shows_it(cli: Any, part: FpgaPart, integer_bundle: Path) -> None:
     said = cli("inspect", integer_bundle)
     assert said.code == 0, said.err
-    assert "FPGA zcu104: INT8" in said.out
+    assert "zcu104: INT8" in said.out
     assert "calibrated on 35 images (blocks); 2 golden frame(s)" in said.out
-    (facts,) = json.loads(cli("inspect", integer_bundle, "--json").out)["fpga"]
+    (facts,) = json.loads(cli("inspect", integer_bundle, "--json").out)["programs"]
+    assert (facts["backend"], facts["functions"]) == ("fpga", sorted(part.program.tasks))
     assert facts["bytes"] == part.size
-    assert facts["weight_image_bytes"] == part.program.banks.nbytes
+    assert facts["accelerator"]["weight_image_bytes"] == part.program.banks.nbytes

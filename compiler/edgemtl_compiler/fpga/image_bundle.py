@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgemtl.bundle.manifest import Fpga, FpgaTask
+from edgemtl.bundle.manifest import Accelerator, AcceleratorTask, Function
+from edgemtl.bundle.manifest import Program as Entry
 from edgemtl.fpga import registers
 from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
-from edgemtl.fpga.program import TARGET, Program
+from edgemtl.fpga.program import BACKEND, TARGET, Program
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import program
 from edgemtl_compiler.fpga.forward import integer_forward
@@ -28,7 +29,7 @@ GOLDEN_FRAMES = 1
 class FpgaPart:
     """The manifest's entry and the members (name -> bytes) of one board, with the network they were made from."""
 
-    fpga: Fpga
+    entry: Entry
     files: dict[str, bytes]
     network: Network
     program: Program
@@ -66,7 +67,7 @@ def pack(
 ) -> FpgaPart:
     """The part of an integer network; `images` [n, 3, H, W] become the golden frames."""
     made = program.build(network)
-    folder = f"fpga/{target}"
+    folder = f"programs/{BACKEND}/{target}"
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     files = {
         f"{folder}/weights.bin": made.banks.tobytes(),
@@ -79,18 +80,26 @@ def pack(
         member = f"{folder}/golden_{name}.bin"
         maps = np.stack([integer_forward(network, frame, name) for frame in pixels])
         files[member] = maps.astype("<i2").tobytes()
-        tasks.append(FpgaTask(name=name, unit=unit, bytes=size, golden=member))
-    fpga = Fpga(
-        target=target,
+        tasks.append(AcceleratorTask(name=name, unit=unit, bytes=size, golden=member))
+    part = Accelerator(
         format_version=PROGRAM_VERSION,
         register_version=REGISTER_VERSION,
         image=f"{folder}/weights.bin",
         quads=made.banks.shape[1],
-        program=f"{folder}/program.bin",
         registers=f"{folder}/registers.json",
         golden_frames=f"{folder}/golden_frames.bin",
         golden_count=len(pixels),
         tasks=tuple(tasks),
         calibration=calibration or {},
     )
-    return FpgaPart(fpga, files, network, made)
+    config, image = network.config, (1, 3, *made.image_size)
+    entry = Entry(
+        backend=BACKEND,
+        target=target,
+        functions={
+            t.name: Function(inputs=(image,), outputs=((1, t.channels, *config.map_size),)) for t in config.tasks
+        },
+        members=dict.fromkeys(made.tasks, f"{folder}/program.bin"),
+        accelerator=part,
+    )
+    return FpgaPart(entry, files, network, made)

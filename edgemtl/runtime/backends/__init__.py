@@ -10,8 +10,7 @@ from importlib.metadata import entry_points
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
-from edgemtl.runtime import cpu
-from edgemtl.runtime.backends.base import Backend, Choice, no_program
+from edgemtl.runtime.backends.base import Backend, Choice, no_program, programs_of
 
 GROUP = "edgemtl.backends"
 NATIVE, TARGET = "tvm-cpu", "EDGEMTL_TARGET"
@@ -88,12 +87,12 @@ def _backend_of(target: str, bundle: Bundle) -> str:
 
 def _named(backend: type[Backend], bundle: Bundle, target: str) -> Choice:
     """The backend's program for `target`, which was asked for by name."""
-    programs = {p.target: p for p in bundle.manifest.programs if p.backend == backend.name}
+    programs = {p.target: p for p in programs_of(backend, bundle)}
     if not programs:
         raise no_program(backend.name, bundle)
     if target not in programs:
         raise _no_target(target, programs)
-    if reason := cpu.obstacle(programs[target]):
+    if reason := backend.refuses(programs[target]):
         raise BackendError(f"the program that was asked for cannot run here: {reason}")
     return Choice(programs[target], f"{target}, because that program was asked for")
 

@@ -1,4 +1,4 @@
-"""What a backend is: six methods, a table of what it can do, and how it says why it cannot run.
+"""What a backend is: seven methods, a table of what it can do, and how it says why it cannot run.
 
 A backend is found through the entry-point group "edgemtl.backends"; another package can add one.
 """
@@ -18,6 +18,7 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.fpga.counters import FrameCount
 from edgemtl.media.preprocess import Colour, Geometry
+from edgemtl.runtime import cpu
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 
@@ -114,10 +115,14 @@ class Backend(ABC):
 
     `packages` must be importable for it to work; `extra` is the pip extra that brings them. With `maps`, `bind` gets
     views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
-    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in.
+    has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in. An
+    `exact` one computes in integers and gives the integer goldens of its program bit for bit. `runs`: the backend whose
+    programs it runs, where that is another.
     """
 
     name: ClassVar[str]
+    runs: ClassVar[str] = ""
+    exact: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     maps: ClassVar[bool] = False
@@ -136,6 +141,11 @@ class Backend(ABC):
         if missing:
             return f'{" and ".join(missing)} is not installed: pip install "edgemtl[{cls.extra}]"'
         return None
+
+    @classmethod
+    def refuses(cls, program: Program) -> str | None:
+        """Why one of its programs cannot run on this machine; None when it can."""
+        return cpu.obstacle(program)
 
     @classmethod
     @abstractmethod
@@ -173,3 +183,8 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of everything."""
+
+
+def programs_of(backend: type[Backend], bundle: Bundle) -> list[Program]:
+    """The bundle's programs that are for `backend`."""
+    return [p for p in bundle.manifest.programs if p.backend == (backend.runs or backend.name)]

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BoardError, BundleError
 from edgemtl.fpga import bitstream, program
@@ -22,7 +23,8 @@ BOARD_FILE = Path("/proc/device-tree/chosen/pynq_board")  # only PYNQ's images h
 
 
 class Fpga(Backend):
-    name = "fpga"
+    name = program.BACKEND
+    exact = True
     packages: ClassVar[tuple[str, ...]] = ("pynq",)
     extra = "fpga"
     timeout_s = 1.0
@@ -57,6 +59,10 @@ class Fpga(Backend):
         return None
 
     @classmethod
+    def refuses(cls, program: Program) -> str | None:
+        return cls.unusable()
+
+    @classmethod
     def where(cls) -> str:
         """What the program runs on, for `engine.why`."""
         return "on the board"
@@ -64,10 +70,10 @@ class Fpga(Backend):
     @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
         try:
-            fpga = program.described(bundle)
+            entry, _ = program.described(bundle)
         except BundleError as error:
             raise BackendError(str(error)) from None
-        return Choice(None, f"its INT8 program for {fpga.target}, {cls.where()}")
+        return Choice(entry, f"its INT8 program for {entry.target}, {cls.where()}")
 
     def bind(self, task: str, get: Get) -> None:
         """Nothing to do: every task is in the weight image."""

@@ -21,6 +21,7 @@ NOTES = {
 
 class FpgaSim(Fpga):
     name = "fpga-sim"
+    runs = Fpga.name
     packages = ()
     extra = ""
     timeout_s = 120.0  # a frame of ViT-S takes seconds in simulation

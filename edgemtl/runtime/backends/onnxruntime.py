@@ -10,7 +10,7 @@ import numpy as np
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
-from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, no_program
+from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, no_program, programs_of
 
 
 class OnnxRuntime(Backend):
@@ -34,9 +34,8 @@ class OnnxRuntime(Backend):
 
     @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
-        for program in bundle.manifest.programs:
-            if program.backend == cls.name:
-                return Choice(program, f"its program {program.target} runs on any CPU")
+        for program in programs_of(cls, bundle):
+            return Choice(program, f"its program {program.target} runs on any CPU")
         raise no_program(cls.name, bundle)
 
     def bind(self, task: str, get: Get) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
 from edgemtl.runtime import cpu, tvm_light
-from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, Tap, no_program
+from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran, Tap, no_program, programs_of
 
 PREFIX = "prefix"
 _CPU, _POOLED = 1, 2  # TVM's numbers of the device kind and of the kind of allocator
@@ -53,7 +53,7 @@ class TvmCpu(Backend):
 
     @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
-        programs = [p for p in bundle.manifest.programs if p.backend == cls.name]
+        programs = programs_of(cls, bundle)
         if not programs:
             raise no_program(cls.name, bundle)
         program, why = cpu.best(programs)

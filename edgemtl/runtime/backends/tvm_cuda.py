@@ -12,10 +12,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, FrameError
 from edgemtl.media.preprocess import Colour, Geometry, Preprocessor
-from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, OnDevice, Ran, no_program
+from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, OnDevice, Ran, no_program, programs_of
 from edgemtl.runtime.cuda import dlpack, driver
 from edgemtl.runtime.cuda.driver import Driver
 from edgemtl.runtime.cuda.frame import PREFIX, Frames
@@ -38,8 +39,6 @@ class TvmCuda(Backend):
 
     def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
         assert choice.program is not None
-        if not runs_on(choice.program.target, here := driver.architecture()):  # it was asked for by name
-            raise BackendError(f"{choice.program.target} cannot run here: this GPU is {here}")
         self._bundle, self._program = bundle, choice.program
         self._tasks: set[str] = set()
         self._closed = False
@@ -63,8 +62,15 @@ class TvmCuda(Backend):
         return driver.unusable()
 
     @classmethod
+    def refuses(cls, program: Program) -> str | None:
+        if driver.unusable():
+            return "no GPU here"
+        here = driver.architecture()
+        return None if runs_on(program.target, here) else f"this GPU is {here}"
+
+    @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
-        programs = [p for p in bundle.manifest.programs if p.backend == cls.name]
+        programs = programs_of(cls, bundle)
         if not programs:
             raise no_program(cls.name, bundle)
         here = driver.architecture()
