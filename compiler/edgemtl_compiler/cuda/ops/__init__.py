@@ -9,15 +9,12 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgemtl.errors import CompileError
 from edgemtl.graph import Node
 
-if TYPE_CHECKING:
-    from edgemtl_compiler.cuda.lower import Lowering
-
-Lower = Callable[["Lowering", Node], Any]
+Lower = Callable[[Any, Node], Any]  # of a Lowering, whose module imports this one
 
 
 def find(node: Node) -> Lower:
