@@ -1,8 +1,7 @@
 """Augmentation that keeps the labels' geometry true, as a pure function of (seed, epoch, index).
 
-A picture zoomed by z is what the same camera sees when all distances along its axis are divided by z, so depth is, and
-inverse depth is multiplied. (Slanted surfaces would turn a little, too; normals stay, as in all published recipes.) A
-mirrored picture has normals with the opposite x. One rotated by a roll of the camera has normals rotated alike.
+What a move changes in the labels beside their place (distances in a zoomed picture, directions in a mirrored or turned
+one) their kind says (`edgemtl.tasks`).
 
 Depth is learnt for one camera, the canonical one, because a picture alone does not say how far away a thing is: half as
 large may be twice as far or seen with half the focal length. `depth_ratio` takes labels of another camera there, as Yin
@@ -19,8 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl import tasks
 from edgemtl.data.files import Array
-from edgemtl.data.form import NONE, Augmentation, Label
+from edgemtl.data.form import Augmentation, Label
 
 IMAGE_FILL = (124, 116, 104)  # RGB bytes that ImageNet's normalisation takes to 0
 
@@ -85,25 +85,17 @@ def move(
         y, x = int(change.top * (height - rows + 1)), int(change.left * (width - columns + 1))
         part = (slice(y, y + rows), slice(x, x + columns))
         out = {name: resize(value[part], labels.get(name), (height, width)) for name, value in item.items()}
-    for name, label in labels.items():
-        if label.kind == "depth" and change.zoom != 1:
-            factor = np.float32(change.zoom if label.inverse else 1 / change.zoom)
-            out[name] = (out[name].astype(np.float32) * factor).astype(np.float16)
-        if label.kind == "normals" and change.degrees:
-            out[name] = rotate_normals(out[name], -change.degrees if label.y_down else change.degrees)
     if change.flip:
         out = {name: value[:, ::-1] for name, value in out.items()}
-        for name, label in labels.items():
-            if label.kind == "normals":
-                out[name] = out[name] * np.array([-1, 1, 1], np.float16)
+    for name, label in labels.items():
+        kind = tasks.find(label.kind)
+        if (factor := kind.factor(change.zoom, label.variant)) != 1:
+            out[name] = (out[name].astype(np.float32) * np.float32(factor)).astype(kind.stored)
+        if change.degrees:
+            out[name] = kind.turned(out[name], change.degrees, label.variant)
+        if change.flip:
+            out[name] = kind.mirrored(out[name])
     return out
-
-
-def rotate_normals(normals: Array, degrees: float) -> Array:
-    """Turn x and y of [H, W, 3] counter-clockwise, with y up; float16."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
-    return (normals.astype(np.float32) @ turn.T).astype(np.float16)
 
 
 def resize(value: Array, label: Label | None, size: tuple[int, int]) -> Array:
@@ -114,11 +106,7 @@ def resize(value: Array, label: Label | None, size: tuple[int, int]) -> Array:
     rows = (np.arange(size[0]) * 2 + 1) * value.shape[0] // (2 * size[0])
     columns = (np.arange(size[1]) * 2 + 1) * value.shape[1] // (2 * size[1])
     out = np.asarray(value[rows[:, None], columns])
-    if label.kind == "edge" and size[0] < value.shape[0]:
-        # a one-pixel line would fall between samples: a small pixel is an edge if any pixel it covers is
-        thick = cv2.resize((value == 1).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-        out = np.where((thick > 1e-4) & (out != NONE["edge"]), 1, out).astype(np.uint8)
-    return out
+    return tasks.find(label.kind).shrunk(value, out) if size[0] < value.shape[0] else out
 
 
 def _warp(value: Array, label: Label | None, matrix: NDArray[np.float64], fill: tuple[int, int, int]) -> Array:
@@ -127,6 +115,6 @@ def _warp(value: Array, label: Label | None, matrix: NDArray[np.float64], fill: 
     if label is None:
         return cv2.warpAffine(value, matrix, size, flags=cv2.INTER_LINEAR, borderValue=fill)
     wide = value.astype(np.float32) if value.dtype == np.float16 else value
-    none = NONE[label.kind]
+    none = tasks.find(label.kind).none
     moved = cv2.warpAffine(wide, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(none, none, none))
     return np.asarray(moved, value.dtype)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemtl import tasks
 from edgemtl.data import seams
-from edgemtl.data.form import NONE, Layout
+from edgemtl.data.form import Layout
 from edgemtl.errors import DataError
 
 
@@ -111,11 +112,11 @@ def _image(report: Report, counts: dict[str, Count], root: Path, split: str, ima
         if name == "image":
             shape = array.shape[:2]
         else:
-            mask = array != NONE[report.layout.labels[name].kind]
+            mask = array != tasks.find(report.layout.labels[name].kind).none
             share = float(np.mean(mask.any(-1) if mask.ndim == 3 else mask))
             count.labelled += share
             count.empty += share == 0
-        if name == "semseg" and report.layout.name == "nyud":
+        if report.layout.name == seams.LAYOUT and name == seams.TASK:
             collected = array == seams.OTHER
             count.collected += int(collected.sum())
             count.seams += int(seams.seam(collected).sum())

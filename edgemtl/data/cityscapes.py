@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemtl.data.files import Array, class_labels, finite, read_npy
+from edgemtl.data.files import Array, class_labels, read_npy
 from edgemtl.data.form import About, Label, Layout
 from edgemtl.errors import DataError
+from edgemtl.tasks import finite
+from edgemtl.tasks.depth import INVERSE
 
 CLASSES = 7
 _FOLDERS = {"image": "image", "semseg": "label_7", "depth": "depth"}
@@ -26,7 +28,9 @@ class Cityscapes(Layout):
     labels = {  # noqa: RUF012
         "semseg": Label("semseg", "{train,val}/label_7/N.npy: numbers [H, W], class 0-6, -1 = no label", CLASSES),
         "depth": Label(
-            "depth", "{train,val}/depth/N.npy: numbers [H, W] or [H, W, 1], inverse depth, 0 = no label", inverse=True
+            "depth",
+            "{train,val}/depth/N.npy: numbers [H, W] or [H, W, 1], inverse depth, 0 = no label",
+            variant=INVERSE,
         ),
     }
 

@@ -19,25 +19,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from edgemtl import tasks as kinds
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.augment import IMAGE_FILL, depth_ratio, draw, move, resize
 from edgemtl.data.files import Array
-from edgemtl.data.form import ALIASES, NONE, STORED, Layout
+from edgemtl.data.form import ALIASES, Label, Layout
 from edgemtl.data.layout import find_layout
 from edgemtl.data.nyud import Nyud
 from edgemtl.data.photo import draw_shot, take
 from edgemtl.errors import ConfigError, DataError
 
-IGNORE = 255
-
 
 class LabelledSet(Dataset[dict[str, Tensor]]):
     """One split of a data set, or a part of it such as "train:hold"; `layout` is found in the folder unless given.
 
-    An item holds "image" float32 [3, H, W], RGB, (pixel / 255 - mean) / std, and for each of `tasks`, by its kind:
-    "semseg" int64 [H, W], "depth" float32 [1, H, W], "normals" float32 [3, H, W], "edge" and "saliency" float32
-    [1, H, W] in {0, 1}; 255 where there is no label; "present/TASK", bool, false where the whole image has none; and
-    "fov", float32, the image's horizontal field of view in degrees, NaN where it is not known. A label whose file is
+    An item holds "image" float32 [3, H, W], RGB, (pixel / 255 - mean) / std, and for each of `tasks` what its kind's
+    `target` gives (classes int64 [H, W], others float32 [channels, H, W]; 255 where there is no label); "present/TASK",
+    bool, false where the whole image has none; and "fov", float32, the image's horizontal field of view in degrees,
+    NaN where it is not known. A label whose file is
     missing is no error as long as other images have one: `missing` counts them, and whoever trains or evaluates says
     so. `size` resizes to (height, width); None keeps the stored size. `train` switches augmentation on; a border from
     outside the picture is then `fill`, RGB bytes, and `photo`, 0 to 1, says how often the picture is made worse as a
@@ -98,7 +97,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         return {name: value[0] for name, value in self.batch([index % len(self)]).items()}
 
     def classes(self, task: str) -> int:
-        """How many classes a task of kind "semseg" has."""
+        """How many classes a task has, if its kind has some."""
         return self.layout.classes(self.root, self._names[task])
 
     def stored_size(self) -> tuple[int, int] | None:
@@ -160,17 +159,20 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
             image[k] = ((picture - mean) / std).transpose(2, 0, 1)
         out = {"image": torch.from_numpy(image)}
         for name, label in self.labels.items():
-            labelled = (raw[name] != NONE[label.kind]).reshape(len(indices), -1).any(1)
-            done = _finish(label.kind, raw[name])
-            if label.kind == "depth":
-                ratio = np.array([self._ratio(int(i), label.inverse) for i in indices], np.float32)
-                done = np.where(done != IGNORE, done * ratio.reshape(-1, 1, 1, 1), done)
+            kind = kinds.find(label.kind)
+            labelled = (raw[name] != kind.none).reshape(len(indices), -1).any(1)
+            done = kind.target(raw[name])
+            if kind.distance:
+                ratio = np.array([self._ratio(int(i), label) for i in indices], np.float32)
+                done = np.where(done != kinds.INVALID, done * ratio.reshape(-1, 1, 1, 1), done)
             out[name] = torch.from_numpy(done)
             out[f"present/{name}"] = torch.from_numpy(labelled)
         return out | {"fov": torch.tensor([self._own_fov(int(i)) for i in indices], dtype=torch.float32)}
 
     def _empty(self, count: int, without: str = "") -> dict[str, Array]:
-        forms = {"image": (np.uint8, (3,)), **{task: STORED[label.kind] for task, label in self.labels.items()}}
+        forms: dict[str, Any] = {"image": (np.uint8, (3,))}
+        for task, label in self.labels.items():
+            forms[task] = (kind := kinds.find(label.kind)).stored, kind.vector
         return {n: np.empty((count, *self.size, *shape), dtype) for n, (dtype, shape) in forms.items() if n != without}
 
     def _own_fov(self, index: int) -> float:
@@ -180,13 +182,12 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
             self._fovs[index] = math.nan if fov is None else fov
         return float(self._fovs[index])
 
-    def _ratio(self, index: int, inverse: bool) -> float:
-        """What the depth of one image is multiplied by."""
+    def _ratio(self, index: int, label: Label) -> float:
+        """What the distances of one image are multiplied by."""
         own = self._own_fov(index)
         if self.fov is None or math.isnan(own):
             return 1.0
-        ratio = depth_ratio(own, self.fov)
-        return 1 / ratio if inverse else ratio
+        return kinds.find(label.kind).factor(1 / depth_ratio(own, self.fov), label.variant)
 
     def _path(self, name: str, index: int) -> Path:
         return self.layout.path(self.root, self._whole, self._names.get(name, name), self.ids[index])
@@ -224,8 +225,8 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         for task, label in self.labels.items():
             path = self._path(task, index)
             if not path.is_file():
-                dtype, rest = STORED[label.kind]
-                item[task] = np.full((*shape, *rest), NONE[label.kind], dtype)
+                kind = kinds.find(label.kind)
+                item[task] = np.full((*shape, *kind.vector), kind.none, kind.stored)
                 continue
             item[task] = self.layout.read(self.root, self._names[task], path)
             if item[task].shape[:2] != shape:
@@ -244,16 +245,3 @@ class NyudMT(LabelledSet):
 
     def __init__(self, root: str | Path, split: str, tasks: Any, **options: Any) -> None:
         super().__init__(root, split, tasks, layout=Nyud(), **options)
-
-
-def _finish(kind: str, raw: Array) -> Array:
-    """A batch of stored labels to the protocol's types, with 255 for "no label"."""
-    if kind == "semseg":
-        return np.where(raw == 0, IGNORE, raw.astype(np.int64) - 1)
-    if kind in ("edge", "saliency"):
-        return raw[:, None].astype(np.float32)
-    value = raw.astype(np.float32)
-    if kind == "depth":
-        return np.where(value > 0, value, np.float32(IGNORE))[:, None]
-    valid = (value != 0).any(-1, keepdims=True)
-    return np.ascontiguousarray(np.where(valid, value, np.float32(IGNORE)).transpose(0, 3, 1, 2))

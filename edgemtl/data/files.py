@@ -137,48 +137,6 @@ def read_fov(path: Path) -> float:
     return float(fov)
 
 
-def finite(path: Path, array: Array, what: str) -> Array:
-    """The array as it is. Raises DataError if it holds NaN or infinity."""
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
-        raise DataError(f"{path} holds {bad} values that are not finite; {what}")
-    return array
-
-
-def depth_metres(path: Path, array: Array) -> Array:
-    """float16 [H, W], metres, 0 = no label, from an array of numbers."""
-    what = "depth is [height, width] in metres, 0 where there is none"
-    if array.ndim != 2:
-        raise DataError(f"{path} has the shape {array.shape}; {what}")
-    finite(path, array, what)
-    if array.size and (array.max() > 200 or array.min() < 0):
-        worst = array.max() if array.max() > 200 else array.min()
-        raise DataError(f"{path} holds a depth of {worst:.6g}; {what}, up to 200")
-    return array.astype(np.float16)
-
-
-def unit_normals(path: Path, array: Array) -> Array:
-    """float16 [H, W, 3], unit length, zero = no label, from an array of numbers."""
-    what = "normals are [height, width, 3] of length 1, zero where there is none"
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise DataError(f"{path} has the shape {array.shape}; {what}")
-    normals = finite(path, array, what).astype(np.float32)
-    length = np.sqrt((normals * normals).sum(-1, keepdims=True))
-    if (length > 2).any():
-        raise DataError(f"{path} holds a normal of length {length.max():.6g}; {what}")
-    return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0.5).astype(np.float16)
-
-
-def zero_one(path: Path, array: Array) -> Array:
-    """uint8 [H, W], 0 or 1, from an array of numbers."""
-    what = "it must be [height, width], 1 where the answer is yes and 0 elsewhere"
-    if array.ndim != 2:
-        raise DataError(f"{path} has the shape {array.shape}; {what}")
-    if not np.isin(array, (0, 1)).all():
-        raise DataError(f"{path} holds values other than 0 and 1; {what}")
-    return array.astype(np.uint8)
-
-
 def class_labels(path: Path, label: Array, classes: int, first: int, none: int) -> Array:
     """uint8 [H, W], 0 = no label, class c as c + 1, from class numbers that start at `first`, `none` where unlabelled.
 

@@ -1,8 +1,7 @@
 """What a labelled data set's folders look like: one `Layout` per published form.
 
-A label in memory has one form per kind, small enough that a whole split fits: "semseg" uint8, class c as c + 1;
-"depth" float16 [H, W]; "normals" float16 [H, W, 3]; "edge" and "saliency" uint8, 0 or 1. `NONE` marks pixels without
-a label. A label whose file is missing is all `NONE`.
+A label in memory has one form per kind (`edgemtl.tasks`: `stored` and `vector`), small enough that a whole split fits.
+The kind's `none` marks pixels without a label. A label whose file is missing is all `none`.
 
 A split may be divided by name: "train:hold" is every tenth of its images, "train:fit" the others, so that a training
 can be watched and chosen without looking at the split that is reported.
@@ -15,21 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edgemtl.data.files import Array
 from edgemtl.errors import DataError
 
-NONE: dict[str, int] = {"semseg": 0, "depth": 0, "normals": 0, "edge": 255, "saliency": 255}
-STORED: dict[str, tuple[Any, tuple[int, ...]]] = {  # dtype, and shape after [H, W]
-    "semseg": (np.uint8, ()),
-    "depth": (np.float16, ()),
-    "normals": (np.float16, (3,)),
-    "edge": (np.uint8, ()),
-    "saliency": (np.uint8, ()),
-}
 HOLD = 10  # every how-many-th image of a split is held out
 ALIASES = {"sal": "saliency", "parts": "human_parts"}  # names that others give to the same task
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -37,16 +25,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Label:
-    """How the labels of one task are stored: kind, classes of a "semseg", the files' form in words.
-
-    `inverse`: the depth is stored as 1 / distance, so a zoom multiplies it. `y_down`: normals count y downwards.
+    """How the labels of one task are stored: kind, the files' form in words, how many classes if it has some, and how
+    they differ from what the kind expects, by a name that it knows ("inverse", "y_down"; "": not at all).
     """
 
     kind: str
     form: str
     classes: int = 0
-    inverse: bool = False
-    y_down: bool = False
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +109,7 @@ class Layout(ABC):
         return whole, kept
 
     def classes(self, root: Path, task: str) -> int:
-        """How many classes a "semseg" task has."""
+        """How many classes a task has, if its kind has some."""
         return self.labels[task].classes
 
     def about(self, root: Path) -> About:

@@ -10,16 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+from edgemtl import tasks
 from edgemtl.data.files import (
     Array,
     class_labels,
-    depth_metres,
     read_fov,
     read_grey,
     read_image,
     read_npy,
-    unit_normals,
-    zero_one,
 )
 from edgemtl.data.form import About, Label, Layout, read_list
 from edgemtl.errors import DataError
@@ -67,8 +65,7 @@ class Nyud(Layout):
         if task == "semseg":
             form = "an 8-bit single-channel PNG (0 = no label, class c stored as c + 1)"
             return class_labels(path, read_grey(path, form), self.classes(root, task), 1, 0)
-        convert = {"depth": depth_metres, "normals": unit_normals, "edge": zero_one}[task]
-        return convert(path, read_npy(path))
+        return tasks.find(self.labels[task].kind).read(path, read_npy(path))
 
     def fov(self, root: Path, split: str, image_id: str) -> float | None:
         """From views/ID.json, which rendered sets have; the real photographs' one camera; None for rooms without."""

@@ -21,10 +21,11 @@ from edgemtl.data.files import (
     read_image,
     read_indices,
     read_mat,
-    unit_normals,
 )
 from edgemtl.data.form import About, Augmentation, Label, Layout, read_list
 from edgemtl.errors import DataError
+from edgemtl.tasks.normals import KIND as NORMALS
+from edgemtl.tasks.normals import Y_DOWN
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 PERSON = 15  # the class of people among VOC's
@@ -59,7 +60,7 @@ class PascalContext(Layout):
         "human_parts": Label("semseg", "human_parts/ID.mat: PASCAL-Parts' structure anno; no people = no label", 7),
         "saliency": Label("saliency", "sal_distill/ID.png: 8-bit grey, above half is salient"),
         "normals": Label(
-            "normals", "normals_distill/ID.png: RGB, 2 v / 255 - 1; with pascal-context/trainval/ID.mat", y_down=True
+            "normals", "normals_distill/ID.png: RGB, 2 v / 255 - 1; with pascal-context/trainval/ID.mat", variant=Y_DOWN
         ),
         "edge": Label("edge", "pascal-context/trainval/ID.mat: LabelMap [H, W], whose outlines are the edges"),
     }
@@ -112,7 +113,7 @@ class PascalContext(Layout):
             )
         length = np.sqrt((shown * shown).sum(-1, keepdims=True))
         unit = np.divide(shown, length, out=np.zeros_like(shown), where=length > 0.5)
-        return unit_normals(path, np.where(np.isin(classes, NORMALS_ON)[..., None], unit, 0))
+        return NORMALS.read(path, np.where(np.isin(classes, NORMALS_ON)[..., None], unit, 0))
 
 
 def label_map(path: Path) -> Array:

@@ -31,6 +31,7 @@ from edgemtl.errors import ConfigError, DataError
 
 METHOD = 1  # raise when the same labels give other bytes
 NOTE = "seams.json"
+LAYOUT, TASK = "nyud", "semseg"  # whose labels may have seams
 OTHER = 40  # NYU's "otherprop", the class that has what nobody labelled in some copies' training split
 LIMIT = 0.1  # more of a class in seams is odd: in one such copy 16 % of class 40, at most 6 % of any other
 _OWN = ("segmentation", "edge", "gt_sets")  # what a copy does not share with the set
@@ -113,24 +114,24 @@ def mend(
     names = {path.stem for path in (source / "gt_sets").glob("[!.]*.txt")} or {"train"}  # which `ids` calls missing
     splits = {name: layout.ids(source, name) for name in sorted(names, key=lambda name: (name != "train", name))}
     voids = {i: voids_train if name == "train" else voids_other for name in reversed(splits) for i in splits[name]}
-    paths = {image_id: layout.path(source, "", "semseg", image_id) for image_id in voids}
+    paths = {image_id: layout.path(source, "", TASK, image_id) for image_id in voids}
     todo = sorted(image_id for image_id, path in paths.items() if path.is_file())
     if not todo:
-        raise DataError(f"{source} has no labels to mend; {layout.labels['semseg'].form}, so restore them")
+        raise DataError(f"{source} has no labels to mend; {layout.labels[TASK].form}, so restore them")
     digest = hashlib.sha256(json.dumps(splits).encode())
     for image_id in todo:  # all are read before anything is written
-        labels = layout.read(source, "semseg", paths[image_id])
+        labels = layout.read(source, TASK, paths[image_id])
         digest.update(f"{image_id} {labels.shape}".encode() + labels.tobytes())
     _prepare(source, out, {"method": METHOD, "train": voids_train, "other": voids_other, "labels": digest.hexdigest()})
     shares = {}
     for count, image_id in enumerate(todo, 1):
-        labels, path = layout.read(source, "semseg", paths[image_id]), layout.path(source, "", "edge", image_id)
+        labels, path = layout.read(source, TASK, paths[image_id]), layout.path(source, "", "edge", image_id)
         old = layout.read(source, "edge", path) if path.is_file() else np.full(labels.shape, np.nan)
         if old.shape != labels.shape:
             raise DataError(f"{path} is {old.shape} but its labels are {labels.shape}; restore the one that is wrong")
         fixed, edge = mend_labels(labels, voids[image_id])
         np.save(stored := io.BytesIO(), edge)
-        for task, data in (("semseg", cv2.imencode(".png", fixed)[1].tobytes()), ("edge", stored.getvalue())):
+        for task, data in ((TASK, cv2.imencode(".png", fixed)[1].tobytes()), ("edge", stored.getvalue())):
             if not (place := layout.path(out, "", task, image_id)).exists():
                 write_atomic(place, data)
         shares[image_id] = [x.mean() for x in (old, labels == 0, labels == OTHER, edge, fixed == 0, fixed == OTHER)]

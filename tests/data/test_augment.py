@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.data.augment import Change, draw, move, resize, rotate_normals
+from edgemtl import tasks
+from edgemtl.data.augment import Change, draw, move, resize
 from edgemtl.data.form import Augmentation, Label
 
 LABELS = {
     "semseg": Label("semseg", "", 5),
     "depth": Label("depth", ""),
-    "near": Label("depth", "", inverse=True),
+    "near": Label("depth", "", variant="inverse"),
     "normals": Label("normals", ""),
-    "down": Label("normals", "", y_down=True),
+    "down": Label("normals", "", variant="y_down"),
     "edge": Label("edge", ""),
     "saliency": Label("saliency", ""),
 }
@@ -121,7 +122,7 @@ def test_rotation_turns_as_the_picture_does() -> None:
     """A counter-clockwise quarter turn takes a normal that points right to one that points up."""
     right = np.zeros((1, 1, 3), np.float16)
     right[..., 0] = 1
-    np.testing.assert_allclose(rotate_normals(right, 90)[0, 0], [0, 1, 0], atol=1e-3)
+    np.testing.assert_allclose(tasks.find("normals").turned(right, 90, "")[0, 0], [0, 1, 0], atol=1e-3)
     before = item(size=(33, 33))
     before["image"][:] = 0
     before["image"][16, 28] = 255  # right of the middle

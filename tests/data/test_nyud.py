@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.check import check
 from edgemtl.data.dataset import NyudMT
-from edgemtl.data.files import depth_metres, read_npy
+from edgemtl.data.files import read_npy
 from edgemtl.data.nyud import Nyud
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
 from edgemtl.model import preset
+from edgemtl.tasks.depth import KIND as DEPTH
 from edgemtl.train.data import open_data
 from edgemtl.train.protocols import describe
 
@@ -317,7 +318,7 @@ HOSTILE = [
     ("normals", npy(np.full((32, 64, 3), 9.0)), "length 15.5885"),
     ("normals", npy(np.full((32, 64, 4), 0.5)), "normals are"),
     ("edge", npy(GOOD * 2), "values other than 0 and 1"),
-    ("edge", npy(GOOD * np.nan), "values other than 0 and 1"),
+    ("edge", npy(GOOD * np.nan), "values that are not finite"),
     ("segmentation", b"no picture", "single-channel PNG"),
     ("segmentation", cv2.imencode(".png", np.full((32, 64), 14, np.uint8))[1].tobytes(), "label 14"),
     ("segmentation", cv2.imencode(".png", np.zeros((32, 64, 3), np.uint8))[1].tobytes(), "single-channel PNG"),
@@ -356,7 +357,7 @@ def test_damaged_arrays_never_crash(at: int, value: int, keep: int) -> None:
 def damaged(path: Path) -> DataError | None:
     """The error that a depth file gives, if it gives one."""
     try:
-        depth_metres(path, read_npy(path))
+        DEPTH.read(path, read_npy(path))
     except DataError as error:
         return error
     return None
