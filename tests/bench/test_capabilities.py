@@ -1,88 +1,103 @@
-"""The capability matrix is true: its tests exist, its page is not stale, and peers do what it says of them."""
+"""The capability matrix is true: its tests exist, its table is that of its lists, and peers do what it says of them."""
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib.util
 import math
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from edgemtl.bench import capabilities, quantise
+from edgemtl.bench import quantise
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.forms import Network, onnx_proto
-from edgemtl.errors import BackendError, ConfigError
+from edgemtl.errors import BackendError
 from edgemtl.model import MultiTaskViT
 from edgemtl.runtime import backends
 
-yaml = pytest.importorskip("yaml", reason="PyYAML")
-
 ROOT = Path(__file__).parents[2]
-MATRIX = capabilities.read()
-CELLS = [(engine, feature, cell) for engine, (_, row) in MATRIX.engines.items() for feature, cell in row.items()]
-MINE = [
-    pytest.param(
-        engine,
-        cell.verdict,
-        marks=[pytest.mark.slow] if engine.startswith(("torch-c", "openvino-n", "onnxruntime-d")) else [],
-    )
-    for engine, _, cell in CELLS
-    if cell.test.endswith("::test_a_peer_keeps_its_verdict")
-]
+PAGE = (ROOT / "docs" / "capabilities.md").read_text()
+CELL = re.compile(r"^- ([^:*]+): ([a-z-]+); (.+) \(`([^`]+)`\)$")
 TASK = "edge"  # all experts are open to it
 SHARED = {"sparse experts": "sparse experts", "active task alone": "residency", "shared prefix": "shared prefix"}
 
 
-@pytest.mark.parametrize(("engine", "feature", "cell"), CELLS, ids=[f"{e}-{f}" for e, f, _ in CELLS])
-def test_the_test_behind_a_cell_exists(engine: str, feature: str, cell: capabilities.Cell) -> None:
-    assert capabilities.exists(cell.test, ROOT), f"{cell.test} is gone; name the test that proves this cell now"
+class Cell(NamedTuple):
+    """One answer of the page's lists; `test` is FILE::FUNCTION or FILE::CLASS::METHOD."""
+
+    engine: str  # the last words in brackets of its title: a backend's name, or a peer's engine and form
+    feature: str
+    verdict: str
+    test: str
 
 
-def test_a_test_that_does_not_exist_is_noticed() -> None:
-    for name in ("tests/bench/test_capabilities.py::test_nothing", "tests/none.py::test_x", "tests/conftest.py::micro"):
-        assert not capabilities.exists(name, ROOT)
+def cells() -> list[Cell]:
+    """Every answer, in the order of the page."""
+    out, engine = [], ""
+    for line in PAGE.splitlines():
+        if line.startswith("**"):
+            engine = re.findall(r"\(([^()]+)\)", line)[0]
+        elif found := CELL.match(line):
+            out.append(Cell(engine, found[1], found[2], found[4]))
+    return out
 
 
-def test_the_page_is_not_older_than_the_file() -> None:
-    """Type: python -m edgemtl.bench.capabilities > docs/capabilities.md"""
-    assert (ROOT / "docs" / "capabilities.md").read_text() == capabilities.page(MATRIX)
+CELLS = cells()
+MINE = [
+    pytest.param(
+        c.engine,
+        c.verdict,
+        marks=[pytest.mark.slow] if c.engine.startswith(("torch-c", "openvino-n", "onnxruntime-d")) else [],
+    )
+    for c in CELLS
+    if c.test.endswith("::test_a_peer_keeps_its_verdict")
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=[f"{c.engine}-{c.feature}" for c in CELLS])
+def test_the_test_behind_a_cell_exists(cell: Cell) -> None:
+    file, *names = cell.test.split("::")
+    found: Any = ast.parse((ROOT / file).read_text())
+    for name in names:
+        inside = {n.name: n for n in found.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert name in inside, f"{cell.test} is gone; name the test that proves this cell now"
+        found = inside[name]
+    assert names[-1].startswith("test_")
+
+
+def test_the_table_and_the_lists_say_the_same() -> None:
+    head, _, *rows = (line.strip("| ").split("|") for line in PAGE.splitlines() if line.startswith("|"))
+    features = [name.strip() for name in head[1:]]
+    table = []
+    for title, *verdicts in rows:
+        engine = re.findall(r"\(([^()]+)\)", title)[0]
+        table += [(engine, f, v.strip()) for f, v in zip(features, verdicts, strict=False) if v.strip()]
+    assert table == [c[:3] for c in CELLS]
 
 
 def test_every_backend_and_every_peer_has_a_row() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["edgemtl.backends"]
-    assert set(declared) <= set(MATRIX.engines)
-    peers = {name.split()[0].replace("-18", "").replace("-23", "") for name in MATRIX.engines}
-    assert {e.replace("-18", "").replace("-23", "") for e, peer in ENGINES.items() if not peer.own} <= peers
+    named = {c.engine for c in CELLS}
+    assert set(declared) <= named
+    assert {e for e, peer in ENGINES.items() if not peer.own and not e.endswith("-23")} <= {n.split()[0] for n in named}
 
 
-@pytest.mark.parametrize("name", [n for n in MATRIX.engines if n in backends.names()])
+@pytest.mark.parametrize("name", sorted({c.engine for c in CELLS} & set(backends.names())))
 def test_backends_say_the_same_of_themselves(name: str) -> None:
     try:
         said = backends.find(name).CAPABILITIES
     except BackendError as e:
         pytest.skip(str(e))
-    for feature, cell in MATRIX.engines[name][1].items():
-        if feature in SHARED:
-            assert cell.verdict == said[SHARED[feature]].verdict
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ("{title: x, speed: [yes, a, b]}", "feature 'speed'; there are sparse"),
-        ("{title: x, sparse: [perhaps, a, b]}", "a cell is"),
-        ("{title: x, sparse: [yes, a]}", "a cell is"),
-    ],
-)
-def test_a_damaged_file_is_one_sentence(row: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(f"features: {{sparse: words}}\nengines: {{one: {row}}}\n")
-    with pytest.raises(ConfigError, match=said):
-        capabilities.read(tmp_path / "c.yaml")
+    for cell in CELLS:
+        if cell.engine == name and cell.feature in SHARED:
+            assert cell.verdict == said[SHARED[cell.feature]].verdict
 
 
 class Poisoned:
