@@ -8,8 +8,6 @@ residual) smooth the seams, and a 1x1 step gives the raw map. `pyramid`, the hyb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from edgemtl import tasks
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.graph import lite0
-from edgemtl.model.norm import BatchNorm, fold_norm
+from edgemtl.model.norm import BatchNorm
 
 
 class SeparableStep(nn.Module):
@@ -118,16 +116,6 @@ class PyramidHead(nn.Module):
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-def fold_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state with every batch norm of its conv heads taken into the convolution before it."""
-    out = dict(state)
-    for key in state:
-        if ".syncbn_fc_" in key and key.endswith(".running_var"):
-            norm = key.removesuffix("running_var")
-            fold_norm(out, norm.replace(".syncbn_fc_", ".conv_"), norm, 1e-5)
-    return out
 
 
 Head = LightHead | ConvHead | PyramidHead

@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe & Szegedy, ICML 2015) of heads and stems, and how it becomes part of a convolution."""
+"""Batch normalisation (Ioffe & Szegedy, ICML 2015) of heads and stems."""
 
 from __future__ import annotations
 
@@ -27,13 +27,3 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean, var, training = self.running_mean, self.running_var, self.training
         return F.batch_norm(x, mean, var, self.weight, self.bias, training, self.momentum, self.eps)
-
-
-@torch.no_grad()
-def fold_norm(state: dict[str, Tensor], conv: str, norm: str, eps: float) -> None:
-    """Take the batch norm with keys NORMweight, … out of a state and into the convolution with keys CONVweight, …"""
-    weight, bias, mean, var = (state.pop(norm + name) for name in ("weight", "bias", "running_mean", "running_var"))
-    scale = weight / (var + eps).sqrt()
-    before = state.get(f"{conv}bias", torch.zeros_like(mean))
-    state[f"{conv}weight"] = state[f"{conv}weight"] * scale.view(-1, 1, 1, 1)
-    state[f"{conv}bias"] = (before - mean) * scale + bias

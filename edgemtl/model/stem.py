@@ -1,7 +1,6 @@
 """The hybrid's stem: EfficientNet-Lite0's first eleven blocks, from pixels to features at 1/4, 1/8 and 1/16.
 
 EfficientNet-Lite (Tan & Le, ICML 2019; Lite form by TensorFlow, 2020); the layers are listed in edgemtl/graph/lite0.py.
-`fold_stem` takes the batch norms into the convolutions, as programs have them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemtl.graph import lite0
-from edgemtl.model.norm import BatchNorm, fold_norm
+from edgemtl.model.norm import BatchNorm
 
 MOMENTUM = 0.05  # of the running statistics: half of PyTorch's, because batches are small
 
@@ -97,13 +96,3 @@ class Lite0Stem(nn.Module):
             if i in lite0.TAPS:
                 found.append(x)
         return found[0], found[1], found[2]
-
-
-def fold_stem(state: Mapping[str, Tensor], prefix: str = "backbone.stem.") -> dict[str, Tensor]:
-    """A state with every batch norm under `prefix` taken into its convolution."""
-    out = dict(state)
-    for key in state:
-        if key.startswith(prefix) and key.endswith(".norm.running_var"):
-            norm = key.removesuffix("running_var")
-            fold_norm(out, norm.removesuffix("norm.") + "conv.", norm, lite0.NORM_EPS)
-    return out

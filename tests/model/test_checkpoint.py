@@ -133,7 +133,7 @@ def _config(**changes: Any) -> Change:
         (_poison, "cls_token holds values that are not finite"),
         (
             lambda t, m: t.update({"backbone.cls_token": torch.zeros(1, 1, 32)}),
-            r"is torch\.float32, a float16 file has torch\.float16",
+            r"is float32, a float16 file has float16",
         ),
         (lambda t, m: m.update(format="other"), "no edgemtl checkpoint"),
         (lambda t, m: m.clear(), "no edgemtl checkpoint"),

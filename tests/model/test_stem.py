@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgemtl.bundle.deployable import fold_norms
 from edgemtl.errors import CheckpointError
 from edgemtl.graph import lite0, network
 from edgemtl.model import preset, stem_files
-from edgemtl.model.stem import Lite0Stem, _same, fold_stem
+from edgemtl.model.stem import Lite0Stem, _same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,9 +85,9 @@ def test_table_and_graph_have_the_shapes_and_the_work_of_the_module() -> None:
 
 def test_folding_keeps_the_features() -> None:
     stem = shaken(Lite0Stem())
-    state = fold_stem({f"s.{k}": v for k, v in stem.state_dict().items()}, "s.")
+    state = fold_norms({f"s.{k}": v.numpy() for k, v in stem.state_dict().items()})
     plain = Lite0Stem(norm=False).eval()
-    plain.load_state_dict({k.removeprefix("s."): v for k, v in state.items()})
+    plain.load_state_dict({k.removeprefix("s."): torch.from_numpy(v) for k, v in state.items()})
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         for a, b in zip(stem(image), plain(image), strict=True):

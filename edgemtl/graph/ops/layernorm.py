@@ -25,9 +25,14 @@ class LayerNorm(Op):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (weight, bias), x = weights[0], inputs[0][node.attributes["skip"] :]
-        centred = x - x.mean(-1, keepdims=True)
-        std = np.sqrt((centred * centred).mean(-1, keepdims=True) + node.attributes["eps"])
-        return centred / std * weight + bias
+        return normalised(x, node.attributes["eps"]) * weight + bias
+
+
+def normalised(x: Array, eps: float) -> Array:
+    """x with mean 0 and variance 1 over its last axis."""
+    centred = x - x.mean(-1, keepdims=True)
+    out: Array = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps)
+    return out
 
 
 OP = LayerNorm()
