@@ -1,8 +1,11 @@
-"""From a model to a bundle: programs for every target, packed weights, goldens, and a check of all against PyTorch."""
+"""From a model to a bundle: programs for every target, packed weights, goldens, and a check of all.
+
+float32 needs no torch: the checkpoint is read in NumPy, programs are emitted from the graph, and the graph's NumPy
+reference says what they must give.
+"""
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import tempfile
@@ -15,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.bundle.checkpoint import State, read_checkpoint
+from edgemtl.bundle.deployable import deployable
 from edgemtl.bundle.manifest import Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
-from edgemtl.errors import CompileError, TaskError
-from edgemtl.model.checkpoint import load_checkpoint, without_training
-from edgemtl.model.vit import MultiTaskViT
+from edgemtl.errors import CompileError
 from edgemtl_compiler import export, goldens, programs
 from edgemtl_compiler import precision as precisions
 from edgemtl_compiler.cpu import targets
@@ -32,6 +35,7 @@ from edgemtl_compiler.quantise import job as int8_job
 from edgemtl_compiler.quantise.job import Finished
 
 if TYPE_CHECKING:
+    from edgemtl.model.vit import MultiTaskViT
     from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
 BOARDS = ("zcu104",)
@@ -101,30 +105,28 @@ def compile_bundle(
     if not out.parent.is_dir():
         raise CompileError(f"cannot write {out}: there is no folder {out.parent}")
     report("reading the model")
-    if not isinstance(model, MultiTaskViT):
-        model, info = load_checkpoint(Path(model))
-        origin = info.origin if origin is None else origin
-    model = subset(without_training(copy.deepcopy(model).float().cpu().eval()), tasks)
+    config, state, found = _read(model)
+    origin = found if origin is None else origin
+    config, state = deployable(config, state, tasks)
     if wanted or boards:
-        export.check_config(model.config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
-    settings = preprocess or Preprocess.of(model.config, "letterbox" if letterbox else "resize")
+        export.check_config(config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
+    settings = preprocess or Preprocess.of(config, "letterbox" if letterbox else "resize")
     programs.start_compilers(wanted)
     prepared = None
     if precision == "int8":
-        prepared = int8_job.prepare(model, Path(str(calibrate)), images, evaluate, report)
+        prepared = int8_job.prepare(_model(config, state), Path(str(calibrate)), images, evaluate, report)
     report("computing the expected outputs")
     halves = precision in precisions.HALVES
-    weights = precisions.half(model, precision) if halves else precisions.single(model)
-    pieces = programs.slices(weights.model)
-    given = goldens.inputs(model.config, settings, golden_images)
-    golden = goldens.outputs(weights.model, pieces, given)
+    weights = precisions.half(config, state, precision) if halves else precisions.single(config, state)
+    given = goldens.inputs(config, settings, golden_images)
+    golden = goldens.outputs(config, weights.state, given)
     built = Built(out, 0, (*(t if isinstance(t, str) else t.name for t in wanted), *boards), precision=precision)
     if halves:
-        built.rounding = _rounding(model, given, golden)
+        built.rounding = _rounding(config, state, given, golden)
     entries, files = [], {}
     for board in boards:
         report(f"quantising for {board}")
-        part = _fpga(model, board, Path(str(calibrate)), images)
+        part = _fpga(_model(config, state), board, Path(str(calibrate)), images)
         entries.append(part.entry)
         files.update(part.files)
         built.boards[board] = part.size
@@ -132,20 +134,20 @@ def compile_bundle(
 
         def build(weights: Weights) -> list[programs.Made]:
             """In a folder of its own each time: a library that is loaded must not be written over."""
-            return programs.build(weights, pieces, wanted, Path(tempfile.mkdtemp(dir=folder)), report)
+            return programs.build(weights, wanted, Path(tempfile.mkdtemp(dir=folder)), report)
 
         if prepared is not None:
             done = int8_job.run(prepared, build, given, golden, report)
         else:
             made = build(weights)
-            emulate = programs.worth_emulating(model.config)
+            emulate = programs.worth_emulating(config)
             errors = programs.check_all(made, weights.parts, given, golden, TOLERANCE, report, emulate)
             done = Finished(weights, made, errors, TOLERANCE)
         files.update({member: path.read_bytes() for one in done.made for member, path in one.paths.items()})
     built.errors, built.quantisation = done.errors, done.report
     built.emulated = tuple(one.program.target for one in done.made if one.emulated and built.errors[one.program.target])
     report("writing the bundle")
-    fields: dict[str, Any] = {"name": name, "model": model.config, "preprocess": settings}
+    fields: dict[str, Any] = {"name": name, "model": config, "preprocess": settings}
     fields |= {"programs": [*(one.program for one in done.made), *entries], "origin": origin or ""}
     fields |= {"weight_layout": done.weights.layout, "quantisation": done.report, "golden_tolerance": done.tolerance}
     write_bundle(out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden))
@@ -153,39 +155,26 @@ def compile_bundle(
     return built
 
 
-def _rounding(model: MultiTaskViT, given: goldens.Inputs, golden: goldens.Outputs) -> dict[str, float]:
+def _read(model: MultiTaskViT | str | os.PathLike[str]) -> tuple[ModelConfig, State, str]:
+    """The configuration and state of a model or checkpoint, and the latter's origin."""
+    if isinstance(model, str | os.PathLike):
+        info, state = read_checkpoint(Path(model))
+        return info.config, state, info.origin
+    from edgemtl.model.checkpoint import arrays
+
+    return model.config, arrays(model.state_dict()), ""
+
+
+def _model(config: ModelConfig, state: State) -> MultiTaskViT:
+    from edgemtl.model.checkpoint import model_of
+
+    return model_of(config, state)
+
+
+def _rounding(config: ModelConfig, state: State, given: goldens.Inputs, golden: goldens.Outputs) -> dict[str, float]:
     """How far rounding the weights has moved each task's maps, relative to the largest value."""
-    exact = goldens.outputs(model, {}, given)
+    exact = goldens.outputs(config, state, given)
     return {task: max(goldens.error(maps[n], exact[task][n]) for n in maps) for task, maps in golden.items()}
-
-
-def subset(model: MultiTaskViT, tasks: Sequence[str] | None) -> MultiTaskViT:
-    """The model of some of its tasks, without the experts that none of them may choose; outputs stay the same."""
-    config = model.config
-    if tasks is None or tuple(tasks) == config.task_names:
-        return model
-    if not tasks:
-        raise TaskError(f"no task was asked for; this model has {', '.join(config.task_names)}")
-    for task in tasks:
-        if task not in config.task_names:
-            raise TaskError(f"there is no task {task!r}; this model has {', '.join(config.task_names)}")
-    kept = [t for t in config.task_names if t in tasks]
-    slots = tuple(tuple(sorted(set().union(*banks))) for banks in zip(*(config.path(t) for t in kept), strict=True))
-    changes = {
-        "tasks": tuple(config.task(t) for t in kept),
-        "paths": {t: p for t, p in config.paths.items() if t in kept},
-        "slots": None if slots == config.held and config.slots is None else slots,
-    }
-    smaller = MultiTaskViT(ModelConfig(**{**dict(config), **changes}))
-    full, state = model.state_dict(), {}
-    for key in smaller.state_dict():
-        state[key] = full[key]
-        if ".mlp.experts." in key or ".mlp.gate." in key:
-            which = config.moe_blocks.index(int(key.split(".")[2]))
-            local = [config.held[which].index(e) for e in slots[which]]
-            state[key] = full[key][local] if ".experts." in key else full[key][..., local]
-    smaller.load_state_dict(state)
-    return smaller.eval()
 
 
 def _name(name: str | None, out: Path) -> str:

@@ -7,41 +7,41 @@ measured.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from edgemtl.bundle.layout import AllCodes, Array, Packed, pack_state, unpack_state
+from edgemtl.bundle.checkpoint import State
+from edgemtl.bundle.layout import AllCodes, Packed, pack_state, unpack_state
 from edgemtl.bundle.manifest import WeightLayout
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler.quantise.cpu import Quantised
+
+if TYPE_CHECKING:
+    from edgemtl.model.vit import MultiTaskViT
+    from edgemtl_compiler.quantise.cpu import Quantised
 
 Parts = dict[str, dict[str, Packed]]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`parts` as the bundle holds them; `model`: what the programs are exported from and checked against."""
+    """`parts` as the bundle holds them; `config` and `state`: the model that programs compute with them."""
 
     layout: WeightLayout
-    model: MultiTaskViT
+    config: ModelConfig
+    state: State
     parts: Parts
 
-    @property
-    def config(self) -> ModelConfig:
-        return self.model.config
-
     @cached_property
-    def state(self) -> dict[str, Array]:
-        """The model's tensors by key, float32: what an emitter that reads the graph takes its constants from."""
-        return {key: value.detach().numpy() for key, value in self.model.state_dict().items()}
+    def model(self) -> MultiTaskViT:
+        """The same in PyTorch."""
+        from edgemtl.model.checkpoint import model_of
+
+        return model_of(self.config, self.state)
 
     @property
     def types(self) -> dict[str, str]:
@@ -60,39 +60,31 @@ def check(precision: str, wanted: Sequence[object], calibrate: str | os.PathLike
         raise CompileError("--precision int8 needs pictures to calibrate on: add --calibrate FOLDER, 32 or more")
 
 
-def single(model: MultiTaskViT) -> Weights:
+def single(config: ModelConfig, state: State) -> Weights:
     """All float32."""
-    return Weights("panel16-f32", model, _pack(model, "panel16-f32"))
+    return Weights("panel16-f32", config, state, pack_state(config, state, "panel16-f32"))
 
 
 HALVES: dict[str, WeightLayout] = {"f16": "panel16-f16", "bf16": "panel16-bf16"}
 
 
-def half(model: MultiTaskViT, precision: str = "f16") -> Weights:
+def half(config: ModelConfig, state: State, precision: str = "f16") -> Weights:
     """Linear layers and experts stored in 16 bits: "f16" or "bf16". Raises CheckpointError for a value that float16
     cannot hold.
     """
     layout = HALVES[precision]
-    parts = _pack(model, layout)
-    state = unpack_state(model.config, lambda part, tensor: parts[part][tensor])
-    rounded = copy.deepcopy(model)
-    rounded.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
-    return Weights(layout, rounded, parts)
+    parts = pack_state(config, state, layout)
+    return Weights(layout, config, unpack_state(config, lambda part, tensor: parts[part][tensor]), parts)
 
 
-def int8(model: MultiTaskViT, quantised: Quantised, without: Collection[str] = ()) -> Weights:
-    """All of `quantised` but the units named in `without`, which stay float32."""
-    codes = quantised.codes(without)
-    return Weights("panel16-i8", model, pack_int8(quantised, codes))
+def int8(config: ModelConfig, state: State, quantised: Quantised, without: Collection[str] = ()) -> Weights:
+    """All of `quantised` but the units named in `without`, which stay float32. `state`: the float model's."""
+    return Weights("panel16-i8", config, state, pack_int8(quantised, quantised.codes(without)))
 
 
 def pack_int8(quantised: Quantised, codes: AllCodes) -> Parts:
     """The packed weights with INT8 where `codes` says."""
     return pack_state(quantised.config, quantised.state, "panel16-i8", codes)
-
-
-def _pack(model: MultiTaskViT, layout: WeightLayout) -> Parts:
-    return pack_state(model.config, {key: value.numpy() for key, value in model.state_dict().items()}, layout)
 
 
 def calibrated(model: MultiTaskViT, folder: Path, count: int) -> tuple[Quantised, int]:

@@ -80,11 +80,6 @@ def worth_emulating(config: ModelConfig) -> bool:
     return sum(count(config, task).total for task in config.task_names) <= EMULATED
 
 
-def slices(model: MultiTaskViT) -> dict[str, MultiTaskViT]:
-    """Every task's slice, which its programs are exported from."""
-    return {task: model.slice(task).eval() for task in model.config.task_names}
-
-
 def start_compilers(wanted: Sequence[Wanted]) -> None:
     """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
     real = [target for target in wanted if isinstance(target, Target)]
@@ -97,10 +92,9 @@ def start_compilers(wanted: Sequence[Wanted]) -> None:
             toolchain.start_kernels(target, tvm_adapter.include_paths())
 
 
-def build(
-    weights: Weights, pieces: Mapping[str, MultiTaskViT], wanted: Sequence[Wanted], folder: Path, report: Report
-) -> list[Made]:
+def build(weights: Weights, wanted: Sequence[Wanted], folder: Path, report: Report) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
+    pieces = {task: weights.model.slice(task).eval() for task in weights.config.task_names}
     made = _cuda_programs(weights, [t for t in wanted if isinstance(t, CudaTarget)], folder, report)
     for target in wanted:
         if isinstance(target, CudaTarget):

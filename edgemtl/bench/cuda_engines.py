@@ -42,13 +42,14 @@ class Own(Engine):
     """The launch plans and the graph of backend tvm-cuda, planned for this batch."""
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        from edgemtl.model.checkpoint import arrays
         from edgemtl.runtime.cuda.driver import Driver
         from edgemtl.runtime.cuda.frame import PREFIX
         from edgemtl_compiler import precision
         from edgemtl_compiler.cuda import build, toolchain
         from edgemtl_compiler.cuda.check import PlanRunner
 
-        weights = precision.half(model)
+        weights = precision.half(model.config, arrays(model.state_dict()))
         planned = {n: p for n, p in build.plans(weights, batch=len(images)).items() if n in (PREFIX, task)}
         plans = {name: plan for name, (plan, _) in planned.items()}
         functions = {name: function for name, (_, function) in planned.items()}

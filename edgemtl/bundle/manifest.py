@@ -6,7 +6,7 @@
       weights/task.TASK.safetensors       one task's gates and head
       weights/experts.BLOCK.safetensors   one page-aligned tensor ("slot") per expert, named by its global id
       programs/BACKEND/TARGET/*           code; for an FPGA board the model in INT8, with its integer goldens
-      golden/*.safetensors                inputs, and the outputs PyTorch's full model gives for them
+      golden/*.safetensors                inputs, and the outputs that the graph's NumPy reference gives
 
 `weight_layout` is the bundle's precision: see edgemtl/bundle/layout.py.
 

@@ -49,7 +49,7 @@ def compile_(
     ] = 200,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compile a checkpoint into a bundle, and check every program in it against PyTorch."""
+    """Compile a checkpoint into a bundle, and check every program in it."""
     missing = [
         package for package in ("torch", "tvm", "onnx", "onnxscript") if importlib.util.find_spec(package) is None
     ]

@@ -78,9 +78,9 @@ def _config(model: Path | None, preset: str | None, tokens: int | None) -> tuple
     if tokens is not None:
         raise ConfigError("--tokens goes with --preset; a bundle or checkpoint has its own image size")
     if model.suffix == ".safetensors":
-        from edgemtl.model.checkpoint import load_checkpoint
+        from edgemtl.bundle.checkpoint import read_info
 
-        return load_checkpoint(model)[1].config, ()
+        return read_info(model).config, ()
     from edgemtl.bundle.reader import Bundle
 
     with Bundle.open(model) as opened:

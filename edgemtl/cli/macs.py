@@ -93,6 +93,6 @@ def _config(model: Path | None, preset: str | None) -> ModelConfig:
 
         with Bundle.open(model) as opened:
             return opened.manifest.model
-    from edgemtl.model.checkpoint import load_checkpoint
+    from edgemtl.bundle.checkpoint import read_info
 
-    return load_checkpoint(model)[1].config
+    return read_info(model).config

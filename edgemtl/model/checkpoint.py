@@ -70,8 +70,8 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def to_multi_gate(config: ModelConfig, state: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """`edgemtl.bundle.deployable.to_multi_gate` for a state of tensors."""
-    config, arrays = deployable.to_multi_gate(config, _arrays(state))
-    return config, {k: torch.from_numpy(v).clone() for k, v in arrays.items()}
+    config, out = deployable.to_multi_gate(config, arrays(state))
+    return config, {k: torch.from_numpy(v).clone() for k, v in out.items()}
 
 
 def without_training(model: MultiTaskViT) -> MultiTaskViT:
@@ -79,15 +79,21 @@ def without_training(model: MultiTaskViT) -> MultiTaskViT:
 
     Batch norms become part of their convolutions. The model itself is returned where it is that already.
     """
-    config, state = deployable.without_training(model.config, _arrays(model.state_dict()))
+    config, state = deployable.without_training(model.config, arrays(model.state_dict()))
     if config == model.config:
         return model
-    out = MultiTaskViT(config)
-    out.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
-    return out.train(model.training)
+    return model_of(config, state).train(model.training)
 
 
-def _arrays(state: Mapping[str, Tensor]) -> dict[str, Array]:
+def model_of(config: ModelConfig, state: Mapping[str, Array]) -> MultiTaskViT:
+    """The model of a state in NumPy, in evaluation mode."""
+    model = MultiTaskViT(config)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    return model.eval()
+
+
+def arrays(state: Mapping[str, Tensor]) -> dict[str, Array]:
+    """A state of tensors in NumPy, float32."""
     return {k: v.detach().cpu().float().numpy() for k, v in state.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from edgemtl.bundle.manifest import FloatLayer, Quantisation
+from edgemtl.model.checkpoint import arrays
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler import goldens, precision, programs
 from edgemtl_compiler.precision import Weights
@@ -66,7 +67,7 @@ def run(prepared: Prepared, build: Build, given: goldens.Inputs, golden: goldens
     without: list[str] = []
     ranking: list[str] = []
     while True:
-        weights = precision.int8(judge.model, quantised, without)
+        weights = precision.int8(judge.config, arrays(judge.model.state_dict()), quantised, without)
         made = build(weights)
         report("checking")
         errors, tolerance = _check(quantised, without, weights, made, given, golden)
