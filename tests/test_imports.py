@@ -1,8 +1,9 @@
-"""No imports of edgemtl or of its compiler go in a circle, be they in a function or for types alone."""
+"""Imports of edgemtl and its compiler, be they in a function or for types alone: no circles, and one direction."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -39,15 +40,81 @@ def circle(sources: dict[str, tuple[bool, str]]) -> list[str] | None:
     return None
 
 
-def test_no_circle() -> None:
-    sources = {}
+def sources() -> dict[str, tuple[bool, str]]:
+    """{module: whether it is a package, source} of both packages."""
+    found = {}
     for package in PACKAGES:
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package.parent).with_suffix("").parts
             is_package = parts[-1] == "__init__"
-            sources[".".join(parts[:-1] if is_package else parts)] = (is_package, path.read_text(encoding="utf-8"))
-    assert len(sources) > 250
-    assert (found := circle(sources)) is None, f"imports in a circle: {' -> '.join(found or [])}"
+            found[".".join(parts[:-1] if is_package else parts)] = (is_package, path.read_text(encoding="utf-8"))
+    assert len(found) > 250
+    return found
+
+
+def part(module: str) -> str:
+    """The name in `MAY` of the part of the house that a module belongs to."""
+    first, *rest = module.split(".")
+    return "compiler" if first == "edgemtl_compiler" else rest[0] if rest else "version"
+
+
+# What each part may import, beside itself. "version" is edgemtl/__init__.py, which loads the engine when asked for it.
+MAY = {
+    "errors": "",
+    "tasks": "errors",
+    "config": "errors tasks",
+    "graph": "config errors tasks",
+    "bundle": "config errors graph tasks version",
+    "safe_xml": "errors",
+    "media": "bundle config errors runtime tasks",
+    "fpga": "bundle compiler config errors runtime safe_xml version",
+    "runtime": "bundle config errors fpga graph media model tasks",
+    "data": "config errors tasks",
+    "model": "bundle config data errors graph tasks",
+    "train": "config data errors graph media model tasks version",
+    "compiler": "bundle config data errors fpga graph media model runtime safe_xml tasks train version",
+    "web": "config errors tasks",
+    "version": "runtime",
+    "__main__": "cli",
+}
+EVERYTHING = set(MAY) - {"__main__"}
+TOP = {"cli": EVERYTHING, "bench": EVERYTHING}  # these know nothing of each other
+LAZY = {  # arrows that only these modules may be
+    ("runtime", "model"): "edgemtl.runtime.backends.torch",
+    ("fpga", "compiler"): "edgemtl.fpga.simulation",
+}
+TORCH = {"model", "data", "train", "cli", "bench", "compiler"}  # and what LAZY names
+
+
+def test_directions() -> None:
+    found = sources()
+    for name, source in found.items():
+        mine = part(name)
+        allowed = TOP.get(mine) or set(MAY[mine].split())
+        for other in imported(name, *source, set(found)):
+            if part(other) != mine:
+                assert part(other) in allowed, f"{name} imports {other}: {mine} may import {sorted(allowed)}"
+                assert LAZY.get((mine, part(other)), name) == name, f"{name} imports {other}"
+
+
+def foreign(source: str) -> set[str]:
+    """The first words of all that is imported from other projects."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    return {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"edgemtl", "edgemtl_compiler"}
+
+
+def test_where_numpy_is_enough_and_who_needs_torch() -> None:
+    for name, (_, source) in sources().items():
+        if part(name) == "graph":
+            assert foreign(source) <= {"numpy"}, name
+        if part(name) not in TORCH and name not in LAZY.values():
+            assert "torch" not in foreign(source), name
+
+
+def test_no_circle() -> None:
+    assert (found := circle(sources())) is None, f"imports in a circle: {' -> '.join(found or [])}"
 
 
 @pytest.mark.parametrize(
@@ -63,18 +130,18 @@ def test_no_circle() -> None:
     ],
 )
 def test_a_circle_is_found(last: str) -> None:
-    sources = {
+    files = {
         "p": (True, ""),
         "p.a": (False, "import p.b, json"),
         "p.b": (False, "from p.c import x"),
         "p.c": (False, ""),
     }
-    assert circle(sources) is None
-    found = circle(sources | {"p.c": (False, last)})
+    assert circle(files) is None
+    found = circle(files | {"p.c": (False, last)})
     assert found is not None
     assert set(pairwise(found)) == {("p.a", "p.b"), ("p.b", "p.c"), ("p.c", "p.a")}
 
 
 def test_a_package_and_its_module() -> None:
-    sources = {"p": (True, "from .a import thing"), "p.a": (False, "from p import other")}
-    assert circle(sources) in (["p", "p.a", "p"], ["p.a", "p", "p.a"])
+    files = {"p": (True, "from .a import thing"), "p.a": (False, "from p import other")}
+    assert circle(files) in (["p", "p.a", "p"], ["p.a", "p", "p.a"])
