@@ -42,9 +42,9 @@ class Own(Engine):
     """The launch plans and the graph of backend tvm-cuda, planned for this batch."""
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        from edgemtl.graph.network import PREFIX
         from edgemtl.model.checkpoint import arrays
         from edgemtl.runtime.cuda.driver import Driver
-        from edgemtl.runtime.cuda.frame import PREFIX
         from edgemtl_compiler import precision
         from edgemtl_compiler.cuda import build, toolchain
         from edgemtl_compiler.cuda.check import PlanRunner

@@ -51,8 +51,7 @@ def plan(graph: Graph, config: ModelConfig, precision: Precision, batch: int = 1
 
     Raises CompileError, naming the node, for what the kernels do not cover.
     """
-    head = config.dim // config.heads
-    made = lower.lower(graph, precision=precision, head=head, arch="sm_00", cubin="none", batch=batch)
+    made = lower.lower(graph, precision, config.dim // config.heads, batch)
     inputs, outputs = graph.inputs.values(), map(graph.shape, graph.outputs)
     described = Function(
         inputs=tuple(_outside(shape, batch) for shape in inputs),

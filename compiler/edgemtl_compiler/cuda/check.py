@@ -9,10 +9,11 @@ import numpy as np
 
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Function, Program
+from edgemtl.graph.network import PREFIX
 from edgemtl.runtime.backends.tvm_cuda import runs_on
 from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.driver import Driver
-from edgemtl.runtime.cuda.frame import PREFIX, Frames
+from edgemtl.runtime.cuda.frame import Frames
 from edgemtl.runtime.cuda.plan import Plan, read
 from edgemtl_compiler.cuda import toolchain
 from edgemtl_compiler.precision import Parts

@@ -23,7 +23,6 @@ from edgemtl_compiler.cuda import TYPES, ops
 ROWS, COLUMNS, DEPTH = 32, 64, 64  # of a linear layer's block and step; kernels/linear.h
 THREADS = 128
 UNIT = 16  # a row that is multiplied has whole units of so many values
-LEAST_SHARED = 99 << 10  # bytes that a block may have on every GPU from compute capability 8.0 on
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,11 @@ def whole_units(*counts: int) -> None:
     want(not wrong, f"rows of {', '.join(map(str, wrong))} values; the CUDA kernels need multiples of {UNIT}")
 
 
-def lower(graph: Graph, *, precision: Precision, head: int, arch: str, cubin: str, batch: int = 1) -> Plan:
-    """The plan of a graph for `batch` images. Its parameters are the graph's weights, in their order.
+def lower(graph: Graph, precision: Precision, head: int, batch: int = 1) -> Plan:
+    """The plan of a graph for `batch` images and no architecture yet. Its parameters are the graph's weights, in order.
 
     precision: that linear layers and experts are stored and multiplied in, on tensor cores unless it is "f32"; `head`:
-    values of an attention head; `cubin`: the bundle's member with the kernels. Raises CompileError, naming the node,
-    for an op or a shape that there is no kernel for.
+    values of an attention head. Raises CompileError, naming the node, for an op or a shape without a kernel.
     """
     for node in graph.nodes:  # first of all: what is missing is more than what does not fit
         ops.find(node)
@@ -154,8 +152,8 @@ def lower(graph: Graph, *, precision: Precision, head: int, arch: str, cubin: st
         return "int", arg
 
     return Plan(
-        arch=arch,
-        cubin=cubin,
+        arch="sm_00",
+        cubin="none",
         precision=precision,
         head=head,
         batch=batch,

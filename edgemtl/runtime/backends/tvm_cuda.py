@@ -15,11 +15,12 @@ from typing import Any
 from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, FrameError
+from edgemtl.graph.network import PREFIX
 from edgemtl.media.preprocess import Colour, Geometry, Preprocessor
 from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, OnDevice, Ran, no_program, programs_of
 from edgemtl.runtime.cuda import dlpack, driver
 from edgemtl.runtime.cuda.driver import Driver
-from edgemtl.runtime.cuda.frame import PREFIX, Frames
+from edgemtl.runtime.cuda.frame import Frames
 from edgemtl.runtime.cuda.maps import DeviceMap, Pool
 from edgemtl.runtime.cuda.plan import read
 from edgemtl.runtime.cuda.prepare import KERNEL, Prepare

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgemtl.bundle.manifest import Function
 from edgemtl.errors import BackendError
+from edgemtl.graph.network import PREFIX
 from edgemtl.runtime.cuda.driver import Argument, Bytes, Driver
 from edgemtl.runtime.cuda.plan import Plan
 
-PREFIX = "prefix"
 KEPT_GRAPHS = 16
 
 Get = Callable[[str, str], int]  # (part, tensor) -> device address
@@ -46,7 +46,7 @@ class Loaded:
     kernels: dict[str, int]
     output: int
     host: Bytes | None  # pinned; the prefix's result stays on the device
-    events: list[int] = field(default_factory=list)  # [end]
+    end: int  # an event
 
 
 class Frames:
@@ -88,7 +88,7 @@ class Frames:
         host = None if name == PREFIX else self._driver.pinned(plan.output)
         output = self._driver.alloc(plan.output)
         shape = self._functions[name].outputs[0]
-        self._loaded[name] = Loaded(plan, shape, kernels, output, host, [self._driver.event()])
+        self._loaded[name] = Loaded(plan, shape, kernels, output, host, self._driver.event())
 
     def bind(self, name: str, get: Get) -> None:
         """Give a loaded function its weights' addresses."""
@@ -202,8 +202,8 @@ class Frames:
             loaded = self._loaded[name]
             if loaded.host is not None:
                 maps[name] = loaded.host.view(np.float32).reshape(loaded.shape)
-            seconds[name] = self._driver.milliseconds(before, loaded.events[0]) / 1e3
-            before = loaded.events[0]
+            seconds[name] = self._driver.milliseconds(before, loaded.end) / 1e3
+            before = loaded.end
         return maps, seconds
 
     @property
@@ -221,8 +221,7 @@ class Frames:
             self._driver.free(loaded.output)
             if loaded.host is not None:
                 self._driver.free_pinned(loaded.host)
-            for event in loaded.events:
-                self._driver.end_event(event)
+            self._driver.end_event(loaded.end)
         for address in filter(None, (self._scratch, self.image)):
             self._driver.free(address)
         self._driver.free_pinned(self._pinned)
@@ -242,7 +241,7 @@ class Frames:
                 loaded = self._loaded[name]
                 if to_host and loaded.host is not None:
                     self._driver.download(loaded.host.ctypes.data, loaded.output, loaded.plan.output, self.stream)
-                self._driver.record(loaded.events[0], self.stream, captured=True)
+                self._driver.record(loaded.end, self.stream, captured=True)
         return made[0]
 
     def _submit(self, name: str) -> None:

@@ -7,11 +7,8 @@ from edgemtl.graph.ops import want
 from edgemtl_compiler.cuda.lower import Lowering, Tensor, whole_units
 from edgemtl_compiler.cuda.ops.layernorm import Norm
 
-_NORMED = {
-    (0, "none"): "norm_linear",
-    (0, "gelu"): "norm_linear_gelu",
-    (1, "gelu"): "head_project",
-}  # by tokens left out
+# By how many tokens the normalisation leaves out, and the activation.
+_NORMED = {(0, "none"): "norm_linear", (0, "gelu"): "norm_linear_gelu", (1, "gelu"): "head_project"}
 
 
 def lower(to: Lowering, node: Node) -> Tensor:
@@ -25,10 +22,7 @@ def lower(to: Lowering, node: Node) -> Tensor:
         return out
     norm = to.value(node, 0, Norm)
     kernel = _NORMED.get((norm.skip, activation), "")
-    want(
-        kernel != "",
-        f"there is none with activation {activation} after a normalisation that leaves out {norm.skip} tokens",
-    )
+    want(kernel != "", f"there is none with activation {activation} on tokens without the first {norm.skip}")
     out = to.tensor(node.name, rows * width, rounded=not norm.skip)
     patches = (node.shape[0],) if norm.skip else ()
     sizes = (rows, depth, width, *patches, norm.eps)

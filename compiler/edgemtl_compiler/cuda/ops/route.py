@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from edgemtl.graph import Node
 from edgemtl.graph.ops import want
-from edgemtl_compiler.cuda.lower import LEAST_SHARED, Lowering, Tensor, blocks
+from edgemtl_compiler.cuda.lower import Lowering, Tensor, blocks
 from edgemtl_compiler.cuda.ops.layernorm import Norm
 
 _TOKENS = 4  # of a block, a warp each; kernels/experts.h
+_LEAST_SHARED = 99 << 10  # bytes that a block may have on every GPU from compute capability 8.0 on
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def lower(to: Lowering, node: Node) -> Routing:
     rows, k, count = to.rows(node), a["top_k"], len(a["columns"])
     needs = shared(dim, count)
     want(
-        needs <= LEAST_SHARED,
-        f"dim {dim} with {count} experts takes {needs} bytes of shared memory, more than the {LEAST_SHARED} that every"
+        needs <= _LEAST_SHARED,
+        f"dim {dim} with {count} experts takes {needs} bytes of shared memory, more than the {_LEAST_SHARED} that every"
         " GPU has",
     )
     tokens = to.tensor(f"{node.name}.tokens", rows * dim, rounded=True)
