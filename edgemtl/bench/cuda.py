@@ -9,33 +9,24 @@ weights, tells what routing costs on a GPU. Without a GPU nothing is measured, a
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from edgemtl.bench import stats
-from edgemtl.bench.nvml import Meter
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BackendError, ConfigError, EdgeMTLError
 
 Make = Callable[[], Any]  # of an engine of cuda_engines.py
 BATCHES = (1, 4, 16, 64)
 OWN = "edgemtl"
-
-
-class Clock(Protocol):
-    """Events of the driver, as `edgemtl.runtime.cuda.driver.Driver` has them."""
-
-    def event(self) -> int: ...
-    def record(self, event: int, stream: int) -> None: ...
-    def arrived(self, event: int) -> None: ...
-    def milliseconds(self, begin: int, end: int) -> float: ...
 
 
 @dataclass
@@ -63,8 +54,11 @@ class Row:
         return stats.summary(values) if values else None
 
 
-def frames(engine: Any, clock: Clock, seconds: float) -> tuple[list[float], list[float]]:
-    """Milliseconds by events, and by the host's clock, of frames one after the other for so long; at least 10."""
+def frames(engine: Any, clock: Any, seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds by events, and by the host's clock, of frames one after the other for so long; at least 10.
+
+    clock: `edgemtl.runtime.cuda.driver.Driver`, or what has its events.
+    """
     begin, end = clock.event(), clock.event()
     gpu: list[float] = []
     host: list[float] = []
@@ -80,11 +74,31 @@ def frames(engine: Any, clock: Clock, seconds: float) -> tuple[list[float], list
     return gpu, host
 
 
-def energy(engine: Any, meter: Any, clock: Clock, seconds: float = 1.0) -> float | None:
+class Meter:
+    """The energy counter of the first GPU (NVML, package nvidia-ml-py). `absent` says why there is none."""
+
+    def __init__(self) -> None:
+        self.absent = ""
+        try:
+            self._nvml: Any = importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+            self._device = self._nvml.nvmlDeviceGetHandleByIndex(0)
+            self.millijoules()
+        except ImportError:
+            self.absent = "nvidia-ml-py is not installed"
+        except self._nvml.NVMLError as e:
+            self.absent = f"NVML: {e}"
+
+    def millijoules(self) -> int:
+        """Since the driver was loaded; it grows about every 20 ms to 100 ms, so measure over a second or more."""
+        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device))
+
+
+def energy(engine: Any, meter: Any, clock: Any, seconds: float = 1.0) -> float | None:
     """Millijoules of a frame, over frames back to back for so long; None where there is no counter."""
-    before, done, start = meter.millijoules(), clock.event(), time.perf_counter()
-    if before is None:
+    if meter.absent:
         return None
+    before, done, start = meter.millijoules(), clock.event(), time.perf_counter()
     count = 0
     while count < 10 or time.perf_counter() - start < seconds:
         engine.submit()
@@ -95,7 +109,7 @@ def energy(engine: Any, meter: Any, clock: Clock, seconds: float = 1.0) -> float
 
 
 def measure(
-    rows: Sequence[Row], makers: Mapping[str, Make], want: Any, clock: Clock, meter: Any, rounds: int, seconds: float
+    rows: Sequence[Row], makers: Mapping[str, Make], want: Any, clock: Any, meter: Any, rounds: int, seconds: float
 ) -> None:
     """Fill `rows`, one per engine of `makers`, in rounds in which every engine has its turn."""
     engines: dict[str, Any] = {}
@@ -155,27 +169,6 @@ def report(rows: Sequence[Row], device: str, meter: Any) -> str:
     if meter.absent:
         lines.append(f"energy: {meter.absent}")
     return "\n".join(lines)
-
-
-def switches(path: Path, count: int = 30) -> list[str]:
-    """What going from task to task costs, twice round, with `count` black frames of each task."""
-    from edgemtl.runtime.engine import load
-
-    lines = ["switches: activate, first frame, upload on the GPU beside it, later frames' median; milliseconds"]
-    try:
-        with load(path, "tvm-cuda") as engine:
-            frame = np.zeros((*engine.manifest.model.image_size, 3), np.uint8)
-            for task in (*engine.tasks, *engine.tasks):
-                engine.activate(task)
-                times = [engine(frame).timing.total for _ in range(count)]
-                last = engine.switches[-1]
-                upload = "nothing" if last.upload_ms is None else f"{last.upload_ms:.3f}"
-                later = stats.percentile(times[1:], 0.5)
-                first = f"{1e3 * last.seconds:.3f} {last.first_frame_ms:.3f} {upload} {later:.3f}"
-                lines.append(f"  to {task:10} {last.kind:4} {last.mapped} bytes: {first}")
-    except BackendError as e:
-        return [f"switches not measured: {e}"]
-    return lines
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -241,7 +234,7 @@ def run(args: argparse.Namespace, tell: Callable[[str], None]) -> tuple[list[Row
             measure(tried, makers, want, gpu, meter, args.rounds, args.seconds)
             rows += these
     text = report(rows, f"{gpu.name} ({gpu.arch})", meter)
-    return rows, "\n".join([text, *switches(args.bundle)])
+    return rows, text
 
 
 def _maker(kind: Callable[..., Any], model: Any, task: str, images: Any) -> Make:

@@ -84,7 +84,7 @@ class _OfTorch(Engine):
         network = Network(model, task, form).eval().half().cuda()
         self._call: Callable[[Any], Any] = network
         if self.compiled:
-            self._call = torch.compile(network, mode="max-autotune", fullgraph=form != "sparse")
+            self._call = torch.compile(network, mode="max-autotune", fullgraph=True)
         self._torch, self._image = torch, torch.from_numpy(images).half().cuda()
         if self.compiled:  # else every replay copies the input to a place of its own
             torch._dynamo.mark_static_address(self._image)
@@ -103,14 +103,6 @@ class _OfTorch(Engine):
 
 class Eager(_OfTorch):
     """The sparse loop of edgemtl/model/moe.py, which asks the GPU for the counts in the middle of a frame."""
-
-
-class EagerDense(_OfTorch):
-    form = "dense"
-
-
-class CompiledSparse(_OfTorch):
-    compiled = True
 
 
 class CompiledDense(_OfTorch):
@@ -174,12 +166,6 @@ class OnnxCuda(_OfOnnx):
     pass
 
 
-class OnnxCudaGraph(_OfOnnx):
-    """As one CUDA graph, where ONNX Runtime can: it refuses models with loops or shapes that depend on values."""
-
-    options: ClassVar[dict[str, str]] = {"enable_cuda_graph": "1"}
-
-
 class OnnxTensorRT(_OfOnnx):
     """TensorRT through ONNX Runtime; parts that TensorRT refuses run on CUDA."""
 
@@ -190,11 +176,8 @@ class OnnxTensorRT(_OfOnnx):
 ENGINES: dict[str, type[Engine]] = {
     "edgemtl": Own,
     "torch-eager": Eager,
-    "torch-eager-dense": EagerDense,
-    "torch-compile": CompiledSparse,
     "torch-compile-dense": CompiledDense,
     "ort-cuda": OnnxCuda,
-    "ort-cuda-graph": OnnxCudaGraph,
     "tensorrt": OnnxTensorRT,
 }
 

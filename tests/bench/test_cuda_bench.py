@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import emulated_gpu
 import numpy as np
 import pytest
 
-from edgemtl.bench import cuda, cuda_engines, nvml
+from edgemtl.bench import cuda, cuda_engines
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 from edgemtl.runtime.cuda import driver
@@ -119,13 +121,29 @@ def test_tensorrt_multiplies_halves_and_leaves_the_rest_to_cuda() -> None:
     assert len(cuda_engines.OnnxCuda.providers(7)) == 1
 
 
-def test_energy_without_a_counter() -> None:
-    meter = nvml.Meter(library="libnowhere.so")
-    assert (meter.absent, meter.millijoules()) == ("libnowhere.so cannot be loaded", None)
+def test_energy_without_a_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    meter = cuda.Meter()
+    assert meter.absent == "nvidia-ml-py is not installed"
     assert cuda.energy(Fake(Clock(), 0), meter, Clock()) is None
     text = cuda.report([cuda.Row("m", 1, "edgemtl", gpu={0: [1.0]}, host={0: [1.0]}, error=0.0)], "a GPU", meter)
     assert "energy not measured" in text
-    assert text.endswith("energy: libnowhere.so cannot be loaded")
+    assert text.endswith("energy: nvidia-ml-py is not installed")
+
+    class NVMLError(Exception):
+        pass
+
+    def no_library() -> None:
+        raise NVMLError("NVML Shared Library Not Found")
+
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(NVMLError=NVMLError, nvmlInit=no_library))
+    assert cuda.Meter().absent == "NVML: NVML Shared Library Not Found"
+
+
+def test_energy_is_the_counters() -> None:
+    """The meter of this test grows by a joule each time it is read: so much for at least ten frames."""
+    found = cuda.energy(Fake(Clock(), 0), Meter(), Clock(), seconds=0)
+    assert found == 100
 
 
 def test_the_dense_model_multiplies_as_much_for_a_token() -> None:
@@ -187,4 +205,3 @@ def test_edgemtls_own_engine_in_the_emulation(cuda_bundle: Any, tmp_path: Path, 
     assert 0 < found["error"] < 3e-3
     out = capsys.readouterr().out
     assert "emulated on a CPU (sm_90)" in out
-    assert "to depth" in out
