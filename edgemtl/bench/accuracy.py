@@ -34,7 +34,7 @@ def measure(call: Callable[[], Any], image: Array, folder: Path, data: str, imag
     from edgemtl.bench.prepare import WEIGHTS
     from edgemtl.config import ModelConfig
     from edgemtl.train.data import open_data
-    from edgemtl.train.evaluate import MAIN, evaluate
+    from edgemtl.train.evaluate import evaluate, main_metrics
 
     with safe_open(str(folder / WEIGHTS), "np") as file:
         config = ModelConfig.model_validate_json(file.metadata()["config"])
@@ -46,5 +46,5 @@ def measure(call: Callable[[], Any], image: Array, folder: Path, data: str, imag
         return {task.name: np.array(call(), np.float32).reshape(shape)}
 
     score = evaluate(predict, open_data(Path(data), "val", config), config, limit=images)
-    metric = next(m for m in MAIN if m in score[task.name])
+    metric = next(m for m in main_metrics() if m in score[task.name])
     return {"metric": metric, "value": float(score[task.name][metric]), "images": int(score["images"]["count"])}

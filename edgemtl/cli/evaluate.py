@@ -46,7 +46,7 @@ def evaluate(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    protocols.figures(protocol)
+    protocols.check(protocol)
     other = None if against is None else _read_json(against)
     if model.suffix == ".edgemtl":
         predictor, config = ev.bundle_predictor(model, backend)
@@ -115,15 +115,20 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _table(results: dict[str, dict[str, Any]], title: Text) -> Table:
-    from edgemtl.train.evaluate import MAIN
-    from edgemtl.train.metrics_depth import NAMES
+    from edgemtl import tasks
+    from edgemtl.train.evaluate import main_metrics
+    from edgemtl.train.tasks import find
+
+    names = main_metrics()
+    for kind in tasks.names():
+        names |= find(kind).more
 
     table = Table("task", "metric", "value", "trivial baseline", title=title)
     for task, score in results.items():
         for key, value in score.items():
             if task == "images" or key.endswith("_baseline") or isinstance(value, dict):
                 continue
-            name, arrow = MAIN.get(key) or NAMES.get(key) or (key.replace("_", " "), "")
+            name, arrow = names.get(key) or (key.replace("_", " "), "")
             found = [
                 (score.get(f"{key}{end}_baseline"), what) for end, what in (("", ""), ("_mean_image", "mean image "))
             ]

@@ -146,6 +146,6 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _name(metric: str) -> str:
-    from edgemtl.train.evaluate import MAIN
+    from edgemtl.train.evaluate import main_metrics
 
-    return MAIN[metric][0]
+    return main_metrics()[metric][0]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.train.losses import INVALID
+from edgemtl.tasks import INVALID
 
 MAX_DIST = 0.011  # of the diagonal, as published for NYUD; a data set's layout knows its own
 THRESHOLDS = np.arange(1, 100) / 100

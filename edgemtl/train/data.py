@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgemtl import tasks as kinds
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
-from edgemtl.train.losses import INVALID
+from edgemtl.tasks import INVALID
 
 if TYPE_CHECKING:
     from edgemtl.data.dataset import LabelledSet
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 class Samples(Protocol):
     """A data set that gives whole batches; `edgemtl.data.dataset.LabelledSet` is one.
 
-    `batch(indices)` has "image" float32 [B, 3, H, W] normalised, and per task: "semseg" int64 [B, H, W], "depth"
-    [B, 1, H, W] metres, "normals" [B, 3, H, W], "edge" [B, 1, H, W]; 255 is invalid. It is a pure function of the
-    index, the data set's seed and the epoch last set. A "saliency" task is as an "edge"
-    one, human parts are as "semseg".
+    `batch(indices)` has "image" float32 [B, 3, H, W] normalised, and per task what its kind's `target` gives
+    (`edgemtl.tasks.Kind`); 255 is invalid. It is a pure function of the index, the data set's seed and the epoch last
+    set.
 
     Partly labelled samples: every task asked for has its tensor in every batch. An image without a label of a task
     holds 255 there at every pixel, so a loss that leaves out 255 needs no more. Beside it "present/TASK", bool [B],
@@ -67,7 +67,7 @@ def open_data(
     for task in config.tasks:
         if data.labels[task.name].kind != task.kind:
             raise ConfigError(f"{root} labels {task.name} as {data.labels[task.name].kind}, the model's is {task.kind}")
-        if task.kind == "semseg" and task.channels != data.classes(task.name):
+        if kinds.find(task.kind).classes and task.channels != data.classes(task.name):
             raise ConfigError(
                 f"{root} labels {data.classes(task.name)} classes, the model's {task.name} has {task.channels}; "
                 "give the data set that the model was made for"
@@ -81,13 +81,14 @@ def present(batch: Mapping[str, Tensor], task: str) -> Tensor:
     return torch.ones(len(batch["image"]), dtype=torch.bool) if flags is None else flags
 
 
-def own_depth(value: Tensor, batch: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
-    """Depth [B, 1, H, W] in the metres of each image's camera, from those of the model's canonical one; 255 stays.
+def own_camera(kind: str, value: Tensor, batch: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
+    """Distances [B, 1, H, W] in the metres of each image's camera, from those of the model's canonical one; 255 stays,
+    and so does what is no distance.
 
     Labels and predictions are the canonical camera's where the images' field of view is known (see `LabelledSet`), but
     a figure must be in true metres, whatever camera the model was trained for.
     """
-    if config.fov is None or "fov" not in batch:
+    if config.fov is None or "fov" not in batch or not kinds.find(kind).distance:
         return value
     ratio = torch.tan(torch.deg2rad(batch["fov"].double()) / 2) / math.tan(math.radians(config.fov) / 2)
     ratio = torch.nan_to_num(ratio, nan=1.0).view(-1, 1, 1, 1)

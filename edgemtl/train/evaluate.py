@@ -1,7 +1,7 @@
 """Evaluation of anything that turns an image into raw maps: a PyTorch model, or a bundle on any backend.
 
-Raw maps are resized bilinearly (pixel centres) to the labels before scoring, as everywhere in edgemtl. Depth is scored
-in the metres of each image's own camera.
+Raw maps are resized bilinearly (pixel centres) to the labels before scoring, as everywhere in edgemtl. Distances are
+scored in the metres of each image's own camera.
 """
 
 from __future__ import annotations
@@ -11,28 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemtl import tasks
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
-from edgemtl.train.boundary import BoundaryMeter
-from edgemtl.train.data import Samples, chunks, own_depth, present, spread
-from edgemtl.train.losses import INVALID, resize
-from edgemtl.train.metrics import Score, make_meter
-from edgemtl.train.protocols import OWN
+from edgemtl.train.data import Samples, chunks, own_camera, present, spread
+from edgemtl.train.losses import resize
+from edgemtl.train.tasks import Score, find
 
 Predictor = Callable[[Tensor], Mapping[str, Any]]  # float32 [B, 3, H, W], normalised → {task: [B or -, C, h, w]}
-
-
-class Constants(NamedTuple):
-    """What the trivial predictions say: the training pixels' mean depth and mean normal [3] everywhere, and the mean of
-    the training depth images, float32 [H, W].
-    """
-
-    depth: float | None
-    normal: Tensor | None
-    depth_image: Tensor | None = None
 
 
 def torch_predictor(model: nn.Module) -> Predictor:
@@ -62,26 +50,16 @@ def bundle_predictor(path: Path, backend: str | None = None) -> tuple[Predictor,
     return predict, config
 
 
-def training_constants(data: Samples, config: ModelConfig, images: int = 500) -> Constants:
-    """Means over the labelled pixels of up to `images` evenly spaced training images."""
-    kinds = {t.kind: t.name for t in config.tasks if t.kind in ("depth", "normals")}
-    total: Tensor | float = 0.0
-    count: Tensor | float = 0.0
-    direction = torch.zeros(3, dtype=torch.float64)
-    for indices in chunks(spread(data, images) if kinds else [], 16):
+def training_constants(data: Samples, config: ModelConfig, images: int = 500) -> dict[str, Any]:
+    """{task: what `Learner.constant` makes of the labels of up to `images` evenly spaced training images}."""
+    learners = {t: learner for t in config.tasks if (learner := find(t.kind)).constant_from_training}
+    sums: dict[str, Tensor] = {}
+    for indices in chunks(spread(data, images) if learners else [], 16):
         batch = data.batch(indices)
-        if "depth" in kinds:
-            depth = own_depth(batch[kinds["depth"]], batch, config)[:, 0].double()
-            known = depth != INVALID
-            total, count = total + (depth * known).sum(0), count + known.sum(0)
-        if "normals" in kinds:
-            normals = batch[kinds["normals"]].double()
-            direction += (normals * (normals != INVALID)).sum((0, 2, 3))
-    normal = F.normalize(direction, dim=0).float() if direction.norm() > 0 else None
-    if not isinstance(total, Tensor) or not isinstance(count, Tensor) or not count.any():
-        return Constants(None, normal)
-    mean = float(total.sum() / count.sum())
-    return Constants(mean, normal, torch.where(count > 0, total / count.clamp(min=1), mean).float())
+        for task, learner in learners.items():
+            found = learner.sums(own_camera(task.kind, batch[task.name], batch, config))
+            sums[task.name] = sums[task.name] + found if task.name in sums else found
+    return {task.name: learner.constant(sums[task.name]) for task, learner in learners.items()}
 
 
 def evaluate(
@@ -91,19 +69,19 @@ def evaluate(
     *,
     limit: int | None = None,
     batch: int = 1,
-    constants: Constants | None = None,
+    constants: Mapping[str, Any] | None = None,
     boundary: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Score]:
     """{task: {metric: value}} over `limit` evenly spaced images.
 
     "images" holds their "count", and in "without_label" how many have no label of a task, where there are any; these
-    count nothing for it. Without `constants` the depth baseline is the evaluated labels' own mean, which is its most
-    favourable. `boundary`: also odsF of edge tasks, with this tolerance as a share of the diagonal; slow.
+    count nothing for it. `constants` is for the trivial predictions; without it that of depth is the evaluated labels'
+    own mean, which is its most favourable. `boundary`: also odsF of edge tasks, with this tolerance as a share of the
+    diagonal; slow.
     """
-    constants = constants or Constants(None, None)
-    meters = {t.name: make_meter(t, constants.depth, constants.normal, constants.depth_image) for t in config.tasks}
-    lines = {t.name: BoundaryMeter(boundary) for t in config.tasks if t.kind == "edge" and boundary is not None}
+    constants = constants or {}
+    meters = {t.name: find(t.kind).meter(t, constants.get(t.name), boundary) for t in config.tasks}
     indices = spread(data, limit or len(data))
     without = dict.fromkeys(meters, 0)
     done = 0
@@ -120,27 +98,24 @@ def evaluate(
                     "damaged or its training diverged: give another checkpoint"
                 )
             sized = resize(raw, (label.shape[-2], label.shape[-1]))
-            if config.task(name).kind == "depth":
-                sized, label = (own_depth(value, samples, config) for value in (sized, label))
-            meter.update(sized, label)
-            if name in lines:
-                lines[name].update(sized, label)
+            meter.update(*(own_camera(config.task(name).kind, value, samples, config) for value in (sized, label)))
             without[name] += int((~present(samples, name)).sum())
         done += len(part)
         if progress:
             progress(done, len(indices))
     results: dict[str, Score] = {name: meter.compute() for name, meter in meters.items()}
-    for name, line in lines.items():
-        results[name] |= line.compute()
     lacking = {name: count for name, count in without.items() if count}
     return {**results, "images": {"count": len(indices), **({"without_label": lacking} if lacking else {})}}
 
 
-MAIN = {f.key: (f.name, "↓" if f.lower else "↑") for f in OWN.values()}  # how a main metric is shown, what is better
+def main_metrics() -> dict[str, tuple[str, str]]:
+    """How each kind's main metric is shown, and which direction is better, by its key in the results."""
+    own = (find(kind).own for kind in tasks.names())
+    return {f.key: (f.name, "↓" if f.lower else "↑") for f in own}
 
 
 class Loss(NamedTuple):
-    """A task's main metric (a key of MAIN) before and after a change of the model; `relative` > 0 is worse."""
+    """A task's main metric (a key of `main_metrics`) before and after a change; `relative` > 0 is worse."""
 
     metric: str
     before: float
@@ -152,7 +127,7 @@ def losses(before: Mapping[str, Score], after: Mapping[str, Score]) -> dict[str,
     """How much of every task's main metric a change costs, from two results of `evaluate` on the same images."""
     out = {}
     for task, score in before.items():
-        for key, (_, arrow) in MAIN.items():
+        for key, (_, arrow) in main_metrics().items():
             if key in score:
                 a, b = float(score[key]), float(after[task][key])
                 worse = a - b if arrow == "↑" else b - a
@@ -164,7 +139,7 @@ def summary(results: Mapping[str, Score]) -> str:
     """One line: each task's main metric and, in brackets, its baseline."""
     parts = []
     for task, score in results.items():
-        for key, (name, _) in MAIN.items():
+        for key, (name, _) in main_metrics().items():
             if key in score:
                 parts.append(f"{task} {name} {score[key]:.4g} ({score[key + '_baseline']:.4g})")
     return ", ".join(parts)

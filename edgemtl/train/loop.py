@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import edgemtl
+from edgemtl import tasks as kinds
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 from edgemtl.model.checkpoint import load_checkpoint, to_multi_gate, write_atomic
@@ -30,7 +31,7 @@ from edgemtl.train.comparators import Network, load_network, make_network, save_
 from edgemtl.train.config import StageConfig, TrainConfig
 from edgemtl.train.data import Samples, batches, chunks, spread
 from edgemtl.train.evaluate import evaluate, summary, torch_predictor
-from edgemtl.train.losses import DEFAULT_WEIGHTS, class_weights
+from edgemtl.train.losses import class_weights
 from edgemtl.train.optim import Average, build_optimiser, lr_factor, optimiser_tensors, restore_optimiser
 from edgemtl.train.parallel import Group
 from edgemtl.train.path_report import PathReport, report_on
@@ -40,6 +41,7 @@ from edgemtl.train.start import choose_device, initial, restored, static_parts
 from edgemtl.train.state import FILE, Position, RunState, load_state, save_state
 from edgemtl.train.step import Stepper
 from edgemtl.train.stopping import stop_on_signal
+from edgemtl.train.tasks import find
 from edgemtl.train.tensorboard import Board
 
 REPORT_IMAGES = 128  # that the report on fine-tuned paths is measured on
@@ -188,14 +190,14 @@ class Trainer:
             for part in static_parts(self.model):
                 part.compile()
         self.optimiser = build_optimiser(self.model, self.recipe.optimiser)
-        given: dict[str, float] = {**{str(k): v for k, v in DEFAULT_WEIGHTS.items()}, **self.recipe.loss.weights}
-        weights = {t.name: given.get(t.name, given[t.kind]) for t in config.tasks}
+        given = self.recipe.loss.weights
+        weights = {t.name: given.get(t.name, given.get(t.kind, find(t.kind).weight)) for t in config.tasks}
         self.balancer = make_balancer(self.recipe.balancer, config.task_names, weights)
         self.stepper = Stepper(self.model, self.recipe, self.group, self.balancer, self._quick)
         self.average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
 
     def _weigh_classes(self, config: ModelConfig) -> None:
-        semantic = [t for t in config.tasks if t.kind == "semseg"]
+        semantic = [t for t in config.tasks if kinds.find(t.kind).classes]
         if self.recipe.loss.class_weights == "none" or not semantic:
             return
         self.reporter.line("counting the classes' pixels")

@@ -2,62 +2,40 @@
 
 "m3vit": Vandenhende et al. (TPAMI 2021), which M3ViT reports; "invpt": ATRC, InvPT and what followed them. They agree
 but for saliency, where the figures lie far apart. Both need odsF for edges, which takes seconds per hundred small
-images; `edgemtl.train.metrics` has the quick figures that edgemtl itself watches.
+images; the quick figures that edgemtl itself watches are each kind's `own` (`edgemtl.train.tasks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from edgemtl import tasks
 from edgemtl.config import ModelConfig
 from edgemtl.errors import ConfigError
 from edgemtl.train.delta import delta_m
-from edgemtl.train.metrics import Score
+from edgemtl.train.tasks import PROTOCOLS, Figure, Score, find
 
 if TYPE_CHECKING:
     from edgemtl.data.dataset import LabelledSet
 
 
-class Figure(NamedTuple):
-    """A metric's key in the results, how a table calls it, what it is multiplied by there, and its better direction."""
-
-    key: str
-    name: str
-    scale: float
-    lower: bool
+def figure(kind: str, name: str | None) -> Figure:
+    """The figure of a kind in a protocol; edgemtl's own for None, and where the papers have none."""
+    learner = find(kind)
+    return learner.own if check(name) is None else learner.papers.get(str(name), learner.own)
 
 
-OWN: dict[str, Figure] = {  # what edgemtl itself watches
-    "semseg": Figure("miou", "mIoU", 1, False),
-    "depth": Figure("rmse", "RMSE (m)", 1, True),
-    "normals": Figure("mean_angle", "mean angle (°)", 1, True),
-    "edge": Figure("edge_f", "F", 1, False),
-    "saliency": Figure("saliency_miou", "mIoU over thresholds", 1, False),
-}
-_SHARED: dict[str, Figure] = {
-    "semseg": Figure("miou_all", "mIoU %", 100, False),
-    "depth": Figure("rmse", "RMSE", 1, True),
-    "normals": Figure("mean_angle", "mErr °", 1, True),
-    "edge": Figure("ods_f", "odsF %", 100, False),
-}
-PROTOCOLS: dict[str, dict[str, Figure]] = {
-    "m3vit": {**_SHARED, "saliency": Figure("saliency_miou", "mIoU % (best of 15 thresholds)", 100, False)},
-    "invpt": {**_SHARED, "saliency": Figure("saliency_max_f_pooled", "maxF % (pooled)", 100, False)},
-}
-
-
-def figures(name: str | None) -> dict[str, Figure]:
-    """The figures of a protocol, edgemtl's own for None. Raises ConfigError for an unknown one."""
+def check(name: str | None) -> str | None:
+    """The name of a protocol as it is. Raises ConfigError for an unknown one."""
     if name is not None and name not in PROTOCOLS:
         raise ConfigError(f"there is no protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
-    return OWN if name is None else PROTOCOLS[name]
+    return name
 
 
 def table_row(results: Mapping[str, Score], config: ModelConfig, name: str | None) -> dict[str, tuple[Figure, float]]:
     """{task: (figure, value as in a table)} of one protocol from the results of `evaluate`."""
-    chosen = figures(name)
-    return {t.name: (f := chosen[t.kind], f.scale * float(results[t.name][f.key])) for t in config.tasks}
+    return {t.name: (f := figure(t.kind, name), f.scale * float(results[t.name][f.key])) for t in config.tasks}
 
 
 def describe(data: LabelledSet, config: ModelConfig, images: int, name: str | None) -> dict[str, Any]:
@@ -72,7 +50,7 @@ def describe(data: LabelledSet, config: ModelConfig, images: int, name: str | No
     count = f"{images} {what}" if images == total else f"{images} of the {total} {what}"
     if images < len(data):
         count += ", evenly spaced"
-    classes = {t.name: t.channels for t in config.tasks if t.kind == "semseg"}
+    classes = {t.name: t.channels for t in config.tasks if tasks.find(t.kind).classes}
     sizes = "various sizes" if stored is None else f"{stored[0]}x{stored[1]}"
     evaluated = f"{config.image_size[0]}x{config.image_size[1]}"
     parts = [
@@ -101,11 +79,11 @@ def gain(results: Mapping[str, Score], other: Mapping[str, Any], config: ModelCo
 
     Raises ConfigError if `other` lacks a task or a figure.
     """
-    chosen = {t.name: figures(name)[t.kind] for t in config.tasks}
+    chosen = {t.name: figure(t.kind, name) for t in config.tasks}
     try:
-        baseline = {task: float(other[task][figure.key]) for task, figure in chosen.items()}
+        baseline = {task: float(other[task][f.key]) for task, f in chosen.items()}
     except (KeyError, TypeError, ValueError):
-        wanted = ", ".join(f"{task}: {figure.key}" for task, figure in chosen.items())
+        wanted = ", ".join(f"{task}: {f.key}" for task, f in chosen.items())
         raise ConfigError(f"the other result lacks some of {wanted}; evaluate it with the same options") from None
-    scores = {task: float(results[task][figure.key]) for task, figure in chosen.items()}
-    return delta_m(scores, baseline, {task for task, figure in chosen.items() if figure.lower})
+    scores = {task: float(results[task][f.key]) for task, f in chosen.items()}
+    return delta_m(scores, baseline, {task for task, f in chosen.items() if f.lower})

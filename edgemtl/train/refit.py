@@ -17,10 +17,12 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
+from edgemtl import tasks
 from edgemtl.errors import ConfigError
 from edgemtl.model.vit import MultiTaskViT
+from edgemtl.tasks import INVALID
 from edgemtl.train.data import Samples
-from edgemtl.train.losses import INVALID, resize
+from edgemtl.train.losses import resize
 
 
 @torch.no_grad()
@@ -47,13 +49,13 @@ def refit(
     stride: int = 2,
     seed: int = 0,
 ) -> list[float]:
-    """Train the head of the depth task `task` in place; returns the loss (m²) of each step.
+    """Train the head of `task`, of a quantity such as depth, in place; returns the loss (m²) of each step.
 
     `data` gives plain batches; labels are every `stride`-th pixel, from the first. AdamW, cosine to zero.
-    Raises ConfigError for a task that is not depth.
+    Raises ConfigError for a task that is no quantity.
     """
-    if model.config.task(task).kind != "depth":
-        raise ConfigError(f"only a depth head can be fitted by squared error, and {task!r} is none")
+    if not tasks.find(model.config.task(task).kind).unit:
+        raise ConfigError(f"only the head of a quantity can be fitted by squared error, and {task!r} is none")
     model.eval()
     part = model.slice(task)
     kept, labels = [], []
@@ -90,7 +92,7 @@ def main(
     steps: int = 900,
     origin: str = "",
 ) -> None:
-    """Fit the head of a depth task anew, by squared error."""
+    """Fit the head of a task anew, by squared error."""
     from edgemtl.model.checkpoint import load_checkpoint, save_checkpoint
     from edgemtl.train.data import open_data, spread
 

@@ -11,16 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.config import ModelConfig, TaskConfig
+from edgemtl import tasks
+from edgemtl.config import ModelConfig
 from edgemtl.errors import DataError
 from edgemtl.media import legend, view
+from edgemtl.tasks import INVALID
 from edgemtl.train.data import Samples, present, spread
 from edgemtl.train.evaluate import Predictor
-from edgemtl.train.losses import INVALID, resize
+from edgemtl.train.losses import resize
 
 Picture = NDArray[np.uint8]
 DARK = 24
@@ -46,11 +47,10 @@ def draw_sheet(predictor: Predictor, data: Samples, config: ModelConfig, images:
         frame = _frame(batch["image"][0], config)
         upper, lower = [view.label(frame, f"image {index}")], [view.label(_key(config, batch, frame.shape), "classes")]
         for task in config.tasks:
-            raw = torch.as_tensor(maps[task.name])
-            raw = resize(raw if raw.ndim == 4 else raw[None], (frame.shape[0], frame.shape[1]))
-            truth, labelled = _truth(task, batch[task.name][0])
-            guess = _prediction(task, raw[0])
-            limits = _limits(truth, labelled, guess) if task.kind == "depth" else None
+            raw, kind, size = torch.as_tensor(maps[task.name]), tasks.find(task.kind), (frame.shape[0], frame.shape[1])
+            truth, labelled = kind.truth(batch[task.name][0].numpy())
+            guess = kind.result(resize(raw if raw.ndim == 4 else raw[None], size)[0].numpy(), size)
+            limits = _limits(truth, labelled, guess) if kind.unit else None
             known = bool(present(batch, task.name)[0])
             shown = view.colour(task, truth, limits=limits)
             shown[~labelled] = DARK
@@ -65,25 +65,6 @@ def _frame(image: Tensor, config: ModelConfig) -> Picture:
     return np.clip((image.numpy().transpose(1, 2, 0) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _truth(task: TaskConfig, label: Tensor) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A label in the form that `view.colour` draws, and where it is valid."""
-    values = label.numpy()
-    if task.kind == "semseg":
-        return np.where(values == INVALID, 0, values).astype(np.uint8), values != INVALID
-    valid = (values != INVALID).all(0)
-    values = np.where(valid, values, 0).astype(np.float32)
-    return (values.transpose(1, 2, 0) if task.kind == "normals" else values[0]), valid
-
-
-def _prediction(task: TaskConfig, raw: Tensor) -> NDArray[Any]:
-    """A raw map [C, H, W] in the form that `view.colour` draws."""
-    if task.kind == "semseg":
-        return raw.argmax(0).numpy().astype(np.uint8)
-    if task.kind == "normals":
-        return F.normalize(raw, dim=0).permute(1, 2, 0).numpy()
-    return (raw[0].clamp(min=0) if task.kind == "depth" else raw[0].sigmoid()).numpy()
-
-
 def _limits(truth: NDArray[Any], labelled: NDArray[np.bool_], guess: NDArray[Any]) -> tuple[float, float]:
     low, high = np.percentile(truth[labelled] if labelled.any() else guess, (2, 98))
     return float(low), float(max(high, low + 1e-3))
@@ -93,7 +74,7 @@ def _key(config: ModelConfig, batch: dict[str, Tensor], shape: tuple[int, ...]) 
     """The colours of the classes that the truth shows, as large as a tile."""
     out = np.full(shape, DARK, np.uint8)
     for task in config.tasks:
-        if task.kind == "semseg":
+        if tasks.find(task.kind).classes:
             labels = batch[task.name][0]
             strip = legend.classes(task, labels[labels != INVALID].unique().tolist(), shape[1])[: shape[0]]
             out[: len(strip)] = strip

@@ -25,7 +25,7 @@ from edgemtl.model.vit import MultiTaskViT, Trace
 from edgemtl.train.balancers import Balancer
 from edgemtl.train.comparators import Network
 from edgemtl.train.config import TrainConfig
-from edgemtl.train.losses import Count, count_labels, task_losses
+from edgemtl.train.losses import count_labels, task_losses
 from edgemtl.train.parallel import Group
 
 Quick = Callable[[], contextlib.AbstractContextManager[None]]
@@ -66,18 +66,8 @@ class Stepper:
             with self.quick():
                 seen = {"fov": part["fov"]} if self.model.config.rays and "fov" in part else {}
                 maps, trace = self.model.trace(part["image"].contiguous(), names, **seen)
-            given = self.recipe.loss
-            losses = task_losses(
-                maps,
-                part,
-                self.kinds,
-                stride=given.stride,
-                step=step,
-                class_weight=class_weight,
-                counted=counted,
-                depth=given.depth,
-                gradient=given.gradient,
-            )
+            options = self.recipe.loss
+            losses = task_losses(maps, part, self.kinds, options, step=step, class_weight=class_weight, counted=counted)
             return losses, self._balance(trace) / len(parts), trace
 
         outcome = Outcome()
@@ -163,16 +153,15 @@ class Stepper:
 
     def _count(
         self, parts: list[Batch], tasks: tuple[str, ...], step: int, class_weight: Batch
-    ) -> dict[str, Count] | None:
+    ) -> dict[str, Tensor] | None:
         """What the whole batch's labels count; None where this batch is the whole, which then counts itself."""
         if len(parts) == 1 and self.group.world == 1:
             return None
-        kinds, stride = [self.kinds[t] for t in tasks], self.recipe.loss.stride
-        counts = [count_labels(p, kinds, stride=stride, step=step, class_weight=class_weight) for p in parts]
-        flat = torch.stack([c[t].flat() for c in counts for t in tasks])
-        whole = flat.view(len(parts), len(tasks), -1).sum(0)
-        self.group.sum([whole])
-        return {t: Count.of(whole[i]) for i, t in enumerate(tasks)}
+        kinds, options = [self.kinds[t] for t in tasks], self.recipe.loss
+        counts = [count_labels(p, kinds, options, step=step, class_weight=class_weight) for p in parts]
+        whole = {t: torch.stack([c[t] for c in counts]).sum(0) for t in tasks}
+        self.group.sum(list(whole.values()))
+        return whole
 
     def _balance(self, trace: Trace) -> Tensor:
         if self.group.world == 1:

@@ -20,7 +20,7 @@ from edgemtl.data.layout import find_layout
 from edgemtl.model.checkpoint import write_atomic
 from edgemtl.train.comparators import Network, load_network
 from edgemtl.train.delta import delta_m
-from edgemtl.train.evaluate import MAIN
+from edgemtl.train.evaluate import main_metrics
 from edgemtl.train.study_file import Member, Study, describe
 
 
@@ -99,7 +99,7 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 
 def _main(score: dict[str, Any]) -> dict[str, Any]:
-    key = next(k for k in MAIN if k in score)
+    key = next(k for k in main_metrics() if k in score)
     return {"metric": key, "value": score[key], "trivial": score[key + "_baseline"]}
 
 
@@ -108,7 +108,7 @@ def _delta(scores: dict[str, Any], baseline: dict[str, Any]) -> float | None:
     if not scores or not set(scores) <= set(baseline):
         return None
     ours, theirs = ({t: _main(side[t]) for t in scores} for side in (scores, baseline))
-    falling = {t for t, m in ours.items() if MAIN[m["metric"]][1] == "↓"}
+    falling = {t for t, m in ours.items() if main_metrics()[m["metric"]][1] == "↓"}
     values = [{t: float(m["value"]) for t, m in side.items()} for side in (ours, theirs)]
     return delta_m(values[0], values[1], falling)
 
@@ -139,7 +139,7 @@ def table(report: dict[str, Any]) -> str:
     """The report as a Markdown table, a row per model; of several seeds their mean ± standard deviation (n - 1)."""
     models = report["models"]
     tasks = list(dict.fromkeys(t for m in models for t in m["tasks"]))
-    shown = {t: MAIN[m["metrics"][t]["metric"]] for m in models for t in m["tasks"]}
+    shown = {t: main_metrics()[m["metrics"][t]["metric"]] for m in models for t in m["tasks"]}
     counted = all("macs" in m for m in models)
     work = ["GMAC, all tasks"] if counted else []
     heads = [*(f"{t} {' '.join(shown[t])}" for t in tasks), "Δm %", *work, "images", "CPU h", "seeds"]

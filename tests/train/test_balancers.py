@@ -17,7 +17,7 @@ from torch import Tensor
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.train.balancers import Balancer, GradNorm, Uncertainty, make_balancer
-from edgemtl.train.config import BalancerConfig, TrainConfig, load_train_config
+from edgemtl.train.config import BalancerConfig, LossConfig, TrainConfig, load_train_config
 from edgemtl.train.losses import task_losses
 from edgemtl.train.parallel import Group
 from edgemtl.train.step import Stepper
@@ -157,7 +157,7 @@ def test_sharpness_looks_along_each_tasks_own_gradient() -> None:
 
     def loss_of(model: MultiTaskViT) -> Tensor:
         kinds = {t.name: t for t in config.tasks}
-        return task_losses(model.trace(batch["image"])[0], batch, kinds)["depth"]
+        return task_losses(model.trace(batch["image"])[0], batch, kinds, LossConfig())["depth"]
 
     torch.manual_seed(0)
     model = MultiTaskViT(config).train()

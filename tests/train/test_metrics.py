@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from edgemtl.config import TaskConfig
-from edgemtl.train.metrics import (
-    EdgeMeter,
-    NormalsMeter,
-    SaliencyMeter,
-    SemsegMeter,
-    angular_error,
-    make_meter,
-)
+from edgemtl.train.tasks import Meter, find
+from edgemtl.train.tasks.edge import EdgeMeter
+from edgemtl.train.tasks.normals import NormalsMeter, angular_error
+from edgemtl.train.tasks.saliency import SaliencyMeter
+from edgemtl.train.tasks.semseg import SemsegMeter
+
+
+def make_meter(task: TaskConfig) -> Meter:
+    return find(task.kind).meter(task, None, None)
 
 
 def _logits(classes: torch.Tensor, channels: int) -> torch.Tensor:
@@ -122,7 +123,7 @@ def test_saliency_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["semseg", "depth", "normals", "edge", "saliency"])
 def test_a_set_without_labels_has_no_score(kind: str) -> None:
     channels = {"semseg": 3, "normals": 3}.get(kind, 1)
-    meter = make_meter(TaskConfig(name="task", kind=kind, channels=channels), 2.0)
+    meter = make_meter(TaskConfig(name="task", kind=kind, channels=channels))
     label = torch.full((1, 4, 4), 255) if kind == "semseg" else torch.full((1, channels, 4, 4), 255.0)
     meter.update(torch.randn(1, channels, 4, 4), label)
     numbers = [v for k, v in meter.compute().items() if not isinstance(v, dict) and k != "threshold"]
@@ -133,8 +134,8 @@ def test_a_set_without_labels_has_no_score(kind: str) -> None:
 def test_one_labelled_image_decides_alone() -> None:
     """An image without a label changes no metric."""
     for kind, channels in (("semseg", 3), ("depth", 1), ("normals", 3), ("edge", 1), ("saliency", 1)):
-        config = TaskConfig(name="task", kind=kind, channels=channels)  # type: ignore[arg-type]
-        one, both = make_meter(config, 2.0), make_meter(config, 2.0)
+        config = TaskConfig(name="task", kind=kind, channels=channels)
+        one, both = make_meter(config), make_meter(config)
         torch.manual_seed(0)
         pred = torch.randn(2, channels, 6, 6)
         label = torch.randint(0, 2, (2, channels, 6, 6)).float()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgemtl.model import preset
 from edgemtl.train.evaluate import evaluate, training_constants
-from edgemtl.train.metrics_depth import NAMES, DepthMeter, boundary_f1
+from edgemtl.train.tasks.depth import NAMES, DepthMeter, boundary_f1
 
 
 def row(*values: float) -> torch.Tensor:
@@ -136,9 +136,9 @@ def test_the_mean_image_is_that_of_the_training_labels() -> None:
 
     config, data = preset("micro"), Slanted(5, augment=False)
     constants = training_constants(data, config)
-    assert constants.depth_image is not None
-    torch.testing.assert_close(constants.depth_image[1:, 5], torch.arange(2.0, 33))
-    assert constants.depth_image[0, 5] == pytest.approx(constants.depth)  # nowhere labelled: the mean
+    mean, image = constants["depth"]
+    torch.testing.assert_close(image[1:, 5], torch.arange(2.0, 33))
+    assert image[0, 5] == pytest.approx(mean)  # nowhere labelled: the mean
     results = evaluate(
         lambda image: {t.name: torch.zeros(1, t.channels, 32, 64) for t in config.tasks},
         data,

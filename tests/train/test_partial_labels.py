@@ -11,13 +11,14 @@ from edgemtl.config import TaskConfig
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl.train.config import LossConfig
 from edgemtl.train.data import open_data, present
 from edgemtl.train.evaluate import evaluate, torch_predictor, training_constants
 from edgemtl.train.losses import task_losses
 
 CONFIG = preset("micro")
 KINDS = {"semseg": 4, "depth": 1, "normals": 3, "edge": 1, "saliency": 1}
-TASKS = {k: TaskConfig(name=k, kind=k, channels=n) for k, n in KINDS.items()}  # type: ignore[arg-type]
+TASKS = {k: TaskConfig(name=k, kind=k, channels=n) for k, n in KINDS.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,12 +27,12 @@ def test_a_loss_does_not_see_an_unlabelled_image(kind: str) -> None:
     raw = torch.randn(2, KINDS[kind], 6, 8, requires_grad=True)
     label = torch.randint(0, 4, (2, 6, 8)) if kind == "semseg" else torch.rand(2, KINDS[kind], 6, 8).round()
     label[1] = 255
-    both = task_losses({kind: raw}, {kind: label}, TASKS)[kind]
+    both = task_losses({kind: raw}, {kind: label}, TASKS, LossConfig())[kind]
     both.backward()
     assert raw.grad is not None
     assert raw.grad[0].any()
     assert not raw.grad[1].any()
-    alone = task_losses({kind: raw[:1]}, {kind: label[:1]}, TASKS)[kind]
+    alone = task_losses({kind: raw[:1]}, {kind: label[:1]}, TASKS, LossConfig())[kind]
     assert float(alone.detach()) == pytest.approx(float(both.detach()), rel=1e-6)
 
 
@@ -61,7 +62,7 @@ def test_disjoint_labels_train_and_evaluate_together(disjoint: Path) -> None:
     assert present(batch, "depth").tolist() == [True, True, False, False]
     torch.manual_seed(0)
     model = MultiTaskViT(CONFIG).train()
-    losses = task_losses(model(batch["image"]), batch, {t.name: t for t in CONFIG.tasks})
+    losses = task_losses(model(batch["image"]), batch, {t.name: t for t in CONFIG.tasks}, LossConfig())
     total = sum(losses.values())
     assert isinstance(total, torch.Tensor)
     total.backward()
@@ -77,7 +78,7 @@ def test_disjoint_labels_train_and_evaluate_together(disjoint: Path) -> None:
 def test_a_batch_without_any_label_of_a_task_gives_zero_not_nan(disjoint: Path) -> None:
     batch = open_data(disjoint, "train", CONFIG).batch([0, 1])
     model = MultiTaskViT(CONFIG).train()
-    losses = task_losses(model(batch["image"]), batch, {t.name: t for t in CONFIG.tasks})
+    losses = task_losses(model(batch["image"]), batch, {t.name: t for t in CONFIG.tasks}, LossConfig())
     assert float(losses["semseg"].detach()) == 0
     assert float(losses["depth"].detach()) > 0
 

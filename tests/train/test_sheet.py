@@ -21,8 +21,9 @@ from edgemtl.errors import ConfigError, DataError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl.train.evaluate import evaluate
-from edgemtl.train.protocols import OWN, PROTOCOLS, gain, table_row
+from edgemtl.train.protocols import PROTOCOLS, gain, table_row
 from edgemtl.train.sheet import DARK, draw_sheet, write_sheet
+from edgemtl.train.tasks import find
 
 CONFIG = preset("micro")
 
@@ -101,7 +102,7 @@ def test_protocols_differ_in_saliency_and_take_odsf() -> None:
     assert m3vit["sal"][0].key != invpt["sal"][0].key
     assert m3vit["sal"][1] < invpt["sal"][1]
     assert m3vit["depth"][1] == pytest.approx(0, abs=1e-5)
-    assert table_row(results, config, None)["edge"][0] is OWN["edge"]
+    assert table_row(results, config, None)["edge"][0] is find("edge").own
     with pytest.raises(ConfigError, match="no protocol 'coco'; choose one of m3vit, invpt"):
         table_row(results, config, "coco")
 

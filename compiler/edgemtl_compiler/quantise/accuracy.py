@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from edgemtl import tasks
 from edgemtl.bundle.manifest import TaskAccuracy
 from edgemtl.config import ModelConfig
 from edgemtl.model.vit import MultiTaskViT
@@ -82,21 +83,15 @@ class Judge:
             image = normalised(self.images[part], self.config)
             want, got = torch_predictor(self.model)(image), predictor(image)
             for task in self.config.tasks:
-                shares[task.name].append(agreement(np.asarray(got[task.name]), np.asarray(want[task.name]), task.kind))
+                wanted = np.asarray(want[task.name], np.float64)
+                found = np.asarray(got[task.name]).reshape(wanted.shape)
+                shares[task.name].append(tasks.find(task.kind).agreement(found, wanted))
             self.report(f"comparing maps: {part[-1] + 1} of {self.count} images")
         means = {task: float(np.mean(values)) for task, values in shares.items()}
         return {
             task: TaskAccuracy(metric=AGREEMENT, images=self.count, float32=1, int8=m, loss=1 - m, origin=origin)
             for task, m in means.items()
         }
-
-
-def agreement(got: Any, want: Any, kind: str) -> float:
-    """Semantic maps: the share of pixels with the same class; others: 1 - RMS of the difference / RMS of `want`."""
-    got, want = got.reshape(want.shape), want.astype(np.float64)
-    if kind == "semseg":
-        return float((got.argmax(-3) == want.argmax(-3)).mean())
-    return 1 - float(np.sqrt(np.square(got - want).mean() / max(float(np.square(want).mean()), 1e-12)))
 
 
 def beyond(accuracies: Mapping[str, TaskAccuracy]) -> list[str]:

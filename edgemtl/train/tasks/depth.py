@@ -1,4 +1,8 @@
-"""Depth figures, each by the definition that its papers use, beside two trivial predictions.
+"""Distances: their losses, and figures, each by the definition that its papers use, beside two trivial predictions.
+
+The loss is L1 of metres or of their logarithm. Gradient matching (MiDaS, Ranftl et al., TPAMI 2022), which Depth
+Anything V2 (Yang et al., NeurIPS 2024) found to sharpen outlines where labels are precise, as synthetic ones are, can
+be added. The figures are
 
 - pooled over all valid pixels of the set: RMSE (Vandenhende et al., TPAMI 2021), MAE, AbsRel, log10 error and δ1 to δ3,
   the shares of pixels whose ratio to the truth lies below 1.25, 1.25² and 1.25³ (Eigen et al., NeurIPS 2014)
@@ -16,8 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgemtl.train.losses import INVALID, resize
+from edgemtl.config import TaskConfig
+from edgemtl.tasks import INVALID
+from edgemtl.train.config import LossConfig
+from edgemtl.train.losses import resize
+from edgemtl.train.tasks import PROTOCOLS, Figure, Learner, mean
 
+NEAREST = 0.5  # metres, below which `log_depth` is a straight line
+STEPS = tuple((scale, dim) for scale in (1, 2, 4, 8) for dim in (-1, -2))  # of gradient matching: across, down
 LEAST = 1e-3  # metres
 # Depth Pro's: a contour is a pair of neighbours whose depths have a ratio above 1.05 to 1.25, in ten steps; its weights
 # are these ratios, so a strong contour counts a little more.
@@ -36,6 +46,41 @@ NAMES = {  # how a table calls them, and which direction is better
     "si_log_rmse": ("scale-invariant log RMSE", "↓"),
     "boundary_f1": ("boundary F1", "↑"),
 }
+
+
+def log_depth(metres: Tensor) -> Tensor:
+    """ln(metres) down to NEAREST, and below it the tangent there: finite for any finite number.
+
+    A prediction may be anything: it starts around 0 and can fall below. A clamped one would get no gradient and stay
+    there; on the tangent it gets the gradient 1 / NEAREST. A tangent nearer to 0 would be so steep that the first steps
+    were about nothing else.
+    """
+    return metres.clamp(min=NEAREST).log() + (metres - NEAREST).clamp(max=0) / NEAREST
+
+
+def _pairs(valid: Tensor, scale: int, dim: int) -> Tensor:
+    """Where two neighbours, `scale` pixels apart along `dim`, are both valid."""
+    valid = valid[..., ::scale, ::scale]
+    size = valid.shape[dim]
+    return valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
+
+
+def _count_pairs(valid: Tensor) -> Tensor:
+    return torch.stack([_pairs(valid, scale, dim).sum() for scale, dim in STEPS])
+
+
+def gradient_loss(residual: Tensor, valid: Tensor, pairs: Tensor | None = None) -> Tensor:
+    """Sum over STEPS of the mean |difference of two neighbours| of every 1st, 2nd, 4th and 8th pixel.
+
+    residual: float [B, 1, H, W]; valid: bool of this shape; a pair counts if both of its pixels are valid. pairs [8]:
+    what to divide each step's sum by, the pairs of these pixels by default. Zero where residual is constant.
+    """
+    pairs = _count_pairs(valid) if pairs is None else pairs
+    sums = []
+    for scale, dim in STEPS:
+        difference = residual[..., ::scale, ::scale].diff(dim=dim).abs()
+        sums.append((difference * _pairs(valid, scale, dim)).sum())
+    return (torch.stack(sums) / pairs.clamp(min=1)).sum()
 
 
 def boundary_f1(pred: Tensor, label: Tensor) -> float:
@@ -149,3 +194,45 @@ def _add(sums: dict[str, float], more: dict[str, float]) -> None:
 
 def _means(sums: dict[str, float], n: float) -> dict[str, float]:
     return {name: (value / n) ** (0.5 if name == "rmse" else 1) for name, value in sums.items()}
+
+
+class Depth(Learner):
+    own = Figure("rmse", "RMSE (m)", lower=True)
+    papers = dict.fromkeys(PROTOCOLS, Figure("rmse", "RMSE", lower=True))
+    more = NAMES
+    constant_from_training = True
+
+    def count(self, label: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The valid pixels, and per entry of STEPS the pairs of valid neighbours: [9]."""
+        valid = label != INVALID
+        return torch.cat([valid.sum()[None], _count_pairs(valid)]).double()
+
+    def loss(self, pred: Tensor, label: Tensor, counted: Tensor, options: LossConfig, weight: Tensor | None) -> Tensor:
+        """Mean |R| over valid pixels, and options.gradient times `gradient_loss` of R.
+
+        R is pred - label in metres with options.depth l1, and the difference of their `log_depth` with log.
+        """
+        valid = label != INVALID
+        residual = pred - label if options.depth == "l1" else log_depth(pred) - log_depth(label)
+        loss = mean((residual.abs() * valid).sum(), counted)
+        return (
+            loss + options.gradient * gradient_loss(residual, valid, counted[1:].float()) if options.gradient else loss
+        )
+
+    def meter(self, task: TaskConfig, constant: Any, boundary: float | None) -> DepthMeter:
+        return DepthMeter(*(constant or ()))
+
+    def sums(self, label: Tensor) -> Tensor:
+        known = label != INVALID
+        return torch.stack([(label.double() * known).sum((0, 1)), known.sum((0, 1)).double()])
+
+    def constant(self, sums: Tensor) -> tuple[float, Tensor] | None:
+        """The mean of the training pixels, and of the training depth images, float32 [H, W]."""
+        total, count = sums
+        if not count.any():
+            return None
+        mean = float(total.sum() / count.sum())
+        return mean, torch.where(count > 0, total / count.clamp(min=1), mean).float()
+
+
+LEARNER = Depth()
