@@ -29,6 +29,7 @@ from edgemtl_compiler import precision as precisions
 from edgemtl_compiler.cpu import targets
 from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
+from edgemtl_compiler.cuda import build as cuda_build
 from edgemtl_compiler.onnx import export as onnx_export
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.quantise import job as int8_job
@@ -109,7 +110,9 @@ def compile_bundle(
     origin = found if origin is None else origin
     config, state = deployable(config, state, tasks)
     if wanted or boards:
-        export.check_config(config, kernels=any(isinstance(t, Target | CudaTarget) for t in wanted))
+        export.check_config(config, kernels=any(isinstance(t, Target) for t in wanted))
+    for gpu in (t for t in wanted if isinstance(t, CudaTarget)):
+        cuda_build.plans(config, gpu.precision)  # what has no kernel is refused now, not after the other work
     settings = preprocess or Preprocess.of(config, "letterbox" if letterbox else "resize")
     programs.start_compilers(wanted)
     prepared = None
@@ -222,9 +225,7 @@ def _targets(
     found: list[programs.Wanted] = []
     for name in names:
         if name == CUDA:
-            from edgemtl_compiler.cuda import build
-
-            found += build.targets(arches, precision)
+            found += cuda_build.targets(arches, precision)
         else:
             found += (name,) if name == onnx_export.TARGET else targets.resolve_all(name, precision)
     return list(dict.fromkeys(found))

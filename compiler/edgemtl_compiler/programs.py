@@ -20,6 +20,7 @@ from edgemtl_compiler.cpu import program, targets
 from edgemtl_compiler.cpu.patterns import PREFIX
 from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
+from edgemtl_compiler.cuda import build as cuda_build
 from edgemtl_compiler.onnx import export as onnx_export
 from edgemtl_compiler.precision import Parts, Weights
 
@@ -95,11 +96,11 @@ def start_compilers(wanted: Sequence[Wanted]) -> None:
 def build(weights: Weights, wanted: Sequence[Wanted], folder: Path, report: Report) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
     pieces = {task: weights.model.slice(task).eval() for task in weights.config.task_names}
-    made = _cuda_programs(weights, [t for t in wanted if isinstance(t, CudaTarget)], folder, report)
+    made: list[Made] = []
     for target in wanted:
         if isinstance(target, CudaTarget):
-            continue
-        if isinstance(target, str):
+            made.append(Made(*cuda_build.build(weights.config, target, folder, report)))
+        elif isinstance(target, str):
             made.append(_onnx_program(pieces, folder, report))
         else:
             made.append(_tvm_program(weights, pieces, target, folder, report))
@@ -179,17 +180,6 @@ def _tvm_program(
         built_with={**tvm_adapter.versions(), "torch": torch.__version__, "c++": toolchain.compiler_version(target)},
     )
     return Made(described, paths)
-
-
-def _cuda_programs(weights: Weights, wanted: Sequence[CudaTarget], folder: Path, report: Report) -> list[Made]:
-    """All from the same plans."""
-    if not wanted:
-        return []
-    from edgemtl_compiler.cuda import build
-
-    config = weights.config
-    planned = build.plans(weights, report)
-    return [Made(*build.build(planned, config, target, folder, report)) for target in wanted]
 
 
 def _onnx_program(pieces: Mapping[str, MultiTaskViT], folder: Path, report: Report) -> Made:

@@ -50,7 +50,7 @@ class Own(Engine):
         from edgemtl_compiler.cuda.check import PlanRunner
 
         weights = precision.half(model.config, arrays(model.state_dict()))
-        planned = {n: p for n, p in build.plans(weights, batch=len(images)).items() if n in (PREFIX, task)}
+        planned = {n: p for n, p in build.plans(model.config, "f16", len(images)).items() if n in (PREFIX, task)}
         plans = {name: plan for name, (plan, _) in planned.items()}
         functions = {name: function for name, (_, function) in planned.items()}
         gpu = Driver()

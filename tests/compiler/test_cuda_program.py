@@ -282,6 +282,13 @@ def test_the_hybrid_has_no_kernels_yet() -> None:
         build.plan(network(config, config.task_names[0]).prefix, config, "f16")
 
 
+def test_what_has_no_kernel_is_refused_before_other_work(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(CompileError, match="the CUDA kernels have heads of"):
+        emulated_gpu.compiled(MultiTaskViT(preset("micro", heads=4)), tmp_path / "m.edgemtl", report=said.append)
+    assert said == ["reading the model"]
+
+
 def test_planning_needs_neither_torch_nor_tvm() -> None:
     """Nor anything else that a plan is not made of."""
     code = """

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgemtl.runtime.cuda.plan import Precision
+
 BACKEND = "tvm-cuda"
-TYPES = {"f32": "float32", "f16": "float16", "bf16": "uint16"}  # precision -> NumPy type of what is multiplied
+TYPES: dict[Precision, str] = {"f32": "float32", "f16": "float16", "bf16": "uint16"}  # NumPy's, of what is multiplied
 
 
 @dataclass(frozen=True)
@@ -16,4 +18,4 @@ class CudaTarget:
     """One GPU architecture, such as "sm_90", and the precision of what is multiplied."""
 
     name: str
-    precision: str
+    precision: Precision

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgemtl.bundle.manifest import Function, Program
 from edgemtl.config import ModelConfig
@@ -16,15 +15,11 @@ from edgemtl.runtime.cuda import driver
 from edgemtl.runtime.cuda.plan import Plan, Precision
 from edgemtl_compiler.cuda import BACKEND, TYPES, CudaTarget, lower, toolchain
 
-if TYPE_CHECKING:
-    from edgemtl_compiler.precision import Weights
-
 # Of programs that round activations, against PyTorch in float32. In f16 most maps differ by 1e-3; where a gate's choice
 # is nearly a tie it may fall the other way, which moves the map around one token by several times that. bf16 rounds
 # eight times as coarsely, and more decisions fall the other way.
-TOLERANCE: dict[str, float] = {"f32": 0, "f16": 5e-2, "bf16": 0.2}
+TOLERANCE: dict[Precision, float] = {"f32": 0, "f16": 5e-2, "bf16": 0.2}
 
-PRECISIONS: dict[str, Precision] = {"panel16-f32": "f32", "panel16-f16": "f16", "panel16-bf16": "bf16"}  # by layout
 Planned = dict[str, tuple[Plan, Function]]  # by function
 
 
@@ -66,20 +61,18 @@ def _outside(shape: Shape, batch: int) -> tuple[int, ...]:
     return (batch, *shape[2:], *shape[:2])
 
 
-def plans(weights: Weights, report: Callable[[str], None] = lambda _: None, batch: int = 1) -> Planned:
-    """Plans of the prefix and of every task. Raises CompileError as `plan` does."""
-    config = weights.config
+def plans(config: ModelConfig, precision: Precision, batch: int = 1) -> Planned:
+    """Plans of the prefix and of every task, which take milliseconds. Raises CompileError as `plan` does."""
     made: Planned = {}
     for task in config.task_names:
         net = network(config, task)
         for graph in (net.task,) if made else (net.prefix, net.task):
-            report(f"planning {graph.name}")
-            made[graph.name] = plan(graph, config, PRECISIONS[weights.layout], batch)
+            made[graph.name] = plan(graph, config, precision, batch)
     return made
 
 
 def build(
-    planned: Planned, config: ModelConfig, target: CudaTarget, folder: Path, report: Callable[[str], None]
+    config: ModelConfig, target: CudaTarget, folder: Path, report: Callable[[str], None]
 ) -> tuple[Program, dict[str, Path]]:
     """The program for one architecture, and its files under `folder` by member. Raises CompileError."""
     place = f"programs/{BACKEND}/{target.name}"
@@ -88,7 +81,7 @@ def build(
     code = toolchain.cubin(target.name, target.precision, config.dim // config.heads)
     paths = {cubin: Path(shutil.copy(code, folder / f"{target.name}.cubin"))}
     functions, members = {}, {}
-    for name, (plan, functions[name]) in planned.items():
+    for name, (plan, functions[name]) in plans(config, target.precision).items():
         plan = plan.model_copy(update={"arch": target.name, "cubin": cubin})
         members[name] = f"{place}/{name}.json"
         paths[members[name]] = folder / f"{target.name}-{name}.json"

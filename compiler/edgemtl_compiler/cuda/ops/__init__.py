@@ -20,7 +20,10 @@ Lower = Callable[[Any, Node], Any]  # of a Lowering, whose module imports this o
 def find(node: Node) -> Lower:
     """What lowers nodes of its op. Raises CompileError."""
     if (lower := _find(node.op)) is None:
-        raise CompileError(f"target cuda has no kernel for the op {node.op}, which {node.name} is")
+        raise CompileError(
+            f"target cuda has no kernel for the op {node.op}, which {node.name} is: compile the model with --target"
+            " cpu, onnx or torch"
+        )
     return lower
 
 
