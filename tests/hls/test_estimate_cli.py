@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from edgemtl.cli import main
 from edgemtl.cli._estimate_text import grouped
 from edgemtl.errors import EdgeMTLError
-from edgemtl.model import preset
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl_compiler.fpga import estimate as est
 
-SHIPPED = Path(main.__file__).parents[1] / "model" / "weights" / "rooms-tiny.safetensors"
 Run = Callable[..., str]
 
 
@@ -34,8 +34,18 @@ def run() -> Run:
     return call
 
 
-def test_a_checkpoint(run: Run) -> None:
-    text = run(SHIPPED, "--board", "zcu104", "--task", "depth")
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded `tiny` whose tasks have six experts of sixteen in each block."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    config = preset("tiny")
+    six = tuple(tuple(range(n, n + 6)) for n in range(len(config.moe_blocks)))
+    save_checkpoint(path, MultiTaskViT(preset("tiny", paths=dict.fromkeys(config.task_names, six))))
+    return path
+
+
+def test_a_checkpoint(run: Run, checkpoint: Path) -> None:
+    text = run(checkpoint, "--board", "zcu104", "--task", "depth")
     assert "tiny, depth on xczu7ev-ffvc1156-2-e at 300 MHz" in text
     assert "129 tokens" in text
     assert "origin: model" in text
@@ -43,7 +53,7 @@ def test_a_checkpoint(run: Run) -> None:
     assert "head.output" in text
     assert text.index("resource ") < text.index("129 tokens")  # the totals come last
     assert max(map(len, text.splitlines()[:17])) <= 80
-    found = json.loads(run(SHIPPED, "--task", "depth", "--json"))
+    found = json.loads(run(checkpoint, "--task", "depth", "--json"))
     assert found["timing"]["milliseconds"] <= 3.0
     assert found["workload"]["tokens"] == 129
     assert found["workload"]["experts_per_block"] == 6  # of the task's declared path
@@ -124,9 +134,9 @@ def test_routing_and_sweep(run: Run) -> None:
         (["--preset", "tiny", "--routing", "1,2"], "add up to 516"),
         (["--preset", "tiny", "--scope", "head"], "task or backbone"),
         (["--preset", "tiny", "--task", "dept"], "there is no task 'dept'"),
-        ([SHIPPED, "--tokens", "129"], "goes with --preset"),
+        (["checkpoint", "--tokens", "129"], "goes with --preset"),
     ],
 )
-def test_what_is_wrong_is_said(run: Run, words: list[object], message: str) -> None:
+def test_what_is_wrong_is_said(run: Run, checkpoint: Path, words: list[object], message: str) -> None:
     with pytest.raises(EdgeMTLError, match=message):
-        run(*words)
+        run(*(checkpoint if word == "checkpoint" else word for word in words))

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from edgemtl.errors import CheckpointError, ConfigError
 from edgemtl.graph.count import count
 from edgemtl.model import preset
-from edgemtl.model.checkpoint import serialise
+from edgemtl.model.checkpoint import save_checkpoint, serialise
 from edgemtl.model.stem import Lite0Stem
 from edgemtl.model.stem_files import save_stem
 from edgemtl.model.vit import MultiTaskViT
@@ -155,6 +155,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for read in (load_comparator, load_network):
         with pytest.raises(CheckpointError, match="damaged"):
             read(torn)
-    vit = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "rooms-tiny.safetensors"
+    vit = tmp_path / "vit.safetensors"
+    save_checkpoint(vit, MultiTaskViT(preset("micro")))
     with pytest.raises(CheckpointError, match="holds no bisenet or bisenet-lite0"):
         load_comparator(vit)
