@@ -117,7 +117,7 @@ def compile_bundle(
     programs.start_compilers(wanted)
     prepared = None
     if precision == "int8":
-        prepared = int8_job.prepare(_model(config, state), Path(str(calibrate)), images, evaluate, report)
+        prepared = int8_job.prepare(config, state, Path(str(calibrate)), images, evaluate, report)
     report("computing the expected outputs")
     halves = precision in precisions.HALVES
     weights = precisions.half(config, state, precision) if halves else precisions.single(config, state)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemtl.bundle.checkpoint import State
@@ -85,21 +84,3 @@ def int8(config: ModelConfig, state: State, quantised: Quantised, without: Colle
 def pack_int8(quantised: Quantised, codes: AllCodes) -> Parts:
     """The packed weights with INT8 where `codes` says."""
     return pack_state(quantised.config, quantised.state, "panel16-i8", codes)
-
-
-def calibrated(model: MultiTaskViT, folder: Path, count: int) -> tuple[Quantised, int]:
-    """`model` quantised with the ranges over `count` pictures of `folder`, and how many those were.
-
-    Raises DataError for a folder or picture that cannot be read, and CompileError for fewer pictures than asked for or
-    than calibration needs, and for activations that are not finite.
-    """
-    from edgemtl_compiler.quantise.calibrate import calibrate_model
-    from edgemtl_compiler.quantise.cpu import quantise
-    from edgemtl_compiler.quantise.pictures import pictures
-
-    images = pictures(folder, model.config, count).images
-    if 32 <= len(images) < count:
-        raise CompileError(
-            f"{folder} holds {len(images)} pictures to calibrate on, not {count}: add --images {len(images)}"
-        )
-    return quantise(model, calibrate_model(model, images)), len(images)

@@ -155,7 +155,7 @@ class TaskAccuracy(Strict):
     float32: float
     int8: float
     loss: float
-    origin: str  # what ran the INT8 model: the program of a target, or the fake-quantised PyTorch model
+    origin: str  # what ran the INT8 model: the program of a target, or the INT8 reference in NumPy
 
 
 class FloatLayer(Strict):

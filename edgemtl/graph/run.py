@@ -10,10 +10,11 @@ from typing import Any
 
 from edgemtl.graph import ops
 from edgemtl.graph.graph import Graph
-from edgemtl.graph.node import Array, Weight
+from edgemtl.graph.node import Array, Node, Weight
 
 Values = Callable[[Weight], Sequence[Array]]  # the arrays of a weight tensor, one per source
 See = Callable[[str, Any], None]
+Compute = Callable[[Node, Sequence[Any], Sequence[Sequence[Array]], Callable[[str, Any], None]], Any]  # as Op.run
 
 
 def from_state(state: Mapping[str, Array]) -> Values:
@@ -25,13 +26,19 @@ def from_state(state: Mapping[str, Array]) -> Values:
     return values
 
 
-def run(graph: Graph, inputs: Mapping[str, Array], weights: Values, see: See | None = None) -> dict[str, Any]:
+def run(
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    weights: Values,
+    see: See | None = None,
+    instead: Mapping[str, Compute] | None = None,
+) -> dict[str, Any]:
     """The outputs of the graph for one image, by name.
 
     inputs: an array per input of the graph, of its shape. `see` gets every node's value under the node's name, and
     under NODE.PART what lies within it where something does: before an activation, between fused layers, an expert's
-    hidden values. A `route`'s value is a `Routing` (edgemtl/graph/ops/route.py). Raises ValueError for an input of
-    another shape.
+    hidden values. A `route`'s value is a `Routing` (edgemtl/graph/ops/route.py). `instead` has, by op, what computes it
+    in the place of its `run`. Raises ValueError for an input of another shape.
     """
     show: See = see if see is not None else lambda name, value: None
     values: dict[str, Any] = {}
@@ -45,6 +52,7 @@ def run(graph: Graph, inputs: Mapping[str, Array], weights: Values, see: See | N
             show(f"{name}.{part}", value)
 
         arguments = [values[name] for name in node.inputs]
-        values[node.name] = ops.find(node.op).run(node, arguments, [list(weights(w)) for w in node.weights], within)
+        compute = (instead or {}).get(node.op, ops.find(node.op).run)
+        values[node.name] = compute(node, arguments, [list(weights(w)) for w in node.weights], within)
         show(node.name, values[node.name])
     return {name: values[name] for name in graph.outputs}

@@ -14,7 +14,12 @@ from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, SEEN, Range, as_input, calibrate
 
-PATHS = {"semseg": ((0, 2), (1, 3)), "depth": ((2, 4), (1, 3)), "normals": ((0, 2), (1, 3)), "edge": ((0, 2), (1, 5))}
+PATHS = {
+    "semseg": ((0, 2), (1, 3)),
+    "depth": ((2, 4), (1, 3)),
+    "normals": ((0, 2), (1, 3)),
+    "edge": ((0, 2), (1, 3, 5)),
+}
 
 
 def images(config: ModelConfig, count: int = MIN_IMAGES) -> NDArray[np.uint8]:

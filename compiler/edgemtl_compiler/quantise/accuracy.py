@@ -9,27 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from edgemtl import tasks
+from edgemtl.bundle.checkpoint import State
+from edgemtl.bundle.layout import entries
 from edgemtl.bundle.manifest import TaskAccuracy
 from edgemtl.config import ModelConfig
-from edgemtl.model.vit import MultiTaskViT
-from edgemtl.train.data import chunks, open_data, spread
-from edgemtl.train.evaluate import Predictor, evaluate, losses, torch_predictor
 from edgemtl_compiler.precision import pack_int8
-from edgemtl_compiler.quantise.calibrate import normalised
+from edgemtl_compiler.quantise.calibrate import as_input
 from edgemtl_compiler.quantise.cpu import Quantised
-from edgemtl_compiler.quantise.fake_int8 import fake_model
+from edgemtl_compiler.quantise.fake_int8 import FakeInt8
 from edgemtl_compiler.quantise.pictures import is_labelled, pictures
+
+if TYPE_CHECKING:
+    from edgemtl.train.evaluate import Predictor
 
 GOAL = 0.01  # relative loss of a task's metric
 RANKED_ON = 8  # images for the errors of single units, which settle quickly
 AGREEMENT = "agreement"
-FAKE = "measured, fake-quantised PyTorch model"
+FAKE = "measured, INT8 reference in NumPy"
 
 Report = Callable[[str], None]
 Accuracies = dict[str, TaskAccuracy]
@@ -37,26 +39,35 @@ Accuracies = dict[str, TaskAccuracy]
 
 class Judge:
     """Compares INT8 predictors with the float model on up to `limit` images of `folder`: its val split if it is a
-    labelled data set, else its pictures.
+    labelled data set, else its pictures. The float model runs in PyTorch, and metrics are those of training.
     """
 
-    def __init__(self, model: MultiTaskViT, folder: Path, limit: int, report: Report = lambda _: None) -> None:
-        self.model, self.config, self.report = model, model.config, report
+    def __init__(
+        self, config: ModelConfig, state: State, folder: Path, limit: int, report: Report = lambda _: None
+    ) -> None:
+        from edgemtl.model.checkpoint import model_of
+        from edgemtl.train.data import open_data
+        from edgemtl.train.evaluate import torch_predictor
+
+        self.config, self.report = config, report
+        self.predict = torch_predictor(model_of(config, state))
         self.labelled = is_labelled(folder)
         self._float: Any = None
         if self.labelled:
-            self.data = open_data(folder, "val", model.config)
+            self.data = open_data(folder, "val", config)
             self.count = min(limit, len(self.data))
         else:
-            self.images = pictures(folder, model.config, limit).images
+            self.images = pictures(folder, config, limit).images
             self.count = len(self.images)
 
     def accuracies(self, predictor: Predictor, origin: str, batch: int = 1) -> Accuracies:
         """Every task's figures; `origin` says what the predictor is."""
+        from edgemtl.train.evaluate import losses
+
         if not self.labelled:
             return self._agreements(predictor, origin)
         if self._float is None:
-            self._float = self._score(torch_predictor(self.model), "float", 4)
+            self._float = self._score(self.predict, "float", 4)
         found = losses(self._float, self._score(predictor, "INT8", batch))
         return {
             task: TaskAccuracy(
@@ -65,13 +76,23 @@ class Judge:
             for task, x in found.items()
         }
 
-    def few(self) -> Tensor:
-        """Some of the images [n, 3, H, W], normalised."""
+    def few(self) -> Any:
+        """Some of the images as a tensor [n, 3, H, W], normalised."""
+        from edgemtl.train.data import spread
+
         if self.labelled:
             return self.data.batch(spread(self.data, min(RANKED_ON, self.count)))["image"]
-        return normalised(self.images[:RANKED_ON], self.config)
+        return self._tensor(self.images[:RANKED_ON])
+
+    def _tensor(self, images: NDArray[np.uint8]) -> Any:
+        import torch
+
+        inputs = np.stack([as_input(image, self.config) for image in images])
+        return torch.from_numpy(inputs).permute(0, 3, 1, 2).contiguous()
 
     def _score(self, predictor: Predictor, what: str, batch: int) -> Any:
+        from edgemtl.train.evaluate import evaluate
+
         def tell(done: int, of: int) -> None:
             self.report(f"scoring {what}: {done} of {of} images")
 
@@ -79,14 +100,14 @@ class Judge:
 
     def _agreements(self, predictor: Predictor, origin: str) -> Accuracies:
         shares: dict[str, list[float]] = {task.name: [] for task in self.config.tasks}
-        for part in chunks(list(range(self.count)), 1):
-            image = normalised(self.images[part], self.config)
-            want, got = torch_predictor(self.model)(image), predictor(image)
+        for i in range(self.count):
+            image = self._tensor(self.images[i : i + 1])
+            want, got = self.predict(image), predictor(image)
             for task in self.config.tasks:
                 wanted = np.asarray(want[task.name], np.float64)
                 found = np.asarray(got[task.name]).reshape(wanted.shape)
                 shares[task.name].append(tasks.find(task.kind).agreement(found, wanted))
-            self.report(f"comparing maps: {part[-1] + 1} of {self.count} images")
+            self.report(f"comparing maps: {i + 1} of {self.count} images")
         means = {task: float(np.mean(values)) for task, values in shares.items()}
         return {
             task: TaskAccuracy(metric=AGREEMENT, images=self.count, float32=1, int8=m, loss=1 - m, origin=origin)
@@ -100,25 +121,27 @@ def beyond(accuracies: Mapping[str, TaskAccuracy]) -> list[str]:
 
 
 def fake_predictor(quantised: Quantised, without: Sequence[str]) -> Predictor:
-    """The INT8 model in PyTorch, the units `without` in float."""
+    """The INT8 reference, the units `without` in float."""
     codes = quantised.codes(without)
-    return torch_predictor(fake_model(quantised.config, pack_int8(quantised, codes), codes))
+    fake = FakeInt8(quantised.config, pack_int8(quantised, codes), codes)
+    return lambda image: fake(image.numpy())
 
 
 def rank(judge: Judge, quantised: Quantised) -> list[str]:
     """Units by how far each alone, in INT8, moves the tasks' maps; the worst first."""
     image, names = judge.few(), [u.name for u in quantised.units]
-    want = torch_predictor(judge.model)(image)
+    want = judge.predict(image)
     errors = {}
     for number, name in enumerate(names):
         judge.report(f"ranking layers: {number + 1} of {len(names)}")
         got = fake_predictor(quantised, [n for n in names if n != name])(image)
-        errors[name] = max(_distance(got[t], want[t]) for t in want)
+        errors[name] = max(_distance(np.asarray(got[t]), np.asarray(want[t])) for t in want)
     return sorted(names, key=lambda n: -errors[n])
 
 
-def _distance(got: Tensor, want: Tensor) -> float:
-    return float((got - want).square().mean().sqrt() / want.square().mean().sqrt().clamp(min=1e-12))
+def _distance(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """RMS of the difference, relative to that of `want`."""
+    return float(np.sqrt(np.square(got - want).mean() / max(float(np.square(want).mean()), 1e-24)))
 
 
 def fewest(ranking: Sequence[str], holds: Callable[[Sequence[str]], bool], at_least: int = 1) -> list[str]:
@@ -134,7 +157,7 @@ def fewest(ranking: Sequence[str], holds: Callable[[Sequence[str]], bool], at_le
 
 
 def float_units(judge: Judge, quantised: Quantised, ranking: Sequence[str], at_least: int) -> list[str]:
-    """Units that must stay float for the rule to hold, by the fake-quantised model."""
+    """Units that must stay float for the rule to hold, by the INT8 reference."""
 
     def holds(without: Sequence[str]) -> bool:
         return not beyond(judge.accuracies(fake_predictor(quantised, without), FAKE, 4))
@@ -142,8 +165,7 @@ def float_units(judge: Judge, quantised: Quantised, ranking: Sequence[str], at_l
     return fewest(ranking, holds, at_least)
 
 
-def never(config: ModelConfig) -> tuple[tuple[str, ...], str]:
-    """References of the linear layers that are float in every INT8 bundle, and the reason."""
-    steps = ("step0.pointwise", "step1.pointwise", "out")
-    refs = tuple(f"task.{task.name}:head.{step}" for task in config.tasks for step in steps)
-    return refs, f"{config.head_dim} channels only; there is no INT8 kernel for it"
+def never(quantised: Quantised) -> tuple[str, ...]:
+    """References of the layers that are float in every INT8 bundle of the model."""
+    codes = quantised.codes()
+    return tuple(e.ref for e in entries(quantised.config) if e.compact and e.ref not in codes)

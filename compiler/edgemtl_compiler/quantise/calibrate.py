@@ -60,6 +60,11 @@ class Range:
         return np.concatenate(self.rows).astype(np.float64)
 
 
+def key(task: str, name: str) -> str:
+    """What the range of a value of the task's network is called."""
+    return f"{task}:{name}" if name.startswith("head.") else name
+
+
 class _Ranges:
     """Ranges on their way. `see(name, value)` is for `edgemtl.graph.run`."""
 
@@ -68,19 +73,19 @@ class _Ranges:
         self.config, self.images, self.task = config, images, ""
 
     def see(self, name: str, value: Any) -> None:
-        if isinstance(value, tuple):  # a routing
+        if isinstance(value, tuple) or name.endswith(".logits"):  # a gate's, as many as the task's path has experts
             return
         head, flat = name.startswith("head."), value.reshape(-1, value.shape[-1])
         if not np.isfinite(flat).all():
             of = f" of task {self.task!r}" if self.task else ""
             raise CompileError(f"calibration met an activation that is not finite, at {name}{of}")
         calls = self.images * (len(self.config.tasks) if self.task and not head else 1)
-        self.add(f"{self.task}:{name}" if head else name, flat, max(1, KEPT_ROWS // calls))
+        self.add(key(self.task, name), flat, max(1, KEPT_ROWS // calls))
 
-    def add(self, key: str, flat: Array, kept: int) -> None:
-        """Widen the range of `key` by the rows [n, C], and keep so many of them."""
+    def add(self, name: str, flat: Array, kept: int) -> None:
+        """Widen the range `name` by the rows [n, C], and keep so many of them."""
         low, high = flat.min(0).astype(np.float64), flat.max(0).astype(np.float64)
-        r = self.ranges.setdefault(key, Range(low, high))
+        r = self.ranges.setdefault(name, Range(low, high))
         r.low, r.high = np.minimum(r.low, low), np.maximum(r.high, high)
         r.count += len(flat)
         draw = np.random.default_rng(len(r.rows))  # a fixed stride would meet the same columns of every picture
@@ -113,11 +118,11 @@ def calibrate(config: ModelConfig, state: Mapping[str, Array], images: NDArray[n
     for weight in weights(config):
         if weight.kind != "expert":
             continue
-        key, tokens = f"{banks[weight.part].name}.fc1.{weight.tensor}", banks[weight.part].inputs[0]
-        if key not in found.ranges or found.ranges[key].count < SEEN:
+        name, tokens = f"{banks[weight.part].name}.fc1.{weight.tensor}", banks[weight.part].inputs[0]
+        if name not in found.ranges or found.ranges[name].count < SEEN:
             w1, b1, *_ = values(weight)
-            found.ranges.pop(key, None)
-            found.add(key, found.ranges[tokens].sample.astype(np.float32) @ w1.T + b1, KEPT_ROWS)
+            found.ranges.pop(name, None)
+            found.add(name, found.ranges[tokens].sample.astype(np.float32) @ w1.T + b1, KEPT_ROWS)
     return {name: r.widened() for name, r in found.ranges.items()}
 
 

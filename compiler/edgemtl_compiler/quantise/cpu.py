@@ -1,10 +1,10 @@
-"""A float `MultiTaskViT` and calibrated ranges to INT8 layers for the CPU kernels.
+"""A float network and its ranges to INT8 layers for the CPU kernels, read off the graph.
 
 Weights get one scale per output channel, activations static codes of one byte. What a LayerNorm writes is scaled
-channel by channel at no cost: its weight and bias are divided by the channels' scales and the next layer's columns
+channel by channel at no cost: its weight and bias are divided by the channels' scales and its readers' columns
 multiplied, after SmoothQuant (Xiao et al., ICML 2023) and CoQMoE (2506.08496); attention's output likewise, through
-the rows of the values' projection. The folded model computes the same function. Attention's products are INT8 where qkv
-is, with scales that the kernel finds. Gates, softmax, depthwise steps and the residual stream stay float.
+the rows of the values' projection. The folded network computes the same function. Attention's products are INT8 where
+qkv is, with scales that the kernel finds. Gates, softmax, convolutions and the residual stream stay float.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 
 from edgemtl.bundle.layout import Array, Codes
 from edgemtl.bundle.packing import quantise_rows
 from edgemtl.config import ModelConfig
-from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler.quantise.calibrate import Range
+from edgemtl.graph import Node, network, weights
+from edgemtl.graph.ops._activations import gelu
+from edgemtl_compiler.quantise.calibrate import Range, key
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # how much of a channel's range goes into the next weights
 CUTS = (1.0, 0.9, 0.8, 0.7, 0.6)  # of the calibrated range: some values saturate, the others get finer codes
-SEEN = 16  # rows that an expert must have got to be calibrated on its own tokens
 UNFOLDED = Codes(1.0)  # codes of an input whose scale has been folded into its producer
 
 
@@ -39,7 +38,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Quantised:
-    """`state` is the folded model's, float32, the same function as before; `units` what may become INT8 of it."""
+    """`state` is the folded network's, float32, the same function as before; `units` what may become INT8 of it."""
 
     config: ModelConfig
     state: dict[str, Array]
@@ -51,10 +50,10 @@ class Quantised:
         return {ref: codes for unit in kept for ref, codes in unit.items()}
 
 
-def quantise(model: MultiTaskViT, ranges: Mapping[str, Range]) -> Quantised:
-    """`model` in INT8, all its tasks, by the ranges that `edgemtl_compiler.quantise.calibrate.calibrate` measured."""
-    state = {key: value.detach().numpy().astype(np.float32) for key, value in model.state_dict().items()}
-    return _Builder(model.config, state, ranges).build()
+def quantise(config: ModelConfig, state: Mapping[str, Array], ranges: Mapping[str, Range]) -> Quantised:
+    """The network in INT8, all its tasks, by the ranges that `edgemtl_compiler.quantise.calibrate` measured."""
+    builder = _Builder(config, {k: np.array(v, np.float32) for k, v in state.items()}, ranges)
+    return Quantised(config, builder.state, tuple(builder.units))
 
 
 def balance(r: Range, weight: Array) -> Array:
@@ -76,8 +75,8 @@ def balance(r: Range, weight: Array) -> Array:
 
 def hidden_codes(r: Range, weight: Array) -> Codes:
     """Codes of GELU's output, for GELU inputs of range `r`, so that they leave the least error behind `weight`."""
-    output = torch.nn.functional.gelu(torch.from_numpy(r.sample)).numpy().astype(np.float32)
-    ends = torch.nn.functional.gelu(torch.tensor([r.low.min(), r.high.max(), 0.0])).numpy()
+    output = gelu(r.sample).astype(np.float32)
+    ends = gelu(np.array([r.low.min(), r.high.max(), 0.0]))
     low = -0.17 if r.low.min() < -0.7518 else float(ends.min())  # GELU's own minimum, or what is reached of it
     high = max(float(ends.max()), low + 1e-4)
     exact = output @ weight.T
@@ -100,75 +99,76 @@ def _error(seen: Array, weight: Array, exact: Array, codes: Codes = UNFOLDED) ->
 
 
 class _Builder:
-    def __init__(self, config: ModelConfig, state: dict[str, Array], ranges: Mapping[str, Range]) -> None:
-        self.config, self.state, self.ranges = config, {k: v.copy() for k, v in state.items()}, ranges
-        self.units: list[Unit] = []
+    """Folds `state` in place, node by node in the order of a frame; a method per op says which units it starts."""
 
-    def build(self) -> Quantised:
+    def __init__(self, config: ModelConfig, state: dict[str, Array], ranges: Mapping[str, Range]) -> None:
+        self.config, self.state, self.ranges = config, state, ranges
+        self.units: list[Unit] = []
+        self.folded: set[str] = set()  # values whose scale is in the weights beside them
+        self.nodes: dict[str, Node] = {}  # of all tasks, by the key of their ranges
+        self.users: dict[str, list[Node]] = {}  # a node that differs from task to task is here for each
+        for task in config.task_names:
+            for node in network(config, task).nodes:
+                name = key(task, node.name)
+                self.nodes.setdefault(name, node)
+                for value in node.inputs:
+                    users = self.users.setdefault(key(task, value), [])
+                    users += [node] if node not in users else []
+        for name, node in self.nodes.items():
+            if build := getattr(self, f"_{node.op}", None):
+                build(name, node, name.removesuffix(node.name))
+
+    def _patch_embed(self, name: str, node: Node, task: str) -> None:
         each = zip(self.config.image_mean, self.config.image_std, strict=True)
         pixels = [(end - mean) / std for mean, std in each for end in (0, 1)]  # black and white, as the model's input
         low, high = min(pixels), max(pixels)
         pixel = Codes(float(np.float32((high - low) / 254)), float(np.float32((high + low) / 2)))
-        self.units.append(Unit("patch_embed", {"trunk:patch_embed": (pixel,)}))
-        for i in range(self.config.depth):
-            self._attention(i)
-            if i in self.config.moe_blocks:
-                self._experts(i)
-            else:
-                self._mlp(i)
-        for task in self.config.task_names:
-            if f"{task}.norm" in self.ranges:  # the light head
-                self._head(task)
-        return Quantised(self.config, self.state, tuple(self.units))
+        self.units.append(Unit(name, {node.weights[0].ref: (pixel,)}))
 
-    def _fold_norm(self, norm: str, scale: Array) -> None:
-        for part in ("weight", "bias"):
-            self.state[f"{norm}.{part}"] /= scale
+    def _layernorm(self, name: str, node: Node, task: str) -> None:
+        """Fold its output's scales where linear layers, experts and gates alone read it."""
+        users = self.users[name]
+        if not all(u.op in ("linear", "experts", "route") and u.inputs.count(node.name) == 1 for u in users):
+            return
+        first = {u.weights[0].sources[0][0]: u.op for u in users}  # an expert's is its whole bank's
+        matrices = [self.state[at] for at, op in first.items() if op != "route"]
+        scale = balance(self.ranges[name], np.concatenate([m.reshape(-1, node.shape[1]) for m in matrices]))
+        for at, _ in node.weights[0].sources:
+            self.state[at] /= scale
+        for at, op in first.items():
+            self.state[at] *= scale[:, None] if op == "route" else scale
+        self.folded.add(name)
 
-    def _attention(self, i: int) -> None:
-        key, state, dim = f"backbone.blocks.{i}", self.state, self.config.dim
-        qkv, proj = f"{key}.attn.qkv", f"{key}.attn.proj"
-        scale = balance(self.ranges[f"block{i}.norm1"], state[f"{qkv}.weight"])
-        self._fold_norm(f"{key}.norm1", scale)
-        state[f"{qkv}.weight"] *= scale
-        values = slice(2 * dim, 3 * dim)
-        scale = balance(self.ranges[f"block{i}.context"], state[f"{proj}.weight"])
-        state[f"{qkv}.weight"][values] /= scale[:, None]
-        state[f"{qkv}.bias"][values] /= scale
-        state[f"{proj}.weight"] *= scale
-        for layer in ("qkv", "proj"):
-            name = f"blocks.{i}.attn.{layer}"
-            self.units.append(Unit(name, {f"trunk:{name}": (UNFOLDED,)}))
+    def _attention(self, name: str, node: Node, task: str) -> None:
+        """Fold its output's scales into the values that it reads and the projection that reads it."""
+        before, (after,), channels = self.nodes[task + node.inputs[0]], self.users[name], node.shape[1]
+        weight, bias = (self.state[at] for at, _ in before.weights[0].sources)
+        projection = self.state[after.weights[0].sources[0][0]]
+        scale = balance(self.ranges[name], projection)
+        weight[2 * channels :] /= scale[:, None]
+        bias[2 * channels :] /= scale
+        projection *= scale
+        self.folded.add(name)
 
-    def _mlp(self, i: int) -> None:
-        key, name = f"backbone.blocks.{i}", f"blocks.{i}.mlp"
-        first, second = self.state[f"{key}.mlp.fc1.weight"], self.state[f"{key}.mlp.fc2.weight"]
-        scale = balance(self.ranges[f"block{i}.norm2"], first)
-        self._fold_norm(f"{key}.norm2", scale)
-        first *= scale
-        hidden = hidden_codes(self.ranges[f"block{i}.fc1"], second)
-        self.units.append(Unit(name, {f"trunk:{name}.fc1": (UNFOLDED,), f"trunk:{name}.fc2": (hidden,)}))
+    def _linear(self, name: str, node: Node, task: str) -> None:
+        """INT8 where its input is folded; with GELU between them, a second layer joins it."""
+        if task + node.inputs[0] not in self.folded:
+            return
+        unit = name
+        codes: dict[str, tuple[Codes, ...]] = {node.weights[0].ref: (UNFOLDED,)}
+        users = self.users[name]
+        if node.attributes["activation"] == "gelu" and all(u.op == "linear" for u in users):
+            unit = name.rpartition(".")[0]
+            for user in users:
+                second = self.state[user.weights[0].sources[0][0]]
+                codes[user.weights[0].ref] = (hidden_codes(self.ranges[f"{name}.inner"], second),)
+        self.units.append(Unit(unit, codes))
 
-    def _experts(self, i: int) -> None:
-        key, state = f"backbone.blocks.{i}", self.state
-        bank = f"{key}.mlp.experts"
-        first, second = state[f"{bank}.htoh4.weight"], state[f"{bank}.h4toh.weight"]
-        scale = balance(self.ranges[f"block{i}.norm2"], first.reshape(-1, self.config.dim))
-        self._fold_norm(f"{key}.norm2", scale)
-        first *= scale
-        for gate in self.config.task_names if self.config.gate == "multi" else ("shared",):
-            state[f"{key}.mlp.gate.{gate}.w_gate"] *= scale[:, None]
+    def _experts(self, name: str, node: Node, task: str) -> None:
+        """Every expert held, also those on no task's path."""
         codes: dict[str, tuple[Codes, ...]] = {}
-        for row, expert in enumerate(self.config.held[self.config.moe_blocks.index(i)]):
-            own = self.ranges.get(f"block{i}.fc1.{row}")
-            seen = own if own is not None and own.count >= SEEN else self.ranges[f"block{i}.any{row}"]
-            codes[f"experts.{i}:{expert}"] = (UNFOLDED, hidden_codes(seen, second[row]))
-        self.units.append(Unit(f"blocks.{i}.experts", codes))
-
-    def _head(self, task: str) -> None:
-        key = f"heads.{task}"
-        weight = self.state[f"{key}.proj.weight"]
-        scale = balance(self.ranges[f"{task}.norm"], weight)
-        self._fold_norm(f"{key}.norm", scale)
-        weight *= scale
-        self.units.append(Unit(f"{task}.head.proj", {f"task.{task}:head.proj": (UNFOLDED,)}))
+        for w in weights(self.config):
+            if w.part == node.weights[0].part:
+                second = self.state[w.sources[2][0]][w.row]
+                codes[w.ref] = (UNFOLDED, hidden_codes(self.ranges[f"{name}.fc1.{w.tensor}"], second))
+        self.units.append(Unit(name, codes))

@@ -1,24 +1,23 @@
-"""The INT8 model in PyTorch: float arithmetic on values rounded as the kernels round them ("fake quantisation").
+"""The INT8 network as a run of the graph: float arithmetic on values rounded as the CPU's kernels round them.
 
-It says what INT8 costs before anything is compiled, one unit at a time if asked, and a test holds the compiled program
-to it.
+It says what INT8 costs before anything is compiled, one unit at a time if asked, and compiled programs are held to it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import numpy as np
 
-from edgemtl.bundle.layout import AllCodes, Codes, Packed, entries, unpack_state
+from edgemtl.bundle.layout import AllCodes, Codes, Packed, unpack_state
 from edgemtl.config import ModelConfig
-from edgemtl.model.moe import MoE
-from edgemtl.model.vit import Attention, Mlp, MultiTaskViT
+from edgemtl.graph import Graph, Node, from_state, network, ops, run
+from edgemtl.graph.network import IMAGE
+from edgemtl.graph.node import Array
+from edgemtl.graph.ops import Within
+from edgemtl.graph.run import Compute
 
 # Phi(x) - 1/2 = x * (a polynomial in x^2) on -4..4, |error of GELU| < 2e-4: gelu_coarse of kernels/gemm_i8.h.
 PHI = (
@@ -32,89 +31,101 @@ PHI = (
 )
 
 
-def rounded(x: Tensor, codes: Codes) -> Tensor:
+class FakeInt8:
+    """The network that `parts`, packed with `codes`, holds, its activations rounded where `codes` says."""
+
+    def __init__(self, config: ModelConfig, parts: Mapping[str, Mapping[str, Packed]], codes: AllCodes) -> None:
+        self._values = from_state(unpack_state(config, lambda part, tensor: parts[part][tensor]))
+        self._networks = {task: network(config, task) for task in config.task_names}
+        self._instead = {task: kernels(parts.whole, codes) for task, parts in self._networks.items()}
+
+    def __call__(self, images: Array) -> dict[str, Array]:
+        """Raw maps [n, channels, h, w] of all tasks for normalised images [n, 3, H, W]."""
+        maps: dict[str, list[Array]] = {task: [] for task in self._networks}
+        for image in images:
+            shared: dict[str, Array] = {}
+            for task, parts in self._networks.items():
+                instead = self._instead[task]
+                shared = shared or run(parts.prefix, {IMAGE: image.transpose(1, 2, 0)}, self._values, instead=instead)
+                (raw,) = run(parts.task, shared, self._values, instead=instead).values()
+                maps[task].append(raw.transpose(2, 0, 1))
+        return {task: np.stack(each) for task, each in maps.items()}
+
+
+def kernels(graph: Graph, codes: AllCodes) -> dict[str, Compute]:
+    """By op, what the INT8 kernels of a whole network compute, and its float ones where `codes` has no codes."""
+
+    def codes_of(node: Node) -> Sequence[Codes]:
+        return codes.get(node.weights[0].ref, ()) if node.weights else ()
+
+    read_as_codes = {n.inputs[0] for n in graph.nodes if n.op == "linear" and codes_of(n)}
+
+    def patch_embed(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        return ops.find(node.op).run(node, _rounded(inputs, codes_of(node)), weights, see)
+
+    def linear(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        x = _rounded(inputs, codes_of(node))
+        if node.attributes["activation"] == "gelu" and node.name in read_as_codes:
+            weight, bias = weights[0]
+            return gelu_coarse(x[0] @ weight.T + bias)
+        return ops.find(node.op).run(node, x, weights, see)
+
+    def attention(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        if not codes_of(graph[node.inputs[0]]):
+            return ops.find(node.op).run(node, inputs, weights, see)
+        rows = len(inputs[0])
+        q, k, v = inputs[0].reshape(rows, 3, node.attributes["heads"], -1).transpose(1, 2, 0, 3)
+        return products(q, k, v).transpose(1, 0, 2).reshape(rows, -1)
+
+    def experts(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        if not codes_of(node):
+            return ops.find(node.op).run(node, inputs, weights, see)
+        x, (index, score), residual = inputs
+        out = residual.copy()
+        for at, weight in enumerate(node.weights):
+            before, hidden = codes[weight.ref]
+            tokens, choice = (index == at).nonzero()
+            w1, b1, w2, b2 = weights[at]
+            inner = rounded(gelu_coarse(rounded(x[tokens], before) @ w1.T + b1), hidden)
+            out[tokens] += (inner @ w2.T + b2) * score[tokens, choice, None]
+        return out
+
+    return {"patch_embed": patch_embed, "linear": linear, "attention": attention, "experts": experts}
+
+
+def _rounded(inputs: Sequence[Any], codes: Sequence[Codes]) -> Sequence[Any]:
+    """The inputs, the first one as its codes hold it where it has some."""
+    return [rounded(inputs[0], codes[0]), *inputs[1:]] if codes else inputs
+
+
+def rounded(x: Array, codes: Codes) -> Array:
     """x as INT8 codes hold it."""
-    code = torch.round(x * (1 / codes.step) - codes.centre / codes.step).clamp(-127, 127)
-    return code * codes.step + codes.centre
+    code = np.clip(np.rint(x * (1 / codes.step) - codes.centre / codes.step), -127, 127)
+    out: Array = code * codes.step + codes.centre
+    return out
 
 
-def gelu_coarse(x: Tensor) -> Tensor:
+def gelu_coarse(x: Array) -> Array:
     """GELU as the kernels compute it where INT8 follows."""
-    z = x.clamp(-4, 4)
-    p = torch.full_like(z, PHI[0])
+    z = np.clip(x, -4, 4)
+    p = np.full_like(z, PHI[0])
     for c in PHI[1:]:
         p = p * (z * z) + c
     return x * (z * p + 0.5)
 
 
-def fake_model(config: ModelConfig, parts: Mapping[str, Mapping[str, Packed]], codes: AllCodes) -> MultiTaskViT:
-    """The model that `parts`, packed with `codes`, holds, with its activations rounded where `codes` says."""
-    state = unpack_state(config, lambda part, tensor: parts[part][tensor])
-    model = MultiTaskViT(config)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
-    banks: dict[str, dict[int, Codes]] = {}
-    for entry in entries(config):
-        if entry.ref not in codes:
-            continue
-        module = entry.sources[0][0].rsplit(".", 1)[0]
-        if entry.kind == "expert":
-            banks.setdefault(module.rsplit(".", 2)[0], {})[entry.row] = codes[entry.ref][1]
-        else:
-            model.get_submodule(module).register_forward_pre_hook(partial(_round_input, codes[entry.ref][0]))
-        if module.endswith(".qkv"):
-            attention = model.get_submodule(module.rsplit(".", 1)[0])
-            assert isinstance(attention, Attention)
-            setattr(attention, "forward", partial(_attention, attention))  # noqa: B010
-        if module.endswith(".fc2"):
-            mlp = model.get_submodule(module.rsplit(".", 1)[0])
-            assert isinstance(mlp, Mlp)
-            setattr(mlp, "forward", partial(_mlp, mlp))  # noqa: B010
-    for name, hidden in banks.items():
-        moe = model.get_submodule(name)
-        assert isinstance(moe, MoE)
-        setattr(moe, "apply_experts", partial(_experts, moe, hidden))  # noqa: B010
-    return model.eval()
-
-
-def _round_input(codes: Codes, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-    return (rounded(args[0], codes),)
-
-
-def own_codes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def own_codes(x: Array, axis: int) -> tuple[Array, Array]:
     """Codes of x by its own largest magnitudes along `axis`, and what one of them is worth."""
-    reach = x.abs().amax(axis, keepdim=True)
-    inverse = torch.where(reach > 0, 127 / reach, 0)
-    return torch.round(x * inverse).clamp(-127, 127), reach / 127
+    reach = np.abs(x).max(axis, keepdims=True)
+    inverse = np.divide(127, reach, out=np.zeros_like(reach), where=reach > 0)
+    return np.clip(np.rint(x * inverse), -127, 127), reach / 127
 
 
-def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def products(q: Array, k: Array, v: Array) -> Array:
     """Attention [.., tokens, size] as kernels/attention_i8.h computes it; sums of codes are whole, so exact."""
     (queries, per_query), (keys, per_key), (values, per_value) = own_codes(q, -1), own_codes(k, -1), own_codes(v, -2)
-    scores = queries @ keys.transpose(-1, -2) * per_key.transpose(-1, -2)
-    scores = (scores - scores.amax(-1, keepdim=True)) * (per_query / math.sqrt(q.shape[-1]))
-    levels = torch.round(254 * scores.exp())
-    return levels @ values * per_value / levels.sum(-1, keepdim=True)
-
-
-def _attention(attention: Attention, x: Tensor) -> Tensor:
-    batch, tokens, dim = x.shape
-    qkv = attention.qkv(x).reshape(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
-    return attention.proj(products(*qkv.unbind(0)).transpose(1, 2).reshape(batch, tokens, dim))
-
-
-def _mlp(mlp: Mlp, x: Tensor) -> Tensor:
-    return mlp.fc2(gelu_coarse(mlp.fc1(x)))
-
-
-def _experts(moe: MoE, hidden: Mapping[int, Codes], tokens: Tensor, index: Tensor, score: Tensor) -> Tensor:
-    """MoE.apply_experts with the tokens, scaled by the norm before, and the hidden values rounded."""
-    bank: Any = moe.experts
-    x, out = rounded(tokens, Codes(1.0)), torch.zeros_like(tokens)
-    for e, codes in sorted(hidden.items()):
-        row, which = (index == e).nonzero(as_tuple=True)
-        if not len(row):
-            continue
-        inner = gelu_coarse(F.linear(x[row], bank.htoh4.weight[e], bank.htoh4.bias[e]))
-        part = F.linear(rounded(inner, codes), bank.h4toh.weight[e], bank.h4toh.bias[e])
-        out.index_add_(0, row, part * score[row, which].unsqueeze(-1))
+    scores = queries @ keys.swapaxes(-1, -2) * per_key.swapaxes(-1, -2)
+    scores = (scores - scores.max(-1, keepdims=True)) * (per_query / math.sqrt(q.shape[-1]))
+    levels = np.rint(254 * np.exp(scores))
+    out: Array = levels @ values * per_value / levels.sum(-1, keepdims=True)
     return out

@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from edgemtl.bundle.checkpoint import State
 from edgemtl.bundle.manifest import FloatLayer, Quantisation
-from edgemtl.model.checkpoint import arrays
-from edgemtl.model.vit import MultiTaskViT
+from edgemtl.config import ModelConfig
+from edgemtl.errors import CompileError
 from edgemtl_compiler import goldens, precision, programs
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.programs import Made
 from edgemtl_compiler.quantise import accuracy
-from edgemtl_compiler.quantise.cpu import Quantised
-from edgemtl_compiler.quantise.fake_int8 import fake_model
+from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, calibrate
+from edgemtl_compiler.quantise.cpu import Quantised, quantise
+from edgemtl_compiler.quantise.fake_int8 import FakeInt8
+from edgemtl_compiler.quantise.pictures import pictures
 
-CLOSE = 0.05  # of a program against the fake-quantised model: rare values on a rounding boundary go the other way
+CLOSE = 0.05  # of a program against the INT8 reference: rare values on a rounding boundary go the other way
 LEAST_TOLERANCE = 1e-3
 ROOM = 2.0  # goldens' tolerance: so many times what was measured
 
@@ -39,35 +40,42 @@ class Finished:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A quantised model, the pictures' `source` and number, and what will judge it."""
+    """A quantised model, the float one's state, the pictures' `source` and number, and what will judge it."""
 
     quantised: Quantised
+    state: State
     images: int
     source: str
     judge: accuracy.Judge
 
 
-def prepare(model: MultiTaskViT, folder: Path, images: int, limit: int, report: Report) -> Prepared:
-    """Calibrate `model` on `images` pictures of `folder`, to be judged on up to `limit` images.
+def prepare(config: ModelConfig, state: State, folder: Path, count: int, limit: int, report: Report) -> Prepared:
+    """Calibrate a model on `count` pictures of `folder`, to be judged on up to `limit` images.
 
-    Raises DataError for what cannot be read, CompileError for what cannot be calibrated.
+    Raises DataError for a folder or picture that cannot be read, and CompileError for fewer pictures than asked for or
+    than calibration needs, and for values that are not finite.
     """
     report("calibrating")
-    quantised, used = precision.calibrated(model, folder, images)
+    images = pictures(folder, config, count).images
+    if MIN_IMAGES <= len(images) < count:
+        raise CompileError(
+            f"{folder} holds {len(images)} pictures to calibrate on, not {count}: add --images {len(images)}"
+        )
+    quantised = quantise(config, state, calibrate(config, state, images))
     source = "synthetic rooms" if (folder / "rooms.json").exists() else folder.resolve().name
-    return Prepared(quantised, used, source, accuracy.Judge(model, folder, limit, report))
+    return Prepared(quantised, state, len(images), source, accuracy.Judge(config, state, folder, limit, report))
 
 
 def run(prepared: Prepared, build: Build, given: goldens.Inputs, golden: goldens.Outputs, report: Report) -> Finished:
     """Build with `build` until the rule holds, and measure.
 
-    Raises CompileError for a program that differs from the fake-quantised model.
+    Raises CompileError for a program that differs from the INT8 reference.
     """
     quantised, judge = prepared.quantised, prepared.judge
     without: list[str] = []
     ranking: list[str] = []
     while True:
-        weights = precision.int8(judge.config, arrays(judge.model.state_dict()), quantised, without)
+        weights = precision.int8(quantised.config, prepared.state, quantised, without)
         made = build(weights)
         report("checking")
         errors, tolerance = _check(quantised, without, weights, made, given, golden)
@@ -89,13 +97,12 @@ def _check(
     given: goldens.Inputs,
     golden: goldens.Outputs,
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """Hold the programs to the fake-quantised model; errors against float, and the tolerance that follows from them."""
-    fake = fake_model(quantised.config, weights.parts, quantised.codes(without))
+    """Hold the programs to the INT8 reference; errors against float, and the tolerance that follows from them."""
+    fake = FakeInt8(quantised.config, weights.parts, quantised.codes(without))
     expected: goldens.Outputs = {task: {} for task in golden}
-    with torch.no_grad():
-        for number, image in given.items():
-            for task, value in fake(torch.from_numpy(image)).items():
-                expected[task][number] = value[0].numpy()
+    for number, image in given.items():
+        for task, (value,) in fake(image).items():
+            expected[task][number] = value
     errors = {}
     for one in made:
         programs.check(one, weights.parts, given, expected, CLOSE)
@@ -108,7 +115,7 @@ def _check(
 def _measure(
     judge: accuracy.Judge, quantised: Quantised, without: Sequence[str], weights: Weights, made: Sequence[Made]
 ) -> accuracy.Accuracies:
-    """By a program that runs here, else by the fake-quantised model."""
+    """By a program that runs here, else by the INT8 reference."""
     one = next((m for m in made if m.runs_here), None)
     if one is None:
         return judge.accuracies(accuracy.fake_predictor(quantised, without), accuracy.FAKE, 4)
@@ -119,5 +126,5 @@ def _measure(
 def _float_layers(quantised: Quantised, without: Sequence[str]) -> tuple[FloatLayer, ...]:
     reason = f"INT8 here would cost a task more than {accuracy.GOAL:.0%} of its metric"
     back = [tuple(u.codes) for u in quantised.units if u.name in without]
-    refs, why = accuracy.never(quantised.config)
-    return (*(FloatLayer(weights=layer, reason=reason) for layer in back), FloatLayer(weights=refs, reason=why))
+    always = FloatLayer(weights=accuracy.never(quantised), reason="there is no INT8 kernel for it")
+    return (*(FloatLayer(weights=layer, reason=reason) for layer in back), always)
