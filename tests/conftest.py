@@ -126,7 +126,7 @@ def bundle(micro: Micro, request: pytest.FixtureRequest, tmp_path_factory: pytes
     """A micro bundle with programs for every backend that can be compiled for here; not to be changed."""
     if folder := given.folder():
         return folder / "micro.edgemtl"
-    targets = ["onnx"] if importlib.util.find_spec("onnxscript") else []
+    targets = ["onnx"] if importlib.util.find_spec("onnx") else []
     if importlib.util.find_spec("tvm") and any(map(shutil.which, ("g++", "clang++"))):
         targets.insert(0, "cpu")
         if not emulated_gpu.no_gpu():

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
 from edgemtl.config import ModelConfig
+from edgemtl.graph import from_state, network
 from edgemtl.graph.count import count
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler import cuda, export, goldens, toolchain
@@ -95,13 +96,14 @@ def start_compilers(wanted: Sequence[Wanted]) -> None:
 
 def build(weights: Weights, wanted: Sequence[Wanted], folder: Path, report: Report) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
-    pieces = {task: weights.model.slice(task).eval() for task in weights.config.task_names}
+    real = any(isinstance(target, Target) for target in wanted)
+    pieces = {task: weights.model.slice(task).eval() for task in weights.config.task_names if real}
     made: list[Made] = []
     for target in wanted:
         if isinstance(target, CudaTarget):
             made.append(Made(*cuda_build.build(weights.config, target, folder, report)))
         elif isinstance(target, str):
-            made.append(_onnx_program(pieces, folder, report))
+            made.append(_onnx_program(weights, folder, report))
         else:
             made.append(_tvm_program(weights, pieces, target, folder, report))
     return made
@@ -182,11 +184,12 @@ def _tvm_program(
     return Made(described, paths)
 
 
-def _onnx_program(pieces: Mapping[str, MultiTaskViT], folder: Path, report: Report) -> Made:
+def _onnx_program(weights: Weights, folder: Path, report: Report) -> Made:
     functions, members, paths, target = {}, {}, {}, onnx_export.TARGET
-    for name, piece in pieces.items():
+    for name in weights.config.task_names:
         report(f"exporting {target} {name}")
-        made = onnx_export.export_onnx(piece, folder / f"{name}.onnx")
+        graph = network(weights.config, name).whole
+        made = onnx_export.export(graph, from_state(weights.state), folder / f"{name}.onnx")
         functions[name], members[name] = made.function, f"programs/{onnx_export.BACKEND}/{target}/{name}.onnx"
         paths[members[name]] = made.path
     described = Program(
@@ -194,6 +197,6 @@ def _onnx_program(pieces: Mapping[str, MultiTaskViT], folder: Path, report: Repo
         target=target,
         functions=functions,
         members=members,
-        built_with={**onnx_export.versions(), "torch": torch.__version__},
+        built_with=onnx_export.versions(),
     )
     return Made(described, paths)

@@ -68,8 +68,6 @@ class Artifacts:
 
     def candidates(self, subject: Subject, engine: Engine) -> list[str]:
         """Artifacts worth trying, given how much more work a dense export does."""
-        if engine.own and not subject.vit:
-            return []
         if (subject.name, engine.name) in self.settled:
             return sorted(self.settled[subject.name, engine.name])
         names = list(engine.candidates(subject.dense))
@@ -101,8 +99,6 @@ class Artifacts:
 
     def reason(self, subject: Subject, engine: Engine) -> str:
         """Why nothing is ready."""
-        if engine.own and not subject.vit:
-            return "edgemtl compiles vision transformers; this network is none"
         for name in [*self.candidates(subject, engine), ""]:
             if (subject.name, name) in self._reasons:
                 return self._reasons[subject.name, name]
@@ -118,7 +114,6 @@ class Artifacts:
             "folder": str(self.place(subject)),
             "task": subject.task,
             "form": artifact.split("-")[1] if "-" in artifact else "",
-            "vit": subject.vit,
             "compile": ENGINES[engine].compiles,
             "precision": ENGINES[engine].precision,
             "threads": threads,

@@ -78,10 +78,10 @@ class _OfTorch(Engine):
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
         import torch
 
-        from edgemtl.bench.forms import Network
+        from edgemtl.bench.forms import Torch
 
         form: Any = "plain" if model.config.experts == 1 else self.form
-        network = Network(model, task, form).eval().half().cuda()
+        network = Torch(model, task, form).half().cuda()
         self._call: Callable[[Any], Any] = network
         if self.compiled:
             self._call = torch.compile(network, mode="max-autotune", fullgraph=True)
@@ -122,7 +122,7 @@ class _OfOnnx(Engine):
         import torch
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        from edgemtl_compiler.onnx.export import export_onnx
+        from edgemtl.bench.forms import export
 
         if len(images) != 1:
             raise ValueError("its export is for one image")
@@ -131,7 +131,7 @@ class _OfOnnx(Engine):
         import onnx
 
         with tempfile.TemporaryDirectory() as folder:
-            path = export_onnx(model.slice(task), Path(folder) / "model.onnx").path
+            path = export(model, task, "sparse", Path(folder) / "model.onnx", 20)
             proto = convert_float_to_float16(onnx.load(path), keep_io_types=True)
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         providers = self.providers(stream.cuda_stream)

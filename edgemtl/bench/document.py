@@ -66,10 +66,8 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
     }
 
 
-def _read(run: Comparison, subject: Subject) -> float | None:
-    """Megabytes of weights that a frame reads at least; None for a network that is no ViT."""
-    if not subject.vit:
-        return None
+def _read(run: Comparison, subject: Subject) -> float:
+    """Megabytes of weights that a frame reads at least."""
     return weight_bytes(subject.config, subject.task, run.artifacts.touched.get(subject.name)) / 1e6
 
 

@@ -112,7 +112,6 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
     torch: Any = importlib.import_module("torch")
     forms: Any = importlib.import_module("edgemtl.bench.forms")
     vit: Any = importlib.import_module("edgemtl.model.vit")
-    comparators: Any = None if want["vit"] else importlib.import_module("edgemtl.train.comparators")
     files: Any = importlib.import_module("safetensors")
     from edgemtl.config import ModelConfig
 
@@ -127,12 +126,9 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
             config = ModelConfig.model_validate_json(file.metadata()["config"])
             state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  no mapping
         with torch.device("meta"):
-            model = vit.MultiTaskViT(config) if want["vit"] else comparators.BiSeNet(config)
+            model = vit.MultiTaskViT(config)
         model.load_state_dict(state, assign=True)
-        if want["vit"]:
-            network = forms.Network(model, config.task_names[0], want["form"]).eval()
-        else:
-            network = forms.Alone(model, want["task"]).eval()
+        network = forms.Torch(model, want["task"], want["form"])
         del model, state
         if want["compile"]:
             network = torch.compile(network)
@@ -149,7 +145,7 @@ def _torch(want: dict[str, Any], image: Any) -> Load:
 
 _ORT = "CPUExecutionProvider, all graph optimisations, sequential, intra-op threads as given"
 _OPENVINO = "LATENCY hint, inference precision f32, 1 stream, threads as given, input shared"
-_EXPORT = "torch.onnx.export (dynamo), opset {}; experts sparse (NonZero, GatherND, ScatterND each) or all dense"
+_EXPORT = "written from the graph, opset {}; experts sparse (NonZero, GatherND, ScatterND each) or all dense"
 _INT8 = "experts sparse or dense, opset 18, calibrated on the same 32 pictures as edgemtl"
 
 

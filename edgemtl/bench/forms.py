@@ -1,202 +1,133 @@
-"""One task's network in the forms that peers run: plain PyTorch, experts sparse or dense, from the model's own classes.
+"""One task's network in the forms that peers run: the product's own graph and model, their experts said otherwise.
 
 "sparse": every expert over exactly the tokens that chose it. "dense": all experts over all tokens as two large
-products, weighted by scores that are zero where a token did not choose. "plain": a model without experts, whose
-single-expert banks become MLPs. All three compute the same map. The gate is one matrix product here, the fastest form
-for every peer; edgemtl's own exact gate would cost them time.
+products, weighted by scores that are zero where a token did not choose. "plain": a model of one expert a block, whose
+score is always 1, as the MLPs that they are. All three compute the same map. In ONNX and in the dense form the gate is
+one matrix product, the fastest for every peer; edgemtl's own exact gate would cost them time.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemtl.graph import Graph, Node, Weight, from_state, network
+from edgemtl.model.gates import Gate
 from edgemtl.model.moe import MoE
-from edgemtl.model.vit import Block, Mlp, MultiTaskViT
+from edgemtl.model.vit import Mlp, MultiTaskViT
+
+if TYPE_CHECKING:
+    from edgemtl_compiler.onnx.ops import Emit
+    from edgemtl_compiler.onnx.writer import Writer
 
 Form = Literal["sparse", "dense", "plain"]
 
 
-class _Routed(nn.Module):
-    """The gate: scores [n, k] and positions [n, k] of the chosen experts."""
+def export(model: MultiTaskViT, task: str, form: Form, out: Path, opset: int) -> Path:
+    """The ONNX file of one task, [1, 3, H, W] to its raw map. Opset 18 has neither Gelu nor Attention; 23 has both."""
+    from edgemtl_compiler.onnx import export as onnx
+
+    graph = network(model.config, task).whole
+    instead: dict[str, Emit] = {"route": _route}
+    if form == "plain":
+        graph = without_experts(graph)
+    elif form == "dense":
+        instead["experts"] = _dense
+    values = from_state({key: value.detach().numpy() for key, value in model.state_dict().items()})
+    return onnx.export(graph, values, out, opset=opset, instead=instead).path
+
+
+def without_experts(graph: Graph) -> Graph:
+    """The graph of a model of one expert a block with two linear layers in the place of each gate and bank."""
+    for node in [n for n in graph.nodes if n.op == "experts"]:
+        (x, gate, residual), (w,), rows = node.inputs, node.weights, node.shape[0]
+        up, down = (Weight(w.part, f"{w.tensor}.{i}", "linear", w.sources[2 * i :][:2], w.row, w.bank) for i in (0, 1))
+        hidden, fc1 = node.attributes["hidden"], f"{node.name}.fc1"
+        first = Node(fc1, "linear", (x,), {"outputs": hidden, "activation": "gelu"}, (up,), (rows, hidden))
+        wide = {"outputs": node.shape[1], "activation": "none"}
+        second = Node(node.name, "linear", (fc1, residual), wide, (down,), node.shape)
+        graph = graph.replace({gate, node.name}, first, second)
+    return graph
+
+
+def _route(w: Writer, node: Node, x: str) -> tuple[str, str]:
+    columns = list(node.attributes["columns"])
+    gate, *bias = w.weight(node.weights[0], lambda a: a[..., columns])
+    logits = w("MatMul", x, gate)
+    logits = w("Add", logits, *bias) if bias else logits
+    score, index = w("TopK", w("Softmax", logits, axis=-1), w.integers(node.attributes["top_k"]), outputs=2, axis=-1)
+    if node.attributes["renormalise"]:
+        score = w("Div", score, w("ReduceSum", score, w.integers(1), keepdims=1))
+    return index, score
+
+
+def _dense(w: Writer, node: Node, x: str, index: str, score: str, residual: str) -> str:
+    from edgemtl_compiler.onnx.writer import gelu
+
+    rows, experts, hidden = node.shape[0], len(node.weights), node.attributes["hidden"]
+    up, up_bias, down, down_bias = zip(*map(w.values, node.weights), strict=True)
+    weight = w("ScatterElements", w.constant(np.zeros((rows, experts), np.float32)), index, score, axis=1)
+    wide = gelu(w, w("Gemm", x, w.constant(np.concatenate(up)), w.constant(np.concatenate(up_bias)), transB=1))
+    each = w("Mul", w("Reshape", wide, w.integers(rows, experts, hidden)), w("Unsqueeze", weight, w.integers(2)))
+    flat = w("Reshape", each, w.integers(rows, experts * hidden))
+    y = w(
+        "Gemm",
+        flat,
+        w.constant(np.concatenate(down, 1)),
+        w("MatMul", weight, w.constant(np.stack(down_bias))),
+        transB=1,
+    )
+    out: str = w("Add", y, residual)
+    return out
+
+
+class Torch(nn.Module):
+    """The product's own slice of one task in PyTorch: image [B, 3, H, W] to raw map."""
+
+    def __init__(self, model: MultiTaskViT, task: str, form: Form) -> None:
+        super().__init__()
+        self.model, self.task = model.slice(task).eval(), task
+        for block in self.model.backbone.blocks:
+            if isinstance(block.mlp, MoE) and form != "sparse":
+                block.mlp = _Dense(block.mlp, task) if form == "dense" else _mlp(block.mlp)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.suffix(self.model.prefix(image), self.task)
+
+
+class _Dense(nn.Module):
+    """All experts of a slice over all tokens: one product into E·H, scores applied there, one product back."""
 
     def __init__(self, moe: MoE, task: str) -> None:
         super().__init__()
+        up, down = moe.experts.htoh4, moe.experts.h4toh
         self.top_k, self.renormalise = moe.top_k, moe.renormalise
-        self.gate = nn.Parameter(moe.w_gate(task).detach().clone())
+        gate = moe.gate_of(task)
+        assert isinstance(gate, Gate)
+        self.gate, self.bias = gate.w_gate, gate.bias
+        self.w1 = nn.Parameter(up.weight.detach().flatten(0, 1).t().contiguous())
+        self.w2 = nn.Parameter(down.weight.detach().transpose(1, 2).flatten(0, 1).contiguous())
+        self.b1, self.b2 = up.bias, down.bias  # [E, H] and [E, C]
 
-    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        score, index = (tokens @ self.gate).softmax(-1).topk(self.top_k, dim=-1)
-        return (score / score.sum(-1, keepdim=True) if self.renormalise else score), index
-
-
-class SparseExperts(_Routed):
-    """The bank as one custom op, which torch.compile does not look into."""
-
-    def __init__(self, moe: MoE, task: str) -> None:
-        super().__init__(moe, task)
-        self.bank = moe.experts
-
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
-        score, index = self.route(tokens)
-        up, down = self.bank.htoh4, self.bank.h4toh
-        out: Tensor = torch.ops.edgemtl.experts(
-            tokens, index, score, residual, up.weight, up.bias, down.weight, down.bias
-        )
+    def export_forward(self, tokens: Tensor, residual: Tensor, task: str) -> Tensor:
+        logits = tokens @ self.gate if self.bias is None else torch.addmm(self.bias, tokens, self.gate)
+        score, index = logits.softmax(-1).topk(self.top_k, dim=-1)
+        score = score / score.sum(-1, keepdim=True) if self.renormalise else score
+        weight = torch.zeros_like(logits).scatter(1, index, score)
+        wide = F.gelu(torch.addmm(self.b1.flatten(), tokens, self.w1)).view(-1, *self.b1.shape)
+        out: Tensor = residual + (wide * weight.unsqueeze(-1)).flatten(1) @ self.w2 + weight @ self.b2
         return out
 
 
-class ListedExperts(_Routed):
-    """The same for ONNX: a tensor per expert, so that each becomes an initialiser of its own."""
-
-    def __init__(self, moe: MoE, task: str) -> None:
-        super().__init__(moe, task)
-        importlib.import_module("edgemtl_compiler.onnx.export")  # registers edgemtl::expert_list
-        up, down = moe.experts.htoh4, moe.experts.h4toh
-        rows = zip(up.weight, up.bias, down.weight, down.bias, strict=True)
-        self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for row in rows for w in row)
-
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
-        score, index = self.route(tokens)
-        out: Tensor = torch.ops.edgemtl.expert_list(tokens, index, score, residual, list(self.weights))
-        return out
-
-
-class DenseExperts(_Routed):
-    """All experts over all tokens: one product into E·H, scores applied there, one product back."""
-
-    def __init__(self, moe: MoE, task: str) -> None:
-        super().__init__(moe, task)
-        up, down = moe.experts.htoh4, moe.experts.h4toh
-        experts, hidden, dim = up.weight.shape
-        self.experts, self.hidden = experts, hidden
-        self.w1 = nn.Parameter(up.weight.detach().reshape(experts * hidden, dim).t().contiguous())
-        self.b1 = nn.Parameter(up.bias.detach().reshape(-1).clone())
-        self.w2 = nn.Parameter(down.weight.detach().transpose(1, 2).reshape(experts * hidden, dim).contiguous())
-        self.b2 = nn.Parameter(down.bias.detach().clone())
-
-    def forward(self, tokens: Tensor, residual: Tensor) -> Tensor:
-        score, index = self.route(tokens)
-        empty = torch.zeros(tokens.shape[0], self.experts, dtype=score.dtype, device=score.device)
-        weight = empty.scatter(1, index, score)
-        hidden = F.gelu(tokens @ self.w1 + self.b1).reshape(-1, self.experts, self.hidden)
-        hidden = (hidden * weight.unsqueeze(-1)).reshape(-1, self.experts * self.hidden)
-        return residual + hidden @ self.w2 + weight @ self.b2
-
-
-def _as_mlp(moe: MoE) -> Mlp:
-    """A bank of one expert, whose score is always 1, as the MLP that it is."""
+def _mlp(moe: MoE) -> Mlp:
     up, down = moe.experts.htoh4, moe.experts.h4toh
-    (hidden, dim) = up.weight.shape[1:]
-    mlp = Mlp(dim, hidden)
-    pairs = ((mlp.fc1, up), (mlp.fc2, down))
-    for linear, expert in pairs:
-        linear.weight = nn.Parameter(expert.weight[0].detach().clone())
-        linear.bias = nn.Parameter(expert.bias[0].detach().clone())
+    with torch.device("meta"):
+        mlp = Mlp(*up.weight.shape[:0:-1])
+    tensors = (up.weight[0], up.bias[0], down.weight[0], down.bias[0])
+    mlp.load_state_dict(dict(zip(mlp.state_dict(), tensors, strict=True)), assign=True)
     return mlp
-
-
-class _Layer(nn.Module):
-    def __init__(self, block: Block, task: str, form: Form, *, listed: bool) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.norm2 = block.norm1, block.attn, block.norm2
-        self.feed: nn.Module = block.mlp
-        if isinstance(block.mlp, MoE):
-            if form == "plain":
-                self.feed = _as_mlp(block.mlp)
-            elif form == "dense":
-                self.feed = DenseExperts(block.mlp, task)
-            else:
-                self.feed = (ListedExperts if listed else SparseExperts)(block.mlp, task)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        if isinstance(self.feed, Mlp):
-            x = x + self.feed(self.norm2(x))
-            return x
-        shape = x.shape
-        flat = x.reshape(-1, shape[-1])
-        out: Tensor = self.feed(self.norm2(flat), flat)
-        return out.reshape(shape)
-
-
-class Network(nn.Module):
-    """Image [1, 3, H, W] to the raw map of one task, in one form. `listed`: for ONNX."""
-
-    def __init__(self, model: MultiTaskViT, task: str, form: Form, *, listed: bool = False) -> None:
-        super().__init__()
-        part = model.slice(task)
-        bb = part.backbone
-        self.patch_embed, self.cls_token, self.pos_embed = bb.patch_embed, bb.cls_token, bb.pos_embed
-        self.layers = nn.ModuleList(_Layer(b, task, form, listed=listed) for b in bb.blocks if isinstance(b, Block))
-        self.head = part.heads[task]
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.patch_embed(image)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
-        for layer in self.layers:
-            x = layer(x)
-        out: Tensor = self.head(x)
-        return out
-
-
-class Alone(nn.Module):
-    """One head of a network that gives {task: map}, such as BiSeNet's kind."""
-
-    def __init__(self, model: nn.Module, task: str) -> None:
-        super().__init__()
-        self.model, self.task = model, task
-
-    def forward(self, image: Tensor) -> Tensor:
-        out: Tensor = self.model(image, [self.task])[self.task]
-        return out
-
-
-def onnx_proto(network: Network | Alone, size: tuple[int, int], opset: int) -> Any:
-    """The network (made with `listed`) as an ONNX model of exactly `opset`.
-
-    Opset 18 has neither Gelu nor Attention and gets them as smaller ops; 23 has both.
-    """
-    import onnx_ir  # noqa: F401  the exporter's own; imported first so that its absence is one clear error
-    import onnxscript
-
-    op: Any = getattr(onnxscript, f"opset{opset}")
-
-    def gelu(x: Any) -> Any:
-        return op.Gelu(x) if opset >= 20 else op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Mul(x, 0.5**0.5)), 1.0))
-
-    def experts(tokens: Any, index: Any, score: Any, residual: Any, weights: Any) -> Any:
-        out = residual
-        for e in range(len(weights) // 4):
-            w1, b1, w2, b2 = weights[4 * e : 4 * e + 4]
-            pairs = op.Transpose(op.NonZero(op.Equal(index, e)), perm=[1, 0])  # [m, 2]: row, choice
-            rows = op.Gather(pairs, [0], axis=1)
-            hidden = gelu(op.Gemm(op.GatherND(tokens, rows), w1, b1, transB=1))
-            weight = op.Unsqueeze(op.GatherND(score, pairs), [1])
-            out = op.ScatterND(out, rows, op.Mul(op.Gemm(hidden, w2, b2, transB=1), weight), reduction="add")
-        return out
-
-    table: dict[Any, Any] = {}
-    if isinstance(network, Network) and any(isinstance(layer.feed, ListedExperts) for layer in network.layers):
-        table[torch.ops.edgemtl.expert_list.default] = experts
-    with torch.no_grad():
-        program = torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, 3, *size),),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["image"],
-            output_names=["map"],
-            verbose=False,
-            custom_translation_table=table,
-        )
-    assert program is not None
-    proto = program.model_proto
-    found = [o.version for o in proto.opset_import if o.domain == ""]
-    if found != [opset]:
-        raise RuntimeError(f"the exporter gave opset {found} instead of {opset}")
-    return proto

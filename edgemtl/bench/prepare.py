@@ -24,14 +24,13 @@ from edgemtl.bench.subjects import Subject
 from edgemtl.config import ModelConfig
 
 INPUT, EXPECTED, WEIGHTS, INFO = "input.npy", "expected.npy", "weights.safetensors", "info.json"
-PACKAGES = ("torch", "onnx", "onnxscript", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
+PACKAGES = ("torch", "onnx", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
 
 
 def request(subject: Subject, folder: Path, artifacts: Sequence[str], pictures: Path | None = None) -> dict[str, Any]:
     """What the child is told. pictures: what INT8 is calibrated on; None: noise."""
     return {
         "name": subject.name,
-        "vit": subject.vit,
         "config": subject.config.model_dump(mode="json"),
         "task": subject.task,
         "bundle": subject.bundle,
@@ -63,7 +62,7 @@ def sources() -> list[Path]:
     compiler = importlib.util.find_spec("edgemtl_compiler")
     roots += [Path(compiler.origin).parent] if compiler is not None and compiler.origin else []
     files = [f for root in roots for f in sorted(root.rglob("*")) if f.suffix in (".py", ".h", ".cc")]
-    files += [package / name for name in ("config.py", "fpga/program.py", "train/bisenet.py")]
+    files += [package / name for name in ("config.py", "fpga/program.py")]
     return [*files, Path(__file__), here / "forms.py", here / "quantise.py"]
 
 
@@ -115,7 +114,7 @@ def _reference(want: dict[str, Any], folder: Path) -> tuple[Any, Any]:
         np.save(folder / quantise.CHECK_EXPECTED, np.concatenate(maps))
     from safetensors.torch import save_file
 
-    part = model.slice(task) if want["vit"] else model
+    part = model.slice(task)
     metadata = {"config": part.config.model_dump_json()}
     save_file({k: v.contiguous() for k, v in part.state_dict().items()}, folder / WEIGHTS, metadata)
     (folder / INFO).write_text(json.dumps({"touched": touched}))
@@ -150,10 +149,6 @@ def _model(want: dict[str, Any]) -> Any:
     if want["bundle"]:
         return bundle_model(want["bundle"])
     torch.manual_seed(0)
-    if not want["vit"]:
-        from edgemtl.train.comparators import BiSeNet
-
-        return BiSeNet(ModelConfig.model_validate(want["config"])).eval()
     return MultiTaskViT(ModelConfig.model_validate(want["config"])).eval()
 
 
@@ -172,20 +167,10 @@ def _image(want: dict[str, Any], config: ModelConfig) -> Any:
 
 def _onnx(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
     """`name` is onnx-FORM-OPSET."""
-    import io
-    import logging
-
-    from edgemtl.bench.forms import Alone, Network, onnx_proto
+    from edgemtl.bench.forms import export
 
     _, form, opset = name.split("-")
-    alone = not want["vit"]
-    network = Alone(model, want["task"]) if alone else Network(model, want["task"], form, listed=True)  # type: ignore[arg-type]
-    logging.disable(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()):
-        proto = onnx_proto(network, model.config.image_size, int(opset))
-    path = folder / f"{name}.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return path
+    return export(model, want["task"], form, folder / f"{name}.onnx", int(opset))  # type: ignore[arg-type]
 
 
 def _quantised(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:

@@ -4,7 +4,7 @@
 |---|---|
 | `rooms`, `rooms:TASK` | the given bundle, all tasks or one |
 | `single:TASK` | a dense ViT of the bundle's size, for this task alone |
-| `bisenet:TASK` | a two-stream convolution network, BiSeNet's kind (edgemtl/train/comparators.py), one head of four |
+| `stem:TASK` | the hybrid without blocks, for this task alone: a light convolution network |
 | `edge-moe:TOKENS`, `edge-moe:TOKENS:eN` | Edge-MoE's shape (192 wide, top-2, hidden 384), 16 or N experts |
 | `vit-tiny:TOKENS`, `vit-s:TOKENS` | dense ViTs |
 | `micro`, `micro-dense` | for tests |
@@ -32,7 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 MICRO: dict[str, Any] = {"dim": 32, "depth": 4, "heads": 2, "image_size": (32, 64), "head_dim": 16}
 DEFAULT = ("rooms", "edge-moe:129", "edge-moe:197", "vit-tiny:197", "vit-s:1025")
-ALTERNATIVES = ("single", "bisenet")
+ALTERNATIVES = ("single", "stem")
 RANDOM = "random weights, seed 0"
 _TASK = TaskConfig(name="depth", kind="depth", channels=1)
 
@@ -47,12 +47,6 @@ class Subject:
     origin: str = RANDOM
     bundle: str | None = None
     checkpoint: str | None = None
-    macs: int | None = None  # of a network that is no ViT, all of one frame
-
-    @property
-    def vit(self) -> bool:
-        """Whether it is what edgemtl compiles; else `make_network("bisenet")` of edgemtl.train.comparators."""
-        return self.macs is None
 
     @property
     def alternative(self) -> bool:
@@ -62,19 +56,19 @@ class Subject:
     @property
     def work(self) -> int:
         """Multiply-accumulates of one frame, experts sparse."""
-        return count(self.config, self.task).total if self.macs is None else self.macs
+        return count(self.config, self.task).total
 
     @property
     def dense(self) -> bool:
         """Whether it has no choice of experts."""
-        return self.config.experts == 1
+        return self.config.experts == 1 or not self.config.moe_blocks
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What decides which export is a peer's best: equal for tasks of one model with paths of equal size."""
         c = self.config
         path = tuple(len(bank) for bank in c.path(self.task))
-        return self.vit, c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
+        return c.stem, c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
 
 
 def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None) -> list[Subject]:
@@ -91,7 +85,7 @@ def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None)
     found = re.fullmatch(r"(\d+)(?::e(\d+))?", ":".join(rest))
     if first not in SHAPES or not found or int(found[1]) not in SIZES or (found[2] and first != "edge-moe"):
         raise ConfigError(
-            f"there is no benchmark subject {name!r}; choose rooms, rooms:TASK, single:TASK, bisenet:TASK,"
+            f"there is no benchmark subject {name!r}; choose rooms, rooms:TASK, single:TASK, stem:TASK,"
             " edge-moe:TOKENS, edge-moe:TOKENS:eN, vit-tiny:TOKENS or vit-s:TOKENS, with"
             f" {', '.join(map(str, SIZES))} tokens"
         )
@@ -130,21 +124,9 @@ def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:
             config = opened.manifest.model
     if task not in config.task_names:
         raise ConfigError(f"{kind} is for one of the tasks {', '.join(config.task_names)}, not {task!r}")
+    if kind == "stem":
+        fields = {"image_size": config.image_size, "tasks": (config.task(task),), "depth": 0, "head_norm": False}
+        return Subject(f"stem:{task}", preset("hybrid", **fields), task)
     plain = {"experts": 1, "top_k": 1, "expert_ratio": float(config.mlp_ratio), "paths": {}}
-    if kind == "single":
-        fields = {**dict(config), **plain, "name": "single", "tasks": (config.task(task),)}
-        return Subject(f"single:{task}", ModelConfig(**fields), task)
-    fields = {"name": "bisenet", "tasks": config.tasks, "image_size": config.image_size, **plain}
-    network = ModelConfig(**fields)
-    return Subject(f"bisenet:{task}", network, task, macs=_convolutions(network, task))
-
-
-def _convolutions(config: ModelConfig, task: str) -> int:
-    """Multiply-accumulates of BiSeNet's kind with one head, counted by running shapes."""
-    import torch
-
-    from edgemtl.train.comparators import BiSeNet
-    from edgemtl.train.study_report import macs
-
-    with torch.device("meta"):
-        return macs(BiSeNet(config).eval(), [task])
+    fields = {**dict(config), **plain, "name": "single", "tasks": (config.task(task),)}
+    return Subject(f"single:{task}", ModelConfig(**fields), task)

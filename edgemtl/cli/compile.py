@@ -50,9 +50,7 @@ def compile_(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, and check every program in it."""
-    missing = [
-        package for package in ("torch", "tvm", "onnx", "onnxscript") if importlib.util.find_spec(package) is None
-    ]
+    missing = [package for package in ("torch", "tvm", "onnx") if importlib.util.find_spec(package) is None]
     if missing:
         raise CompileError(f"{', '.join(missing)} not installed; compiling needs it: pip install 'edgemtl[compile]'")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch beside the C++ compiler: waiting threads must sleep

@@ -17,7 +17,8 @@ import torch
 
 from edgemtl.bench import document, prepare
 from edgemtl.bench.compare import Comparison
-from edgemtl.bench.forms import Form, Network
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.forms import Form, Torch, export
 from edgemtl.bench.process import child
 from edgemtl.bench.rows import rows
 from edgemtl.bench.samples import Settings
@@ -25,25 +26,40 @@ from edgemtl.bench.subjects import parse
 from edgemtl.bench.worker import relative
 from edgemtl.bundle.manifest import Manifest
 from edgemtl.errors import ConfigError
+from edgemtl.graph import network
 from edgemtl.model import MultiTaskViT
 
 DEMO = Path(__file__).parents[2] / "demos" / "benchmark.py"
 needs_onnx = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnxruntime", "onnxscript"))), reason="onnxruntime, onnxscript"
+    not all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))), reason="onnxruntime, onnx"
 )
+
+
+def whole(form: Form, micro: MultiTaskViT) -> MultiTaskViT:
+    """A model that the form is for: the micro one, or a dense one."""
+    torch.manual_seed(1)
+    return MultiTaskViT(parse("micro-dense")[0].config).eval() if form == "plain" else micro
 
 
 @pytest.mark.parametrize("form", get_args(Form))
 def test_every_form_is_the_model(micro: Any, form: Form) -> None:
-    model: MultiTaskViT = micro.model
-    if form == "plain":
-        torch.manual_seed(1)
-        model = MultiTaskViT(parse("micro-dense")[0].config).eval()
+    model = whole(form, micro.model)
     image = torch.from_numpy(micro.inputs["0"])
     with torch.inference_mode():
         for task in model.config.task_names:
             wanted = model(image, [task])[task].numpy()
-            assert relative(Network(model, task, form).eval()(image).numpy(), wanted) < 1e-5
+            assert relative(Torch(model, task, form)(image).numpy(), wanted) < 1e-5
+
+
+@needs_onnx
+@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("opset", [18, 23])
+def test_every_form_is_the_model_in_onnx(micro: Any, form: Form, opset: int, tmp_path: Path) -> None:
+    model, image = whole(form, micro.model), micro.inputs["0"]
+    path = export(model, "depth", form, tmp_path / "x.onnx", opset)
+    call = ENGINES["onnxruntime-18"].prepare({"path": str(path), "threads": 1}, image)()
+    with torch.inference_mode():
+        assert relative(call(), model(torch.from_numpy(image), ["depth"])["depth"].numpy()) < 1e-5
 
 
 def test_relative_error() -> None:
@@ -103,6 +119,9 @@ def test_subjects(bundle: Path) -> None:
     assert parse("vit-s:1025")[0].config.tokens == 1025
     assert parse("vit-s:1025")[0].dense
     assert not parse("edge-moe:129:e64")[0].dense
+    assert {node.op for node in network(parse("stem:depth")[0].config, "depth").nodes}.isdisjoint(
+        {"attention", "experts"}
+    )
     for name in ("rooms:nothing", "edge-moe:130", "vit-s:197:e4", "resnet"):
         with pytest.raises(ConfigError, match="nothing|no benchmark subject"):
             parse(name, bundle)
@@ -133,7 +152,7 @@ def test_the_command(work: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "micro-dense, 1 thread(s)" in done.stdout
     assert "not measured" in done.stdout
-    assert "onnxruntime-18: torch.onnx.export (dynamo), opset 18" in done.stdout
+    assert "onnxruntime-18: written from the graph, opset 18" in done.stdout
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert kinds.count("sample") == 2
     assert kinds[0] == "machine"

@@ -71,9 +71,7 @@ def test_int8_may_err_more_but_not_without_end() -> None:
     assert [sample("int8", 0.05).right, sample("fp32", 0.05).right, sample("int8", 1.5).right] == [True, False, False]
 
 
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnxruntime", "onnxscript"))), reason="onnxruntime, onnxscript"
-)
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))), reason="onnxruntime, onnx")
 @pytest.mark.parametrize(
     ("engine", "artifact"),
     [

@@ -21,7 +21,7 @@ from edgemtl.runtime.mapping import segments, sizes
 
 TASKS = ("depth", "semseg")
 needs_onnx = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnxruntime", "onnxscript"))), reason="onnxruntime, onnxscript"
+    not all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))), reason="onnxruntime, onnx"
 )
 
 
