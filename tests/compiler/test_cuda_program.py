@@ -274,6 +274,15 @@ def test_a_graph_without_kernels(micro: Any, build_up: Callable[[Builder], str],
         build.plan(b.graph("some", build_up(b)), micro.config, "f16")
 
 
+def test_what_no_kernel_writes_is_no_output(micro: Any) -> None:
+    b = Builder({"x": (9, 32)})
+    x, last = mlp(b, "0", "x"), mlp(b, "1", "x")
+    with pytest.raises(CompileError, match=r"no kernel that writes 0\.fc1 as the output of some"):
+        build.plan(b.graph("some", "0.fc1"), micro.config, "f16")
+    with pytest.raises(CompileError, match="programs of one input and one output; some has others"):
+        build.plan(b.graph("some", x, last), micro.config, "f16")
+
+
 def test_the_hybrid_has_no_kernels_yet() -> None:
     config = preset("hybrid", head_norm=False)
     with pytest.raises(

@@ -38,16 +38,8 @@ class Tensor:
     tile: int = 1
 
 
-@dataclass(frozen=True)
-class Table:
-    """Numbers that a launch reads from the device: of parameters, for their addresses ("experts"), or as they are."""
-
-    kind: Kind
-    number: int
-
-
 V = TypeVar("V")
-Passed = Tensor | Weight | Table | int | float
+Passed = Tensor | Weight | Argument | int | float
 
 
 @dataclass
@@ -87,9 +79,10 @@ class Lowering:
         want(tiled or found.tile == 1, f"it reads a map row by row, and {found.name} lies in tiles")
         return found
 
-    def table(self, kind: Kind, values: Sequence[int]) -> Table:
+    def table(self, kind: Kind, values: Sequence[int]) -> Argument:
+        """Numbers on the device: of parameters, for their addresses ("experts"), or as they are ("ints")."""
         self.tables[kind].append(tuple(values))
-        return Table(kind, len(self.tables[kind]) - 1)
+        return kind, len(self.tables[kind]) - 1
 
     def launch(self, kernel: str, grid: Sequence[int], threads: int, shared: int, *args: Passed) -> None:
         width, height, depth = (*grid, 1, 1)[:3]
@@ -136,6 +129,9 @@ def lower(graph: Graph, precision: Precision, head: int, batch: int = 1) -> Plan
             to.values[node.name] = ops.find(node)(to, node)
         except ValueError as error:
             raise CompileError(f"target cuda has no kernel for {node.name} ({node.op}): {error}") from None
+    (result,) = graph.outputs
+    if to.values[result] != to.tensor(result, batch * prod(graph.shape(result))):
+        raise CompileError(f"target cuda has no kernel that writes {result} as the output of {graph.name}")
     places, scratch = _place(to)
     numbers = {ref: i for i, ref in enumerate(to.params)}
 
@@ -145,11 +141,11 @@ def lower(graph: Graph, precision: Precision, head: int, batch: int = 1) -> Plan
                 return places[arg.name]
             case Weight():
                 return "weight", numbers[arg.ref]
-            case Table():
-                return arg.kind, arg.number
+            case int():
+                return "int", arg
             case float():
                 return "float", arg
-        return "int", arg
+        return arg
 
     return Plan(
         arch="sm_00",
@@ -158,7 +154,7 @@ def lower(graph: Graph, precision: Precision, head: int, batch: int = 1) -> Plan
         head=head,
         batch=batch,
         input=4 * batch * prod(*graph.inputs.values()),
-        output=4 * batch * prod(graph.shape(graph.outputs[0])),
+        output=4 * batch * prod(graph.shape(result)),
         scratch=scratch,
         params=len(to.params),
         experts=tuple(to.tables["experts"]),

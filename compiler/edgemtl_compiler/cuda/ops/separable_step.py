@@ -1,4 +1,4 @@
-"""A head's step, in one launch: the depthwise taps are taken where the linear layer reads its rows."""
+"""A head's step, in one launch: the taps are summed where the linear layer reads its rows."""
 
 from __future__ import annotations
 
