@@ -129,7 +129,7 @@ def compile_bundle(
     entries, files = [], {}
     for board in boards:
         report(f"quantising for {board}")
-        part = _fpga(_model(config, state), board, Path(str(calibrate)), images)
+        part = _fpga(config, state, board, Path(str(calibrate)), images)
         entries.append(part.entry)
         files.update(part.files)
         built.boards[board] = part.size
@@ -202,12 +202,18 @@ def _check_calibration(
         raise CompileError(f"calibration needs pictures; given --images {images}")
 
 
-def _fpga(model: MultiTaskViT, board: str, folder: Path, images: int) -> FpgaPart:
-    from edgemtl_compiler.fpga.image_bundle import fpga_part
+def _fpga(config: ModelConfig, state: State, board: str, folder: Path, images: int) -> FpgaPart:
+    from edgemtl_compiler.fpga.image_bundle import pack
+    from edgemtl_compiler.fpga.network import graph_of
+    from edgemtl_compiler.quantise.calibrate import calibrate
+    from edgemtl_compiler.quantise.fpga import quantise
     from edgemtl_compiler.quantise.pictures import pictures
 
-    seen = pictures(folder, model.config, images).images
-    return fpga_part(model, seen, target=board, source=folder.resolve().name)
+    graph_of(config, config.task_names[0])  # refuses what the accelerator lacks before the slow part
+    seen = pictures(folder, config, images).images
+    network = quantise(config, state, calibrate(config, state, seen))
+    facts: dict[str, str | int | float] = {"images": len(seen), "source": folder.resolve().name}
+    return pack(network, seen[:1], target=board, calibration={**facts, "numpy": np.__version__})
 
 
 def _targets(

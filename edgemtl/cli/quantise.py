@@ -53,15 +53,20 @@ def measure(
     from edgemtl.data.layout import find_layout
     from edgemtl.model.checkpoint import load_checkpoint
     from edgemtl.train.data import open_data, spread
+    from edgemtl_compiler.fpga.network import graph_of
     from edgemtl_compiler.fpga.report import accuracy, compare, pixels
+    from edgemtl_compiler.quantise.calibrate import calibrate
     from edgemtl_compiler.quantise.fpga import quantise as make
     from edgemtl_compiler.quantise.pictures import pictures
 
     console = _text.console(stderr=True)
     model, _ = load_checkpoint(checkpoint)
+    graph_of(model.config, model.config.task_names[0], host_heads)  # refuses what the accelerator lacks
     seen = pictures(folder, model.config, max(images, 1))
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
     with console.status(f"quantising, calibrated on {len(seen.images)} images") as status:
-        network = make(model, seen.images, percentile=percentile, host_heads=host_heads)
+        ranges = calibrate(model.config, state, seen.images)
+        network = make(model.config, state, ranges, percentile=percentile, host_heads=host_heads)
         metrics: dict[str, Loss] = {}
         shown, unseen = seen.images, False
         if seen.labelled and scored:

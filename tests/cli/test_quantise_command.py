@@ -91,7 +91,7 @@ def test_a_folder_without_labels(cli: Any, weights: Path, photos: Path) -> None:
     assert (report["head"], report["calibrated_on"], report["compared_images"]) == ("host, float", 36, "calibrated on")
     assert "float" not in report["tasks"]["depth"]
     assert 0 < report["tasks"]["depth"]["raw_map_error"] < 0.05
-    assert list(report["tasks"]["depth"]["layers"])[-1] == "block3.experts"
+    assert list(report["tasks"]["depth"]["layers"])[-1] == "blocks.3.experts"
 
 
 @pytest.mark.parametrize(

@@ -121,13 +121,6 @@ def test_routing_by_hand() -> None:
     assert queues[5][1].tolist() == [score[1, 0]]
 
 
-def test_tile_order_is_pixel_shuffle() -> None:
-    place = ref.tile_order(2, 3, 4)
-    tokens = torch.arange(2 * 3 * 16).reshape(2, 3, 4, 4)
-    want = tokens.permute(0, 2, 1, 3).reshape(8, 12).numpy()
-    np.testing.assert_array_equal(place, want)
-
-
 def test_biases_saturate() -> None:
     one = np.ones((1, 16), np.int8)
     unit = Linear(one, np.array([2**30], np.int32), np.array([2**16], np.int32), np.array([16], np.uint8))

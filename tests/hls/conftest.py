@@ -6,13 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from hls_models import HLS, lively, pictures
+from hls_models import HLS, integers, lively, pictures
 from numpy.typing import NDArray
 
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga.csim import CSim, build
-from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.quantise.fpga import quantise
+from edgemtl_compiler.fpga.network import IntegerNetwork
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +27,7 @@ def csim(tmp_path_factory: pytest.TempPathFactory) -> CSim:
 
 
 @pytest.fixture(scope="session")
-def quantised() -> tuple[MultiTaskViT, Network, NDArray[np.uint8]]:
+def quantised() -> tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]:
     """Model, its network, and eight images that the calibration has not seen."""
     model, images = lively("micro"), pictures(40, 32, 64)
-    return model, quantise(model, images[:32]), images[32:]
+    return model, integers(model, images[:32]), images[32:]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgemtl.config import ModelConfig
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl_compiler.fpga.network import IntegerNetwork
+from edgemtl_compiler.quantise.calibrate import calibrate
+from edgemtl_compiler.quantise.fpga import quantise
 
 HLS = Path(__file__).parents[2] / "hls"
 
@@ -33,3 +38,18 @@ def pictures(n: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8
     coarse = rng.integers(0, 256, (n, 3, height // 8, width // 8))
     noise = rng.integers(-20, 21, (n, 3, height, width))
     return np.clip(coarse.repeat(8, 2).repeat(8, 3) + noise, 0, 255).astype(np.uint8)
+
+
+def normalised(images: NDArray[np.uint8], config: ModelConfig) -> torch.Tensor:
+    """uint8 RGB [n, 3, H, W] as the model's input."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.image_mean, config.image_std))
+    return (torch.from_numpy(images).float() / 255 - mean) / std
+
+
+def state(model: MultiTaskViT) -> dict[str, NDArray[np.float32]]:
+    return {key: value.numpy() for key, value in model.state_dict().items()}
+
+
+def integers(model: MultiTaskViT, images: NDArray[np.uint8], **options: Any) -> IntegerNetwork:
+    """The model's integer network, calibrated on the images."""
+    return quantise(model.config, state(model), calibrate(model.config, state(model), images), **options)

@@ -17,15 +17,13 @@ from edgemtl.fpga import counters
 from edgemtl.fpga.contract import COUNTER_WIDTH, UNITS
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import estimate as est
-from edgemtl_compiler.fpga import forward
 from edgemtl_compiler.fpga.csim import CSim, build
 from edgemtl_compiler.fpga.estimate import workload as workload_module
 from edgemtl_compiler.fpga.estimate.workload import Workload, workload
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import build as build_program
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 TASKS = ("semseg", "depth", "normals", "edge")
 
 
@@ -63,20 +61,15 @@ def test_every_byte_is_counted(csim: CSim, quantised: Quantised, task: str, monk
             assert 0 < unit.steps < modelled[name]
 
 
-def routed(network: Network, pixels: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> Workload:
+def routed(network: IntegerNetwork, pixels: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> Workload:
     """The frame's work with the queues that the integer reference fills."""
-    lengths: list[tuple[int, ...]] = []
-    queues = forward.queues
-
-    def recorded(*args: Any) -> Any:
-        found = queues(*args)
-        lengths.append(tuple(len(tokens) for tokens, _ in found))
-        return found
-
+    seen: dict[str, Any] = {}
+    network.run(pixels, task, seen.__setitem__)
+    gates = [node for node in network.graph(task).nodes if node.op == "route"]
+    path = [len(node.attributes["columns"]) for node in gates]
+    rows = [np.bincount(seen[g.name].expert.reshape(-1), minlength=n) for g, n in zip(gates, path, strict=True)]
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "queues", recorded)
-        integer_forward(network, pixels, task)
-        patch.setattr(workload_module, "routing", lambda *_: tuple(lengths))
+        patch.setattr(workload_module, "routing", lambda *_: tuple(tuple(map(int, r)) for r in rows))
         return workload(network.config, task)
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hls_models import HLS, lively, pictures
+from hls_models import HLS, integers, lively, pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,6 @@ from edgemtl_compiler.fpga.estimate.frame import Clockwork, bytes_per_cycle
 from edgemtl_compiler.fpga.estimate.memory import bram36, uram288
 from edgemtl_compiler.fpga.estimate.workload import balanced, workload
 from edgemtl_compiler.fpga.program import build
-from edgemtl_compiler.quantise.fpga import quantise
 
 ZCU104 = board("zcu104")
 
@@ -90,7 +89,7 @@ def test_weight_bytes_are_the_image(changes: dict[str, object]) -> None:
     """With every expert routed, a task reads the trunk, its own tables and the experts: all but the other tasks'."""
     model = lively("micro", **changes)
     config = model.config
-    program = build(quantise(model, pictures(32, *config.image_size)))
+    program = build(integers(model, pictures(32, *config.image_size)))
     path = len(config.path("depth")[0]) if config.moe_blocks else 1
     rows = balanced(config.tokens * config.top_k, path)
     assert all(rows)

@@ -12,20 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls_models import HLS, lively, pictures
+from hls_models import HLS, integers, lively, pictures
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError, TaskError
 from edgemtl.fpga.contract import Header
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga.csim import CSim, build
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import Program, checksum
 from edgemtl_compiler.fpga.program import build as build_program
-from edgemtl_compiler.quantise.fpga import quantise
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 ROOT = HLS.parent
 TASKS = ("semseg", "depth", "normals", "edge")
 
@@ -40,7 +38,7 @@ def test_micro_frames(csim: CSim, quantised: Quantised, program: Program, task: 
     _, network, images = quantised
     for image in (*images[:3], np.zeros_like(images[0]), np.full_like(images[0], 255)):
         pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-        want = integer_forward(network, pixels, task)
+        want = network.run(pixels, task)
         got = csim.frame(program, pixels, task)
         assert got.shape == (8, 16, network.config.task(task).channels)
         np.testing.assert_array_equal(got, want)
@@ -60,21 +58,21 @@ def test_micro_frames(csim: CSim, quantised: Quantised, program: Program, task: 
 def test_other_shapes(csim: CSim, changes: dict[str, object]) -> None:
     model = lively("micro", **changes)
     images = pictures(33, *model.config.image_size)
-    network = quantise(model, images[:32])
+    network = integers(model, images[:32])
     program = build_program(network)
     pixels = np.ascontiguousarray(images[32].transpose(1, 2, 0))
     for task in ("semseg", "edge"):
-        np.testing.assert_array_equal(csim.frame(program, pixels, task), integer_forward(network, pixels, task))
+        np.testing.assert_array_equal(csim.frame(program, pixels, task), network.run(pixels, task))
 
 
 def test_frames_of_a_whole_size(csim: CSim) -> None:
     """129 tokens, 192 wide and 16 experts, as `tiny` has them; two blocks of seeded weights."""
     model = lively("tiny", depth=2)
     images = pictures(33, *model.config.image_size)
-    network = quantise(model, images[:32])
+    network = integers(model, images[:32])
     program, pixels = build_program(network), np.ascontiguousarray(images[32].transpose(1, 2, 0))
     for task in ("depth", "edge"):
-        want = integer_forward(network, pixels, task)
+        want = network.run(pixels, task)
         np.testing.assert_array_equal(csim.frame(program, pixels, task), want)
         assert want.std() > 100  # the map is a picture, not saturated or blank
         assert (np.abs(want.astype(np.int32)) < 32767).mean() > 0.99
@@ -83,12 +81,12 @@ def test_frames_of_a_whole_size(csim: CSim) -> None:
 def test_trunk_alone(csim: CSim, quantised: Quantised) -> None:
     """A network without heads gives the trunk's tokens, each task's through its own gates."""
     model, _, images = quantised
-    network = quantise(model, np.concatenate([images] * 4), host_heads=True)
+    network = integers(model, np.concatenate([images] * 4), host_heads=True)
     program = build_program(network)
     pixels = np.ascontiguousarray(images[2].transpose(1, 2, 0))
     maps = [csim.frame(program, pixels, task) for task in TASKS]
     for task, got in zip(TASKS, maps, strict=True):
-        np.testing.assert_array_equal(got[0], integer_forward(network, pixels, task))
+        np.testing.assert_array_equal(got[0], network.run(pixels, task))
     assert (maps[0] != maps[1]).any()
     assert program.units == (2.0**-network.stream_bits,) * 4
     words = program.words.copy()
@@ -104,7 +102,7 @@ def test_a_task_switch_moves_an_index_alone(csim: CSim, quantised: Quantised, pr
     _, network, images = quantised
     pixels = np.ascontiguousarray(images[4].transpose(1, 2, 0))
     for task in ("depth", "semseg", "depth", "edge", "semseg"):
-        np.testing.assert_array_equal(csim.frame(program, pixels, task), integer_forward(network, pixels, task))
+        np.testing.assert_array_equal(csim.frame(program, pixels, task), network.run(pixels, task))
     assert max(program.task_bytes) < 64 * 1024
 
 
@@ -207,7 +205,7 @@ def test_clang_agrees(tmp_path: Path, quantised: Quantised, program: Program) ->
         pytest.skip("no second compiler: apt-get install clang")
     other = CSim(build(HLS, tmp_path / "clang.so", compiler="clang++"))
     pixels = np.ascontiguousarray(quantised[2][0].transpose(1, 2, 0))
-    np.testing.assert_array_equal(other.frame(program, pixels, "depth"), integer_forward(quantised[1], pixels, "depth"))
+    np.testing.assert_array_equal(other.frame(program, pixels, "depth"), quantised[1].run(pixels, "depth"))
 
 
 def test_the_shim_agrees_with_xilinx_headers(tmp_path: Path, quantised: Quantised, program: Program) -> None:
@@ -220,7 +218,7 @@ def test_the_shim_agrees_with_xilinx_headers(tmp_path: Path, quantised: Quantise
     other = CSim(build(HLS, tmp_path / "xilinx.so", headers=tmp_path / "xilinx"))
     for task in TASKS:
         pixels = np.ascontiguousarray(quantised[2][0].transpose(1, 2, 0))
-        np.testing.assert_array_equal(other.frame(program, pixels, task), integer_forward(quantised[1], pixels, task))
+        np.testing.assert_array_equal(other.frame(program, pixels, task), quantised[1].run(pixels, task))
 
 
 SANITIZED = """
@@ -261,7 +259,7 @@ def test_sanitizers_find_nothing(tmp_path: Path, quantised: Quantised, program: 
         pytest.skip("no C++ compiler: apt-get install g++")
     library = build(HLS, tmp_path / "asan.so", sanitize=True, packed=True, compiler="g++")
     pixels = np.ascontiguousarray(quantised[2][0].transpose(1, 2, 0))
-    want = integer_forward(quantised[1], pixels, "depth")
+    want = quantised[1].run(pixels, "depth")
     words = np.zeros(program.output_words(1) * 8, np.int16)
     words[: want.size] = want.reshape(-1)
     np.savez(

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hls_models import lively, pictures
+from hls_models import integers, lively, normalised, pictures
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.errors import CompileError, DataError
+from edgemtl.errors import DataError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.report import accuracy, compare, host_head, integer_predictor, pixels
-from edgemtl_compiler.quantise.calibrate import normalised
-from edgemtl_compiler.quantise.fpga import quantise
 from edgemtl_compiler.quantise.pictures import pictures as read_pictures
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 
 
 class Labelled:
@@ -64,7 +62,7 @@ def test_the_predictor_is_the_reference(quantised: Quantised) -> None:
     model, network, images = quantised
     maps = integer_predictor(model, network)(normalised(images[:2], model.config))
     for task in network.config.task_names:
-        want = integer_forward(network, images[1].transpose(1, 2, 0), task) * network.heads[task].unit
+        want = network.run(images[1].transpose(1, 2, 0), task) * network.unit(task)
         np.testing.assert_allclose(maps[task][1].permute(1, 2, 0).numpy(), want, rtol=1e-6)
 
 
@@ -92,32 +90,20 @@ def test_metrics_of_float_and_int8(quantised: Quantised) -> None:
 def test_heads_on_the_host(quantised: Quantised) -> None:
     """The trunk's integers are those of the whole network; a head that the accelerator lacks reads its tokens."""
     model, whole, images = quantised
-    network = quantise(model, pictures(40, 32, 64)[:32], host_heads=True)
-    assert not network.heads
+    network = integers(model, pictures(40, 32, 64)[:32], host_heads=True)
+    assert network.host_heads
     pixel = images[0].transpose(1, 2, 0)
-    stream = integer_forward(network, pixel, "depth")
+    stream = network.run(pixel, "depth")
     assert (stream.shape, stream.dtype) == ((9, 32), np.int16)
-    seen: dict[str, NDArray[np.int16]] = {}
-    integer_forward(whole, pixel, "depth", lambda name, value: seen.update({name: value.copy()}))
-    np.testing.assert_array_equal(stream, seen["block3.experts"])
+    seen: dict[str, Any] = {}
+    whole.run(pixel, "depth", seen.__setitem__)
+    np.testing.assert_array_equal(stream, seen["blocks.3.experts"])
     report = compare(model, network, images[:4], "depth")
-    assert list(report.layers)[-1] == "block3.experts"
+    assert list(report.layers)[-1] == "blocks.3.experts"
     assert 0 < report.raw < 0.04
     maps = integer_predictor(model, network)(normalised(images[:1], model.config))["depth"]
-    np.testing.assert_array_equal(maps[0].permute(1, 2, 0).numpy(), host_head(model, network, stream, "depth"))
-
-
-def test_a_foreign_head_must_run_on_the_host() -> None:
-    class Mean(torch.nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:
-            return tokens[:, 1:].mean(-1).reshape(len(tokens), 1, 2, 4)
-
-    model, images = lively("micro"), pictures(33, 32, 64)
-    model.heads["depth"] = Mean()
-    with pytest.raises(CompileError, match="the light head alone, and depth has another: give --host-heads"):
-        quantise(model, images[:32])
-    network = quantise(model, images[:32], host_heads=True)
-    assert compare(model, network, images[32:], "depth").raw < 0.1
+    want = host_head(model, stream * network.unit("depth"), "depth")
+    np.testing.assert_array_equal(maps[0].permute(1, 2, 0).numpy(), want)
 
 
 def test_pictures_of_a_folder(tmp_path: Path) -> None:

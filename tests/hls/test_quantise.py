@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from hls_models import lively, pictures
+from hls_models import integers, lively, pictures, state
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
+from edgemtl.graph import from_state, run
+from edgemtl.graph.network import IMAGE
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.fpga import limits
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.report import compare
 from edgemtl_compiler.quantise import factors
-from edgemtl_compiler.quantise.calibrate import Range, calibrate_model, normalised, walk
-from edgemtl_compiler.quantise.fpga import quantise
+from edgemtl_compiler.quantise.calibrate import Range, as_input, calibrate
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
-
-
-def test_the_walk_is_the_model(quantised: Quantised) -> None:
-    model, _, images = quantised
-    for task in model.config.task_names:
-        with torch.no_grad():
-            want = model(normalised(images, model.config), [task])[task]
-        torch.testing.assert_close(
-            walk(model, normalised(images, model.config), task, lambda *_: None), want, rtol=1e-4, atol=1e-5
-        )
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 
 
 @pytest.mark.parametrize("task", ["semseg", "depth", "normals", "edge"])
@@ -37,8 +29,8 @@ def test_micro_stays_close_to_float(quantised: Quantised, task: str) -> None:
     report = compare(model, network, images, task)
     assert report.raw < 0.04
     assert report.cosine > 0.9992
-    layers = ["embed", *(f"block{i}.{part}" for i in range(4) for part in ("attention", ("mlp", "experts")[i % 2]))]
-    assert list(report.layers) == [*layers, "head.proj", "head.step0", "head.step1"]
+    layers = [f"blocks.{i}.{part}" for i in range(4) for part in ("attn.proj", ("mlp.fc2", "experts")[i % 2])]
+    assert list(report.layers) == ["embed", *layers, "head.proj", "head.step0", "head.step1"]
     assert report.layers["embed"] < 0.006
     assert max(report.layers.values()) < 0.04
     assert report.worst in report.layers
@@ -49,7 +41,7 @@ def test_the_worst_layer_is_found(quantised: Quantised) -> None:
     spoilt = lively("micro")
     with torch.no_grad():
         spoilt.backbone.blocks[2].mlp.fc2.weight.mul_(1.3)
-    assert compare(spoilt, network, images[:2], "depth").worst == "block2.mlp"
+    assert compare(spoilt, network, images[:2], "depth").worst == "blocks.2.mlp.fc2"
 
 
 def test_a_slice_equals_its_task(quantised: Quantised) -> None:
@@ -58,38 +50,38 @@ def test_a_slice_equals_its_task(quantised: Quantised) -> None:
     model = lively("micro", paths=paths)
     images = pictures(34, 32, 64, seed=3)
     sliced = model.slice("depth")
-    network = quantise(sliced, images[:32])
-    assert all(g.experts == (0, 1, 2) for g in network.gates.values())
+    network = integers(sliced, images[:32])
+    assert [network.params[f"depth:blocks.{i}.gate"].experts for i in (1, 3)] == [(0, 1, 2)] * 2
     assert compare(sliced, network, images[32:], "depth").raw < 0.04
-    whole = quantise(model, images[:32])
-    assert [whole.gates["depth", i].experts for i in (1, 3)] == [(0, 2, 4), (1, 2, 5)]
-    got = integer_forward(whole, images[32].transpose(1, 2, 0), "depth") * whole.heads["depth"].unit
-    alone = integer_forward(network, images[32].transpose(1, 2, 0), "depth") * network.heads["depth"].unit
+    whole = integers(model, images[:32])
+    assert [whole.params[f"depth:blocks.{i}.gate"].experts for i in (1, 3)] == [(0, 2, 4), (1, 2, 5)]
+    got = whole.run(images[32].transpose(1, 2, 0), "depth") * whole.unit("depth")
+    alone = network.run(images[32].transpose(1, 2, 0), "depth") * network.unit("depth")
     assert np.sqrt(np.square(got - alone).sum() / np.square(alone).sum()) < 0.06
 
 
 def test_refusals() -> None:
     model, images = MultiTaskViT(preset("micro")), pictures(32, 32, 64)
     with pytest.raises(CompileError, match="32 images or more; given 31"):
-        quantise(model, images[:31])
+        integers(model, images[:31])
     with pytest.raises(CompileError, match=r"uint8 images \[n, 3, 32, 64\]; given float32"):
-        quantise(model, images.astype(np.float32))
+        integers(model, images.astype(np.float32))
     with pytest.raises(CompileError, match=r"given uint8 \[32, 32, 64, 3\]"):
-        quantise(model, images.transpose(0, 2, 3, 1))
+        integers(model, images.transpose(0, 2, 3, 1))
     with pytest.raises(CompileError, match=r"would saturate at percentile 90; the limit is 0.10%"):
-        quantise(model, images, percentile=90)
+        integers(model, images, percentile=90)
     with pytest.raises(CompileError, match="percentile lies"):
-        quantise(model, images, percentile=0)
+        integers(model, images, percentile=0)
     model = MultiTaskViT(preset("micro", depth=4, tasks=model.config.tasks[:1]))
     with torch.no_grad():
         model.backbone.blocks[2].attn.proj.weight[0, 0] = torch.nan
-    with pytest.raises(CompileError, match=r"not finite, at block2.attention of task 'semseg'"):
-        quantise(model, images)
+    with pytest.raises(CompileError, match=r"not finite, at blocks.2.attn.proj of task 'semseg'"):
+        integers(model, images)
     with torch.no_grad():
         model.backbone.blocks[2].attn.proj.weight[0, 0] = 0
         model.backbone.pos_embed[0, 3, 5] = 1e6
     with pytest.raises(CompileError, match="does not fit INT16"):
-        quantise(model, images)
+        integers(model, images)
 
 
 @pytest.mark.parametrize(
@@ -156,16 +148,17 @@ def test_dead_channels_do_not_break_the_scales() -> None:
         block.mlp.fc1.bias[3] = 40.0
         model.backbone.blocks[1].mlp.experts.htoh4.weight[2] = 0
         model.heads["depth"].out.weight.zero_()
-    network = quantise(model, images[:32])
-    assert compare(model, network, images[32:], "depth").layers["block3.experts"] < 0.05
+    network = integers(model, images[:32])
+    assert compare(model, network, images[32:], "depth").layers["blocks.3.experts"] < 0.05
 
 
 def test_ranges_cover_what_was_seen(quantised: Quantised) -> None:
-    model, _, images = quantised
-    ranges = calibrate_model(model, np.concatenate([images] * 4))
-    seen: dict[str, torch.Tensor] = {}
-    walk(model, normalised(images[:4], model.config), "depth", lambda name, value: seen.update({name: value}))
-    for name in ("embed", "block1.norm2", "block3.context", "depth.norm"):
-        flat = seen[name].reshape(-1, seen[name].shape[-1]).numpy()
-        assert (flat.min(0) >= ranges[name].low).all()
-        assert (flat.max(0) <= ranges[name].high).all()
+    model, network, images = quantised
+    ranges = calibrate(model.config, state(model), np.concatenate([images] * 4))
+    seen: dict[str, Any] = {}
+    pixels = {IMAGE: as_input(images[0], model.config)}
+    run(network.graph("depth"), pixels, from_state(state(model)), seen.__setitem__)
+    for name in ("embed", "blocks.1.norm2", "blocks.3.attn.heads", "head.norm"):
+        key, flat = f"depth:{name}" if name == "head.norm" else name, seen[name].reshape(-1, seen[name].shape[-1])
+        assert (flat.min(0) >= ranges[key].low).all()
+        assert (flat.max(0) <= ranges[key].high).all()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hls_models import lively, pictures
+from hls_models import integers, lively, pictures
 from numpy.typing import NDArray
 from rtl_models import RTL, library
 
@@ -20,10 +20,8 @@ from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import rtl
 from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.estimate import attention_cycles, linear_cycles
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import build as build_program
-from edgemtl_compiler.quantise.fpga import quantise
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +34,11 @@ def units() -> rtl.TwinUnits:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["semseg", "depth"])
 def test_micro_frame(
-    csim: CSim, quantised: tuple[MultiTaskViT, Network, NDArray[np.uint8]], units: rtl.TwinUnits, task: str
+    csim: CSim, quantised: tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]], units: rtl.TwinUnits, task: str
 ) -> None:
     _, network, images = quantised
     pixels = np.ascontiguousarray(images[0].transpose(1, 2, 0))
-    got = integer_forward(network, pixels, task, units=units)
+    got = network.run(pixels, task, units=units)
     np.testing.assert_array_equal(got, csim.frame(build_program(network), pixels, task))
     assert len(np.unique(got)) > 4
 
@@ -55,12 +53,12 @@ def test_tiny_frame(csim: CSim, capsys: pytest.CaptureFixture[str]) -> None:
     )
     model = lively("tiny")
     with torch.no_grad():
-        network = quantise(model, pictures(32, *model.config.image_size), max_saturation=1.0)
+        network = integers(model, pictures(32, *model.config.image_size), max_saturation=1.0)
     frame = pictures(1, *model.config.image_size, seed=5)[0]
     pixels, task = np.ascontiguousarray(frame.transpose(1, 2, 0)), model.config.task_names[0]
     want = csim.frame(build_program(network), pixels, task)
     began = time.perf_counter()
-    got = integer_forward(network, pixels, task, units=units)
+    got = network.run(pixels, task, units=units)
     seconds = time.perf_counter() - began
     np.testing.assert_array_equal(got, want)
     assert len(np.unique(got)) > 4

@@ -18,10 +18,10 @@ from edgemtl.fpga.virtual import VirtualBoard
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.csim import build as build_csim
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import build
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 
 
 def test_it_compiles(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.graph import integer as ref
-from edgemtl.graph.integer.head import tile_order
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga.csim import CSim
+from edgemtl_compiler.fpga.csim import CSim, tile_order
 
 seeds = st.integers(0, 2**31)
 lanes = st.integers(1, 5).map(lambda n: 16 * n)
@@ -151,12 +150,10 @@ def test_units_at_the_maxima(csim: CSim) -> None:
         q, k, v = rng.integers(-128, 128, (3, tokens, 64 * heads)).astype(np.int8)
         a = Attention(*ref.fixed_point(np.full(heads, 0.01)), *ref.fixed_point(np.full(64 * heads, 2.0**-14)))
         np.testing.assert_array_equal(csim.attention(q, k, v, a), ref.attention(q, k, v, a))
-    pixels = rng.integers(-32768, 32768, (16384, 32)).astype(np.int16)
+    picture = rng.integers(-32768, 32768, (128, 128, 32)).astype(np.int16)
     bias = np.zeros(32, np.int32)
     d = Depthwise(int8(rng, 9, 32), bias, *factors(rng, 32, -12, -6))
-    np.testing.assert_array_equal(
-        csim.depthwise(pixels, d, g, 32, 32, 4), ref.gelu_int8(ref.depthwise(pixels, d, 32, 32, 4), g)
-    )
+    np.testing.assert_array_equal(csim.depthwise(picture, d, g, 4), ref.gelu_int8(ref.depthwise(picture, d), g))
 
 
 def gate(rng: np.random.Generator, dim: int, experts: int, slots: int) -> Gate:
@@ -223,14 +220,18 @@ def test_experts(csim: CSim, tokens: int, experts: int, hidden: int, crowd: str,
 @given(rows=st.integers(1, 3), cols=st.integers(1, 3), tile=st.sampled_from([1, 2, 4]), width=lanes, seed=seeds)
 def test_depthwise_and_narrow(csim: CSim, rows: int, cols: int, tile: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    stream, g = int16(rng, rows * cols * tile * tile, width), gelu(rng)
+    stream, g = int16(rng, rows * tile, cols * tile, width), gelu(rng)
     bias = values(rng, (width,), 32).astype(np.int32)
     u = Depthwise(int8(rng, 9, width), bias, *factors(rng, width, -12, 0))
-    want = ref.gelu_int8(ref.depthwise(stream, u, rows, cols, tile), g)
-    np.testing.assert_array_equal(csim.depthwise(stream, u, g, rows, cols, tile), want)
+    want = ref.gelu_int8(ref.depthwise(stream, u), g)
+    np.testing.assert_array_equal(csim.depthwise(stream, u, g, tile), want)
     s = Scaling(bias >> 14, *factors(rng, width, -10, 0))
-    lines = ref.narrow(stream, s)[tile_order(rows, cols, tile).reshape(-1)]
-    np.testing.assert_array_equal(csim.narrow(stream, s, rows, cols, tile), lines)
+    np.testing.assert_array_equal(csim.narrow(stream, s, tile), ref.narrow(stream, s))
+
+
+def test_tile_order_is_pixel_shuffle() -> None:
+    tokens = np.arange(2 * 3 * 16).reshape(2, 3, 4, 4)
+    np.testing.assert_array_equal(tile_order(8, 12, 4), tokens.transpose(0, 2, 1, 3).reshape(8, 12))
 
 
 def test_packed_multiplier_is_exact(csim: CSim) -> None:

@@ -21,8 +21,7 @@ from edgemtl.fpga.contract import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import program, unit_vectors, vectors, vitis, vitis_cli
 from edgemtl_compiler.fpga.csim import CSim
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork
 
 ROOT = HLS.parent
 XML = Path(__file__).parent / "reports" / "edgemtl_top_csynth.xml"
@@ -249,7 +248,7 @@ def test_report_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert json.loads(capsys.readouterr().out)["origin"] == "vitis-hls csynth"
 
 
-Quantised = tuple[MultiTaskViT, Network, NDArray[np.uint8]]
+Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +320,7 @@ def replay(bench: Path, *files: Path) -> subprocess.CompletedProcess[str]:
 def test_the_bench_replays_frames_and_refusals(bench: Path, quantised: Quantised, tmp_path: Path) -> None:
     _, network, images = quantised
     made, pixels = program.build(network), np.ascontiguousarray(images[0].transpose(1, 2, 0))
-    files = {t: vectors.frame(made, pixels, t, integer_forward(network, pixels, t)) for t in made.tasks}
+    files = {t: vectors.frame(made, pixels, t, network.run(pixels, t)) for t in made.tasks}
     files |= vectors.refusals(made, pixels)
     paths = []
     for name, data in files.items():
@@ -335,7 +334,7 @@ def test_the_bench_replays_frames_and_refusals(bench: Path, quantised: Quantised
 def test_the_bench_sees_faults(bench: Path, quantised: Quantised, tmp_path: Path) -> None:
     _, network, images = quantised
     made, pixels = program.build(network), np.ascontiguousarray(images[0].transpose(1, 2, 0))
-    data = vectors.frame(made, pixels, "depth", integer_forward(network, pixels, "depth"))
+    data = vectors.frame(made, pixels, "depth", network.run(pixels, "depth"))
     changed = bytearray(data)
     changed[-1] ^= 1
     other = bytearray(data)

@@ -199,21 +199,26 @@ class CSim:
         self._call("experts", b"".join(parts), sizes)
         return self._stream(stream.shape)
 
-    def depthwise(
-        self, stream: NDArray[np.int16], u: Depthwise, gelu: Gelu, rows: int, cols: int, tile: int
-    ) -> NDArray[np.int8]:
-        """The head's stream [P, C] (tile order) through a depthwise step and GELU to INT8 rows."""
-        self._put_stream(stream)
-        self._call(
-            "depthwise", image.gelu(gelu) + image.depthwise(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]]
-        )
-        return self._get("pool", *stream.shape)
+    def depthwise(self, stream: NDArray[np.int16], u: Depthwise, gelu: Gelu, tile: int) -> NDArray[np.int8]:
+        """The head's stream [H, W, C] through a depthwise step and GELU to INT8; tiles are `tile` pixels wide."""
+        place, sizes = self._put_tiles(stream, tile)
+        self._call("depthwise", image.gelu(gelu) + image.depthwise(u), sizes)
+        return self._get("pool", place.size, stream.shape[2])[place]
 
-    def narrow(self, stream: NDArray[np.int16], u: Scaling, rows: int, cols: int, tile: int) -> NDArray[np.int8]:
-        """Like `reference.narrow`, from the order of tiles to that of lines."""
-        self._put_stream(stream)
-        self._call("narrow", image.narrow(u), [rows, cols, tile.bit_length() - 1, stream.shape[1]])
-        return self._get("pool", *stream.shape)
+    def narrow(self, stream: NDArray[np.int16], u: Scaling, tile: int) -> NDArray[np.int8]:
+        """The head's stream [H, W, C] to INT8; the unit brings it from the order of tiles to that of lines."""
+        place, sizes = self._put_tiles(stream, tile)
+        self._call("narrow", image.narrow(u), sizes)
+        return self._get("pool", place.size, stream.shape[2]).reshape(stream.shape)
+
+    def _put_tiles(self, stream: NDArray[np.int16], tile: int) -> tuple[NDArray[np.int64], list[int]]:
+        """Into the stream's memory in the order of tiles, and each pixel's place there [H, W]; the sizes of a call."""
+        height, width, channels = stream.shape
+        place = tile_order(height, width, tile)
+        tiles = np.empty((height * width, channels), np.int16)
+        tiles[place] = stream
+        self._put_stream(tiles)
+        return place, [height // tile, width // tile, tile.bit_length() - 1, channels]
 
     def mul2_faults(self) -> int:
         """How many of all 2^24 triples the packed multiplier gets wrong."""
@@ -248,6 +253,14 @@ class CSim:
 
     def _stream(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
         return self._memory["stream"][: int(np.prod(shape))].reshape(shape).copy()
+
+
+def tile_order(height: int, width: int, tile: int) -> NDArray[np.int64]:
+    """Where a pixel of a map [height, width] lies when tokens' tiles follow each other, row by row within each."""
+    y, x = np.mgrid[:height, :width]
+    token = (y // tile) * (width // tile) + x // tile
+    place: NDArray[np.int64] = ((token * tile + y % tile) * tile + x % tile).astype(np.int64)
+    return place
 
 
 def _diagonal(rows: int, width: int, base: int, skew: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

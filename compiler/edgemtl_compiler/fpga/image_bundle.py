@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edgemtl.bundle.manifest import Accelerator, AcceleratorTask, Function
@@ -16,13 +15,8 @@ from edgemtl.bundle.manifest import Program as Entry
 from edgemtl.fpga import registers
 from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
 from edgemtl.fpga.program import BACKEND, TARGET, Program
-from edgemtl.model.vit import MultiTaskViT
 from edgemtl_compiler.fpga import program
-from edgemtl_compiler.fpga.forward import integer_forward
-from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.quantise.fpga import quantise
-
-GOLDEN_FRAMES = 1
+from edgemtl_compiler.fpga.network import IntegerNetwork
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class FpgaPart:
 
     entry: Entry
     files: dict[str, bytes]
-    network: Network
+    network: IntegerNetwork
     program: Program
 
     @property
@@ -40,26 +34,8 @@ class FpgaPart:
         return sum(map(len, self.files.values()))
 
 
-def fpga_part(
-    model: MultiTaskViT,
-    images: NDArray[np.uint8],
-    *,
-    target: str = TARGET,
-    source: str = "",
-    frames: int = GOLDEN_FRAMES,
-) -> FpgaPart:
-    """The accelerator's part of a bundle, quantised on uint8 RGB images [n, 3, H, W], n >= 32.
-
-    The first `frames` images are also the golden frames; `source` names the images in the bundle. The same model and
-    images give the same bytes. Raises CompileError as `quantise` and `limits.check` do.
-    """
-    network = quantise(model, images)
-    facts: dict[str, str | int | float] = {"images": len(images), "source": source, "torch": str(torch.__version__)}
-    return pack(network, images[:frames], target=target, calibration=facts)
-
-
 def pack(
-    network: Network,
+    network: IntegerNetwork,
     images: NDArray[np.uint8],
     *,
     target: str = TARGET,
@@ -78,7 +54,7 @@ def pack(
     tasks = []
     for name, unit, size in zip(made.tasks, made.units, made.task_bytes, strict=True):
         member = f"{folder}/golden_{name}.bin"
-        maps = np.stack([integer_forward(network, frame, name) for frame in pixels])
+        maps = np.stack([network.run(frame, name) for frame in pixels])
         files[member] = maps.astype("<i2").tobytes()
         tasks.append(AcceleratorTask(name=name, unit=unit, bytes=size, golden=member))
     part = Accelerator(

@@ -1,69 +1,89 @@
-"""An integer network as data: every weight, factor and table that the accelerator reads, as NumPy arrays.
+"""An integer network: per node of the graph what the accelerator reads, and a frame in integers.
 
-`quantise` builds a Network from a float model, `integer_forward` runs it, `image` packs it for the device.
+`quantise` makes it from float weights, `program` packs it for the device. `run` is the specification.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
-from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Int16, Linear, Mlp, Norm, Scaling
+from edgemtl.graph import Graph, Node, network
+from edgemtl.graph.integer import Units
+from edgemtl.graph.run import NUMPY, See, run_integers
+from edgemtl_compiler.fpga import limits, ops
+
+
+def graph_of(config: ModelConfig, task: str, host_heads: bool = False) -> Graph:
+    """A task's graph; with `host_heads` it ends with the trunk's tokens.
+
+    Raises CompileError where the accelerator lacks an op or is too small, TaskError for another model's task.
+    """
+    limits.check(config, host_heads=host_heads)
+    if not host_heads:
+        graph = network(config, task).whole
+    else:  # whatever the heads are made of
+        whole = network(config.model_copy(update={"head_norm": False}), task).whole
+        nodes = tuple(n for n in whole.nodes if not n.name.startswith("head."))
+        graph = Graph(task, whole.inputs, nodes, (nodes[-1].name,))
+    for node in graph.nodes:
+        ops.find(node)
+    return graph
+
+
+def is_tasks(node: Node) -> bool:
+    """Whether a node is its task's own: a gate or a part of the head. All else has the same integers for every task."""
+    return node.op == "route" or node.name.startswith("head.")
+
+
+def key(node: Node, task: str) -> str:
+    """The name of a node's integers."""
+    return f"{task}:{node.name}" if is_tasks(node) else node.name
 
 
 @dataclass(frozen=True)
-class Block:
-    """One transformer block: `mlp` in a dense one, `experts` in a mixture."""
+class IntegerNetwork:
+    """All tasks of a model: `params` by NODE, or TASK:NODE for a gate or a head.
 
-    norm1: Norm
-    qkv: Linear
-    attention: Attention
-    proj: Linear
-    norm2: Norm
-    mlp: Mlp | None
-    experts: tuple[Mlp, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """x + pointwise(GELU(depthwise(x))) of the light head."""
-
-    depthwise: Depthwise
-    gelu: Gelu
-    pointwise: Linear
-
-
-@dataclass(frozen=True)
-class Head:
-    """A task's light head; raw values are INT16 in units of `unit`; its stream has `stream_bits` fraction bits."""
-
-    norm: Norm
-    proj: Linear
-    gelu: Gelu
-    steps: tuple[Step, ...]
-    narrow: Scaling
-    out: Linear
-    unit: float
-    stream_bits: int
-
-
-@dataclass(frozen=True)
-class Network:
-    """All tasks of a model: one trunk and bank of experts, gates per (task, block index), a head per task.
-
-    Without any head the network ends with the trunk: its output is the residual stream, and heads run on the host.
-
-    position [tokens, D]: position embedding, the class token's row included, in stream units of 2^-stream_bits.
+    Streams are INT16: the trunk's with `stream_bits` fraction bits, a head's with `head_bits[task]`. Without any head
+    the network ends with the trunk: its output is the residual stream, and heads run on the host.
     """
 
     config: ModelConfig
     stream_bits: int
-    embed: Linear
-    position: Int16
-    blocks: tuple[Block, ...]
-    gates: dict[tuple[str, int], Gate]
-    heads: dict[str, Head]
+    head_bits: Mapping[str, int]
+    params: Mapping[str, Any]
+
+    @property
+    def host_heads(self) -> bool:
+        """Whether heads run on the host."""
+        return not self.head_bits
+
+    def graph(self, task: str) -> Graph:
+        """The part of a task's graph that is computed here."""
+        return graph_of(self.config, task, self.host_heads)
+
+    def of(self, node: Node, task: str) -> Any:
+        """A node's integers, or None where it needs none."""
+        return self.params.get(key(node, task))
 
     def unit(self, task: str) -> float:
         """What one step of the output of `task` stands for."""
-        return self.heads[task].unit if self.heads else 2.0**-self.stream_bits
+        if self.host_heads:
+            return float(2.0**-self.stream_bits)
+        (output,) = self.graph(task).outputs
+        return float(self.params[f"{task}:{output}"].unit)
+
+    def run(
+        self, pixels: NDArray[np.uint8], task: str, see: See | None = None, units: Units = NUMPY
+    ) -> NDArray[np.int16]:
+        """Raw map [h, w, channels] of `task` for pixels [H, W, 3], in units of `unit(task)`; without heads the
+        residual stream [tokens, D], class token first. `see` gets every value by its node.
+        """
+        out: NDArray[np.int16] = run_integers(self.graph(task), pixels, lambda n: self.of(n, task), see, units)
+        return out

@@ -2,104 +2,107 @@
 
 Trunk and experts come once; a task's gates and head lie together, and the program names them by their distance from
 the task's base. A task switch is an index into the table of bases. A network without heads writes the trunk's tokens
-as a raw map of one line, D channels wide. Layout: `edgemtl.fpga.contract`; what both sides of
-a bundle need is `edgemtl.fpga.program`.
+as a raw map of one line, D channels wide. Layout: `edgemtl.fpga.contract`; what both sides of a bundle need is
+`edgemtl.fpga.program`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
-from edgemtl.fpga.contract import FIELDS, LANES, MAX_OPS, PROGRAM_MAGIC, PROGRAM_VERSION, Header, OpCode
+from edgemtl.fpga.contract import FIELDS, LANES, MAX_OPS, PROGRAM_MAGIC, PROGRAM_VERSION, Header, OpCode, OpField
 from edgemtl.fpga.program import Program, checksum
-from edgemtl_compiler.fpga import image, limits
+from edgemtl.graph import Graph
+from edgemtl_compiler.fpga import image, ops
+from edgemtl_compiler.fpga.descriptor import Record
 from edgemtl_compiler.fpga.image import ImageBuilder
-from edgemtl_compiler.fpga.network import Network
+from edgemtl_compiler.fpga.network import IntegerNetwork, is_tasks
 
 __all__ = ["Program", "build", "checksum"]
 
-HEAD = (OpCode.HEAD_NORM, OpCode.HEAD_PROJECT, OpCode.STEP, OpCode.STEP, OpCode.OUTPUT)
 
-
-def build(network: Network) -> Program:
+def build(network: IntegerNetwork) -> Program:
     """Pack `network`. Raises CompileError for dimensions outside the accelerator's maxima."""
-    config, on_host = network.config, not network.heads
-    limits.check(config, host_heads=on_host)
-    builder, ops = ImageBuilder(), []
-    gates = {i: at for at, i in enumerate(config.moe_blocks)}
-    gate_quads = 7 + config.dim // 2
-
-    def op(code: OpCode, at: int, *, second: int = 0, relative: bool = False, hidden: int = 0, stride: int = 0) -> None:
-        ops.append([code, int(relative), at, second, hidden, stride] + [0] * (FIELDS - 6))
-
-    position = builder.add(image.quads(network.position))
-    op(OpCode.EMBED, position, second=builder.add(image.linear(network.embed)))
-    for i, block in enumerate(network.blocks):
-        op(OpCode.NORM, builder.add(image.norm(block.norm1)))
-        op(OpCode.QKV, builder.add(image.linear(block.qkv)))
-        op(OpCode.ATTEND, builder.add(image.attention(block.attention)))
-        op(OpCode.PROJECT, builder.add(image.linear(block.proj)))
-        op(OpCode.NORM, builder.add(image.norm(block.norm2)))
-        if block.mlp is not None:
-            op(OpCode.MLP, builder.add(image.mlp(block.mlp)), hidden=len(block.mlp.fc1.bias))
-            continue
-        op(OpCode.GATE, gates[i] * gate_quads, relative=True)
-        addresses = [builder.add(image.mlp(e)) for e in block.experts]
-        stride = addresses[1] - addresses[0] if len(addresses) > 1 else builder.quads - addresses[0]
-        op(OpCode.EXPERTS, addresses[0], hidden=len(block.experts[0].fc1.bias), stride=stride)
-
-    table: list[list[int]] = []
-    for task in config.task_names:
+    config, on_host, builder = network.config, network.host_heads, ImageBuilder()
+    graphs = [network.graph(task) for task in config.task_names]
+    records = _emit(network, graphs[0], builder, of_task=False)
+    tasks = []
+    for graph in graphs:
         base = builder.quads
-        for i in config.moe_blocks:
-            builder.add(image.gate(network.gates[task, i]))
-        if on_host:
-            table.append([base, builder.quads - base, config.dim] + [0] * (FIELDS - 3))
-            continue
-        head = network.heads[task]
-        places = [
-            builder.add(image.norm(head.norm)),
-            builder.add(image.gelu(head.gelu) + image.linear(head.proj)),
-            *(
-                builder.add(image.gelu(s.gelu) + image.depthwise(s.depthwise) + image.linear(s.pointwise))
-                for s in head.steps
-            ),
-            builder.add(image.narrow(head.narrow) + image.linear(head.out)),
-        ]
-        if not table:
-            for code, at in zip(HEAD, places, strict=True):
-                op(code, at - base, relative=True)
-        table.append([base, builder.quads - base, len(head.out.bias)] + [0] * (FIELDS - 3))
+        own = _emit(network, graph, builder, of_task=True)
+        records = {**own, **records}  # a task's descriptors are those of the first: only the table differs
+        tasks.append((base, builder.quads - base, graph.shape(graph.outputs[0])[-1]))
+    listed = [(records[n.name], is_tasks(n)) for n in graphs[0].nodes if n.name in records]
     if on_host:
-        op(OpCode.TOKENS, 0)
-    if len(ops) > MAX_OPS:
-        raise CompileError(f"the accelerator runs {MAX_OPS} descriptors at most; this model has {len(ops)}")
-    experts = max((len(b.experts) for b in network.blocks), default=0)
-    if any(len(b.experts) not in (0, experts) for b in network.blocks):
-        raise CompileError("the accelerator needs as many experts in every block that has some")
-    tile, width = (1, LANES) if on_host else (config.patch // config.head_stride, config.head_dim)
-    header = [
-        PROGRAM_MAGIC,
-        PROGRAM_VERSION,
-        len(ops),
-        len(table),
-        0,
-        *config.image_size,
-        config.dim,
-        config.heads,
-        experts,
-    ]
-    header += [config.top_k, int(config.renormalise), tile, width, builder.quads, int(on_host)]
-    words = np.array([header, *table, *ops], np.uint32)
-    words[0, Header.CHECKSUM] = checksum(words)
+        listed.append((Record(OpCode.TOKENS, 0), False))
+    if len(listed) > MAX_OPS:
+        raise CompileError(f"the accelerator runs {MAX_OPS} descriptors at most; this model has {len(listed)}")
+    words = _words(network, graphs[0], tasks, listed, builder.quads)
+    shape = graphs[0].shape(graphs[0].outputs[0])
     return Program(
         words=words,
         banks=builder.banks(),
         tasks=config.task_names,
         image_size=config.image_size,
-        map_size=(1, config.tokens) if on_host else config.map_size,
-        channels=(config.dim,) * len(table) if on_host else tuple(t.channels for t in config.tasks),
-        units=tuple(network.unit(t) for t in config.task_names),
-        task_bytes=tuple(row[1] * image.QUAD for row in table),
+        map_size=(1, shape[0]) if on_host else (shape[0], shape[1]),
+        channels=tuple(channels for *_, channels in tasks),
+        units=tuple(network.unit(task) for task in config.task_names),
+        task_bytes=tuple(quads * image.QUAD for _, quads, _ in tasks),
     )
+
+
+def _emit(network: IntegerNetwork, graph: Graph, builder: ImageBuilder, *, of_task: bool) -> dict[str, Record]:
+    """Adds the tables of the task's nodes, or of all others, to the image; their descriptors, addresses from here on
+    for a task's.
+    """
+    base, found = builder.quads if of_task else 0, {}
+    for node in graph.nodes:
+        if is_tasks(node) == of_task:
+            params = network.of(node, graph.name)
+            record = ops.find(node).emit(node, graph, params, lambda data: builder.add(data) - base)
+            if record is not None:
+                found[node.name] = record
+    return found
+
+
+def _words(
+    network: IntegerNetwork,
+    graph: Graph,
+    tasks: Sequence[tuple[int, int, int]],
+    listed: Sequence[tuple[Record, bool]],
+    quads: int,
+) -> NDArray[np.uint32]:
+    """Header, table of tasks and descriptors [records, FIELDS]."""
+    config, on_host = network.config, network.host_heads
+    banks = {n.weights[0].bank for n in graph.nodes if n.op == "experts"}
+    if len(banks) > 1:
+        raise CompileError("the accelerator needs as many experts in every block that has some")
+    header: Mapping[Header, int] = {
+        Header.MAGIC: PROGRAM_MAGIC,
+        Header.VERSION: PROGRAM_VERSION,
+        Header.OPS: len(listed),
+        Header.TASKS: len(tasks),
+        Header.HEIGHT: config.image_size[0],
+        Header.WIDTH: config.image_size[1],
+        Header.DIM: config.dim,
+        Header.HEADS: config.heads,
+        Header.EXPERTS: max(banks, default=0),
+        Header.TOP_K: config.top_k,
+        Header.RENORMALISE: int(config.renormalise),
+        Header.TILE: 1 if on_host else config.patch // config.head_stride,
+        Header.HEAD_DIM: LANES if on_host else config.head_dim,
+        Header.QUADS: quads,
+        Header.TOKENS: int(on_host),
+    }
+    words = np.zeros((1 + len(tasks) + len(listed), FIELDS), np.uint32)
+    words[0, list(header)] = list(header.values())
+    words[1 : 1 + len(tasks), :3] = tasks
+    for row, (record, relative) in zip(words[1 + len(tasks) :], listed, strict=True):
+        row[[OpField.CODE, OpField.AT, OpField.SECOND, OpField.HIDDEN, OpField.STRIDE]] = record
+        row[OpField.RELATIVE] = relative
+    words[0, Header.CHECKSUM] = checksum(words)
+    return words

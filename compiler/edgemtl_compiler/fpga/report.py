@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.config import ModelConfig
-from edgemtl.graph.integer.fixed import Int
-from edgemtl.graph.integer.head import raster
+from edgemtl.graph import from_state, run
+from edgemtl.graph.network import IMAGE
+from edgemtl.graph.run import See
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.data import Samples
 from edgemtl.train.evaluate import Loss, Predictor, evaluate, losses, torch_predictor
-from edgemtl_compiler.fpga.forward import Observer, ignore, integer_forward
-from edgemtl_compiler.fpga.network import Network
-from edgemtl_compiler.quantise.calibrate import normalised, walk
+from edgemtl_compiler.fpga import ops
+from edgemtl_compiler.fpga.network import IntegerNetwork
+from edgemtl_compiler.quantise.calibrate import as_input
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,21 @@ def pixels(image: Tensor, config: ModelConfig) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def host_head(model: MultiTaskViT, network: Network, stream: Int, task: str) -> NDArray[np.float32]:
-    """The float head of `task` on the accelerator's tokens [tokens, D]: its raw map [h, w, channels]."""
-    tokens = torch.from_numpy(stream * np.float32(network.unit(task)))
-    raw: Tensor = model.heads[task](tokens[None])
+def host_head(model: MultiTaskViT, tokens: NDArray[Any], task: str) -> NDArray[np.float32]:
+    """The float head of `task` on the trunk's tokens [tokens, D]: its raw map [h, w, channels]."""
+    raw: Tensor = model.heads[task](torch.from_numpy(tokens.astype(np.float32))[None])
     return raw[0].permute(1, 2, 0).numpy()
 
 
 def raw_map(
-    model: MultiTaskViT, network: Network, frame: NDArray[np.uint8], task: str, see: Observer = ignore
+    model: MultiTaskViT, network: IntegerNetwork, frame: NDArray[np.uint8], task: str, see: See | None = None
 ) -> NDArray[Any]:
     """Raw map [h, w, channels] of a frame [H, W, 3] in the task's own unit, whoever computes the head."""
-    out = integer_forward(network, frame, task, see)
-    return out * network.unit(task) if network.heads else host_head(model, network, out, task)
+    out = network.run(frame, task, see) * network.unit(task)
+    return host_head(model, out, task) if network.host_heads else out
 
 
-def integer_predictor(model: MultiTaskViT, network: Network) -> Predictor:
+def integer_predictor(model: MultiTaskViT, network: IntegerNetwork) -> Predictor:
     """The integer network as `edgemtl.train.evaluate` wants a model; heads it lacks are the float model's."""
 
     def predict(image: Tensor) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ def integer_predictor(model: MultiTaskViT, network: Network) -> Predictor:
 
 def accuracy(
     model: MultiTaskViT,
-    network: Network,
+    network: IntegerNetwork,
     data: Samples,
     limit: int,
     progress: Callable[[str, int, int], None] | None = None,
@@ -98,36 +98,31 @@ def accuracy(
     return losses(*results)
 
 
-def compare(model: MultiTaskViT, network: Network, images: NDArray[np.uint8], task: str) -> TaskReport:
-    """Integer against float over uint8 RGB images [n, 3, H, W] for one task."""
+def compare(model: MultiTaskViT, network: IntegerNetwork, images: NDArray[np.uint8], task: str) -> TaskReport:
+    """Integer against float over uint8 RGB images [n, 3, H, W] for one task, after every node that gives a stream."""
     error: dict[str, float] = {}
     power: dict[str, float] = {}
-    grid, head = network.config.grid, network.heads.get(task)
-    tile = network.config.patch // network.config.head_stride
-    dot = 0.0
+    graph, dot = network.graph(task), 0.0
+    values = from_state({key: value.numpy() for key, value in model.state_dict().items()})
+    streams = [n.name for n in graph.nodes if ops.find(n).on_stream(n)]
 
     def add(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:
-        error[name] = error.get(name, 0.0) + float(np.square(got - want).sum())
-        power[name] = power.get(name, 0.0) + float(np.square(want).sum())
+        error[name] = error.get(name, 0.0) + float(np.square(got - want).sum(dtype=np.float64))
+        power[name] = power.get(name, 0.0) + float(np.square(want).sum(dtype=np.float64))
 
     for image in images:
-        floats: dict[str, NDArray[Any]] = {}
-
-        def keep(name: str, value: Tensor, floats: dict[str, NDArray[Any]] = floats) -> None:
-            floats[name] = value[0].double().numpy() if value.ndim > 2 else value.double().numpy()
-
-        want = walk(model, normalised(image[None], model.config), task, keep)[0].permute(1, 2, 0).double().numpy()
-
-        def see(name: str, value: Int, floats: dict[str, NDArray[Any]] = floats) -> None:
-            if head is not None and name.startswith("head."):
-                add(name, raster(value, *grid, tile) * 2.0**-head.stream_bits, floats[name])
-            else:
-                add(name, value * 2.0**-network.stream_bits, floats[name])
-
-        raw = raw_map(model, network, image.transpose(1, 2, 0), task, see)
+        floats: dict[str, Any] = {}
+        run(graph, {IMAGE: as_input(image, model.config)}, values, floats.__setitem__)
+        want = floats[graph.outputs[0]]
+        want = host_head(model, want, task) if network.host_heads else want
+        integers: dict[str, Any] = {}
+        raw = raw_map(model, network, image.transpose(1, 2, 0), task, integers.__setitem__)
+        for name in streams:
+            bits = network.head_bits[task] if name.startswith("head.") else network.stream_bits
+            add(name, integers[name] * 2.0**-bits, floats[name])
         add("raw", raw, want)
         add("got", np.zeros_like(raw), raw)
-        dot += float((raw * want).sum())
+        dot += float((raw * want).sum(dtype=np.float64))
     relative = {n: float(np.sqrt(error[n] / max(power[n], 1e-30))) for n in error if n != "got"}
     cosine = dot / float(np.sqrt(max(power["raw"] * power["got"], 1e-30)))
     return TaskReport({n: e for n, e in relative.items() if n != "raw"}, relative["raw"], cosine)

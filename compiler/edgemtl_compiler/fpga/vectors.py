@@ -56,7 +56,7 @@ def write_micro(folder: Path) -> list[Path]:
 
     from edgemtl.model import MultiTaskViT, preset
     from edgemtl_compiler.fpga import program
-    from edgemtl_compiler.fpga.forward import integer_forward
+    from edgemtl_compiler.quantise.calibrate import calibrate
     from edgemtl_compiler.quantise.fpga import quantise
 
     torch.manual_seed(0)
@@ -68,9 +68,10 @@ def write_micro(folder: Path) -> list[Path]:
     height, width = model.config.image_size
     coarse = np.random.default_rng(0).integers(0, 256, (33, 3, height // 8, width // 8), np.uint8)
     images = coarse.repeat(8, 2).repeat(8, 3)
-    network = quantise(model, images[:32])
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    network = quantise(model.config, state, calibrate(model.config, state, images[:32]))
     made, pixels = program.build(network), np.ascontiguousarray(images[32].transpose(1, 2, 0))
-    files = {f"top-{t}": frame(made, pixels, t, integer_forward(network, pixels, t)) for t in made.tasks}
+    files = {f"top-{t}": frame(made, pixels, t, network.run(pixels, t)) for t in made.tasks}
     return write(folder, files | {f"top-bad_{n}": data for n, data in refusals(made, pixels).items()})
 
 

@@ -7,31 +7,24 @@ share has one range over all of them. `NODE.fc1.EXPERT`, an expert's values befo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.graph import from_state, network, run, weights
 from edgemtl.graph.network import IMAGE
 from edgemtl.graph.node import Array
-from edgemtl.model.head import LightHead
-from edgemtl.model.moe import MoE
-from edgemtl.model.vit import MultiTaskViT
 
 MIN_IMAGES = 32
 KEPT_ROWS = 512  # rows of each activation kept for percentiles and for the search of a channel balance
 SEEN = 16  # rows that an expert must have got to be calibrated on its own tokens
 
 Float = NDArray[np.float64]
-See = Callable[[str, Tensor], None]
 
 
 @dataclass
@@ -134,109 +127,3 @@ def _check(config: ModelConfig, images: NDArray[np.uint8]) -> None:
         )
     if len(images) < MIN_IMAGES:
         raise CompileError(f"calibration needs {MIN_IMAGES} images or more; given {len(images)}")
-
-
-def normalised(images: NDArray[np.uint8], config: ModelConfig) -> Tensor:
-    """uint8 RGB [n, 3, H, W] as the model's input."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.image_mean, config.image_std))
-    return (torch.from_numpy(images).float() / 255 - mean) / std
-
-
-@torch.no_grad()
-def walk(model: MultiTaskViT, image: Tensor, task: str, see: See) -> Tensor:
-    """Raw map [B, channels, h, w] of `task`; `see` gets every named activation with channels last."""
-    bb: Any = model.backbone
-    x = bb.patch_embed(image)
-    x = torch.cat([bb.cls_token.expand(len(x), -1, -1), x], 1) + bb.pos_embed
-    see("embed", x)
-    for i, block in enumerate(bb.blocks):
-        batch, tokens, dim = x.shape
-        y = block.norm1(x)
-        see(f"block{i}.norm1", y)
-        qkv = block.attn.qkv(y)
-        see(f"block{i}.qkv", qkv)
-        q, k, v = qkv.reshape(batch, tokens, 3, block.attn.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, dim)
-        see(f"block{i}.context", context)
-        x = x + block.attn.proj(context)
-        see(f"block{i}.attention", x)
-        y = block.norm2(x)
-        see(f"block{i}.norm2", y)
-        if isinstance(block.mlp, MoE):
-            x = x + _mixture(block.mlp, y.flatten(0, 1), task, f"block{i}", see).view_as(x)
-            see(f"block{i}.experts", x)
-        else:
-            inner = block.mlp.fc1(y)
-            see(f"block{i}.fc1", inner)
-            x = x + block.mlp.fc2(F.gelu(inner))
-            see(f"block{i}.mlp", x)
-    head = model.heads[task]
-    raw: Tensor = _head(head, x, task, see) if isinstance(head, LightHead) else head(x)
-    return raw
-
-
-def _mixture(moe: MoE, rows: Tensor, task: str, name: str, see: See) -> Tensor:
-    routing = moe.route(rows, task)
-    bank: Any = moe.experts
-    out = torch.zeros_like(rows)
-    for e in range(bank.htoh4.weight.shape[0]):
-        token, which = (routing.expert == e).nonzero(as_tuple=True)
-        w1, b1 = bank.htoh4.weight[e], bank.htoh4.bias[e]
-        see(f"{name}.any{e}", F.linear(rows[::8], w1, b1))  # what an expert that nobody chooses is calibrated on
-        if len(token):
-            inner = F.linear(rows[token], w1, b1)
-            see(f"{name}.fc1.{e}", inner)
-            part = F.linear(F.gelu(inner), bank.h4toh.weight[e], bank.h4toh.bias[e])
-            out.index_add_(0, token, part * routing.score[token, which].unsqueeze(-1))
-    return out
-
-
-def _head(head: Any, x: Tensor, task: str, see: See) -> Tensor:
-    y = head.norm(x[:, 1:])
-    see(f"{task}.norm", y)
-    inner = head.proj(y)
-    see(f"{task}.proj", inner)
-    (rows, cols), t = head.grid, head.tile
-    tiles = F.gelu(inner).reshape(len(x), rows, cols, t, t, -1).permute(0, 5, 1, 3, 2, 4)
-    stream = tiles.reshape(len(x), -1, rows * t, cols * t)
-    see("head.proj", stream.movedim(1, -1))
-    for i, step in enumerate((head.step0, head.step1)):
-        inner = step.depthwise(stream)
-        see(f"{task}.depthwise{i}", inner.movedim(1, -1))
-        stream = stream + step.pointwise(F.gelu(inner))
-        see(f"head.step{i}", stream.movedim(1, -1))
-    raw: Tensor = head.out(stream)
-    see(f"{task}.raw", raw.movedim(1, -1))
-    return raw
-
-
-def calibrate_model(model: MultiTaskViT, images: NDArray[np.uint8]) -> dict[str, Range]:
-    """Widened ranges of every activation over all tasks and images [n, 3, H, W]; head streams are named per task.
-
-    Raises CompileError for too few images, images of another form, and activations that are not finite.
-    """
-    _check(model.config, images)
-    ranges: dict[str, Range] = {}
-    calls = len(images) // 4 * len(model.config.tasks)
-
-    def seer(task: str) -> See:
-        def see(name: str, value: Tensor) -> None:
-            flat = value.detach().reshape(-1, value.shape[-1]).numpy()
-            if not np.isfinite(flat).all():
-                raise CompileError(f"calibration met an activation that is not finite, at {name} of task {task!r}")
-            key = f"{task}.{name}" if name.startswith("head.") else name
-            low, high = flat.min(0).astype(np.float64), flat.max(0).astype(np.float64)
-            r = ranges.setdefault(key, Range(low, high))
-            r.low, r.high = np.minimum(r.low, low), np.maximum(r.high, high)
-            r.count += len(flat)
-            take = min(len(flat), max(1, KEPT_ROWS // max(1, calls)))
-            draw = np.random.default_rng(len(r.rows))  # a fixed stride would meet the same columns of every picture
-            r.rows.append(flat[draw.choice(len(flat), take, replace=False)])
-
-        return see
-
-    for task in model.config.task_names:
-        see = seer(task)
-        for first in range(0, len(images), 4):
-            walk(model, normalised(images[first : first + 4], model.config), task, see)
-    return {name: r.widened() for name, r in ranges.items()}

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edgemtl.graph.integer.fixed import fixed_point
@@ -20,6 +19,7 @@ from edgemtl.graph.integer.gelu import FRACTION_BITS, REACH, gelu_table
 from edgemtl.graph.integer.layernorm import GAMMA_BITS
 from edgemtl.graph.integer.params import Depthwise, Gate, Gelu, Linear, Norm, Scaling
 from edgemtl.graph.integer.routing import WEIGHT_LIMIT
+from edgemtl.graph.ops._activations import gelu
 from edgemtl_compiler.quantise.calibrate import Float, Range
 
 BIAS_BITS = 24  # a channel's weights get a coarser scale rather than a bias beyond this
@@ -103,8 +103,7 @@ def gelu_int8(r: Range, weight: Float, most: float) -> tuple[Gelu, Codes, float]
     top = max(_gelu(high), _gelu(low), 0.0)
     # The INT16 input must reach as far down as the data or GELU's tail do, whatever the output's range.
     floor = max(min(-low, REACH) / 2.0 ** (15 - FRACTION_BITS), 1e-4)
-    rows = torch.from_numpy(r.sample)
-    output = torch.nn.functional.gelu(rows).numpy()
+    output = gelu(r.sample).astype(np.float64, copy=False)
     exact, scale, least = _product(output, weight), math.inf, math.inf
     for cut in CUTS:
         tried = max((top * cut - bottom) / 255, floor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgemtl.graph.integer.attention import attention
 from edgemtl.graph.integer.fixed import fixed_point, saturate, scale, scaled_int8, scaled_int16
 from edgemtl.graph.integer.gelu import gelu_int8, gelu_int16, gelu_table
-from edgemtl.graph.integer.head import depthwise, narrow, raster, tile_order
+from edgemtl.graph.integer.head import depthwise, narrow
 from edgemtl.graph.integer.layernorm import layer_norm
 from edgemtl.graph.integer.linear import accumulate_scored, add_to_stream, sums
 from edgemtl.graph.integer.routing import gate_logits, queues, scores, top_k
@@ -32,7 +32,6 @@ __all__ = [
     "layer_norm",
     "narrow",
     "queues",
-    "raster",
     "saturate",
     "scale",
     "scaled_int8",
@@ -40,6 +39,5 @@ __all__ = [
     "scores",
     "softmax_weights",
     "sums",
-    "tile_order",
     "top_k",
 ]

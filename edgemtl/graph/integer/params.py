@@ -92,3 +92,38 @@ class Mlp:
     fc1: Linear
     gelu: Gelu
     fc2: Linear
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Patches to the stream; position [tokens, D]: position embedding, the class token's row included, in its units."""
+
+    patches: Linear
+    position: Int16
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer whose output, added to a stream or not, has `bits` 8 or 16; through GELU if there is a table."""
+
+    linear: Linear
+    bits: int
+    gelu: Gelu | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """x + pointwise(GELU(depthwise(x))) of the light head."""
+
+    depthwise: Depthwise
+    gelu: Gelu
+    pointwise: Linear
+
+
+@dataclass(frozen=True)
+class Output:
+    """The light head's last product, to INT16 in units of `unit`; `narrow` makes its input INT8."""
+
+    narrow: Scaling
+    linear: Linear
+    unit: float

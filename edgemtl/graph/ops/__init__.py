@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgemtl.errors import CompileError
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 
 Within = Callable[[str, Any], None]  # shows a value that lies within the op
@@ -42,6 +43,13 @@ class Op(ABC):
     @abstractmethod
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         """The output. weights: per weight tensor the arrays of its sources."""
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """The output on the accelerator's integers: INT8 rows, or an INT16 stream. params: edgemtl/graph/integer's.
+
+        Raises CompileError for an op that it does not have.
+        """
+        raise CompileError(f"{node.name}: the accelerator has no op {node.op}")
 
 
 @functools.cache

@@ -9,6 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import softmax
@@ -30,6 +33,11 @@ class Attention(Op):
         q, k, v = inputs[0].reshape(rows, 3, heads, -1).transpose(1, 2, 0, 3)  # each [heads, N, size]
         share = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
         return (share @ v).transpose(1, 0, 2).reshape(rows, -1)
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """INT8 to INT8."""
+        q, k, v = np.split(inputs[0], 3, 1)
+        return units.attention(q, k, v, params)
 
 
 OP = Attention()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemtl.graph.integer import Units, narrow
 from edgemtl.graph.node import Array, Attributes, Kind, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import ACTIVATIONS, known
@@ -88,6 +89,11 @@ class Convolution(Op):
             see("inner", out)
             out = ACTIVATIONS[activation](out)
         return out + inputs[1] if len(inputs) > 1 else out
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """The light head's last product: an INT16 stream to a raw map, INT16 too."""
+        rows = narrow(inputs[0], params.narrow)
+        return units.to_int16(rows.reshape(-1, rows.shape[-1]), params.linear).reshape(*rows.shape[:2], -1)
 
 
 OP = Convolution()

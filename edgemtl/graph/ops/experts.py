@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import gelu
@@ -42,6 +43,18 @@ class Experts(Op):
                 see(f"fc1.{expert}", inner)
                 out[tokens] += (gelu(inner) @ w2.T + b2) * score[tokens, choice, None]  # a token is here once at most
         return out
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """INT8 rows through the chosen experts, added to the INT16 stream in ascending order. params: all that are
+        held."""
+        x, (index, score), stream = inputs[0], inputs[1], inputs[2].copy()
+        for at, weight in enumerate(node.weights):
+            tokens, choice = (index == at).nonzero()
+            if len(tokens):
+                mlp = params[weight.row]
+                inner = units.gelu_int8(x[tokens], mlp.fc1, mlp.gelu)
+                stream[tokens] = units.add_scored(inner, mlp.fc2, stream[tokens], score[tokens, choice])
+        return stream
 
 
 OP = Experts()

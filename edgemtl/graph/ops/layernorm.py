@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemtl.graph.integer import Units, layer_norm
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 
@@ -26,6 +27,10 @@ class LayerNorm(Op):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (weight, bias), x = weights[0], inputs[0][node.attributes["skip"] :]
         return normalised(x, node.attributes["eps"]) * weight + bias
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """The INT16 stream to INT8."""
+        return layer_norm(inputs[0][node.attributes["skip"] :], params)
 
 
 def normalised(x: Array, eps: float) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import ACTIVATIONS, known
@@ -35,6 +36,15 @@ class Linear(Op):
             see("inner", out)
             out = ACTIVATIONS[activation](out)
         return out + inputs[1] if len(inputs) > 1 else out
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """INT8 rows to INT8 or INT16, or added to the INT16 stream."""
+        x, u, wide = inputs[0], params.linear, params.bits == 16
+        if len(inputs) > 1:
+            return units.add(x, u, inputs[1])
+        if params.gelu is None:
+            return units.to_int16(x, u) if wide else units.to_int8(x, u)
+        return units.gelu_int16(x, u, params.gelu) if wide else units.gelu_int8(x, u, params.gelu)
 
 
 OP = Linear()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 
@@ -41,6 +42,15 @@ class PatchEmbed(Op):
         patches = inputs[0].reshape(height // patch, patch, width // patch, patch, channels).transpose(0, 2, 4, 1, 3)
         tokens = patches.reshape(-1, channels * patch**2) @ weight.reshape(len(weight), -1).T + bias
         return np.concatenate([first[0], tokens]) + positions[0]
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """Pixels, uint8, 128 taken off each, to the INT16 stream; a patch in the order y, x, colour."""
+        (height, width, channels), patch = inputs[0].shape, node.attributes["patch"]
+        tiles = inputs[0].reshape(height // patch, patch, width // patch, patch * channels).swapaxes(1, 2)
+        rows = (tiles.reshape(-1, patch * patch * channels).astype(np.int16) - 128).astype(np.int8)
+        stream = params.position.copy()
+        stream[1:] = units.add(rows, params.patches, stream[1:])
+        return stream
 
 
 OP = PatchEmbed()

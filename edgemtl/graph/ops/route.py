@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.graph.integer import Units, gate_logits, scores, top_k
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import softmax
 
 
 class Routing(NamedTuple):
-    """expert [N, k]: positions in the path; score [N, k]."""
+    """expert [N, k]: positions in the path; score [N, k], float, or UINT16 among integers."""
 
     expert: NDArray[np.int64]
-    score: Array
+    score: NDArray[Any]
 
 
 class Route(Op):
@@ -57,6 +58,12 @@ class Route(Op):
         if node.attributes["renormalise"]:
             score = score / score.sum(-1, keepdims=True)
         return Routing(index, score)
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """INT8 rows to positions and UINT16 scores."""
+        logits = gate_logits(inputs[0], params)
+        chosen = top_k(logits, node.attributes["top_k"])
+        return Routing(chosen, scores(logits, chosen, params, node.attributes["renormalise"]))
 
 
 OP = Route()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from edgemtl.graph.integer import Units, gelu_int8
+from edgemtl.graph.integer import depthwise as depthwise_sums
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import gelu
@@ -34,6 +36,13 @@ class SeparableStep(Op):
         inner = convolve(inputs[0], taps, first, (1, 1), ((high, high), (wide, wide)))
         see("depthwise", inner)
         return inputs[0] + convolve(gelu(inner), mix, second, (1, 1), ((0, 0), (0, 0)))
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        """An INT16 stream to another."""
+        inner = gelu_int8(depthwise_sums(inputs[0], params.depthwise), params.gelu)
+        width = inner.shape[-1]
+        out = units.add(inner.reshape(-1, width), params.pointwise, inputs[0].reshape(-1, width))
+        return out.reshape(inner.shape)
 
 
 OP = SeparableStep()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape
 from edgemtl.graph.ops import Op, Within, want
 
@@ -23,6 +24,9 @@ class Tiles(Op):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (rows, columns), tile = node.attributes["grid"], node.attributes["tile"]
         return inputs[0].reshape(rows, columns, tile, tile, -1).transpose(0, 2, 1, 3, 4).reshape(node.shape)
+
+    def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
+        return self.run(node, inputs, (), lambda *_: None)
 
 
 OP = Tiles()

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemtl_compiler.fpga.descriptor import Product, Step
 from edgemtl_compiler.fpga.estimate.board import Board, board
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.frame import Clockwork
-from edgemtl_compiler.fpga.estimate.workload import Product, Step, Workload, workload
+from edgemtl_compiler.fpga.estimate.workload import Workload, workload
 
 IDEAS = ("experts by queue", "single-pass softmax", "GELU table", "unified linear", "reordered attention")
 PUBLISHED_MS = (650.3, 433.4, 353.4, 212.9, 104.3, 34.6)  # none of the ideas, then one more each

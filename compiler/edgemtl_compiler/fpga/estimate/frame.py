@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from edgemtl.fpga.contract import UNITS
 from edgemtl_compiler.fpga import limits
+from edgemtl_compiler.fpga.descriptor import GELU_QUADS, Product, Step, tile_quads
 from edgemtl_compiler.fpga.estimate import cycles
 from edgemtl_compiler.fpga.estimate.board import Board
 from edgemtl_compiler.fpga.estimate.cycles import CALL, DDR_LATENCY, Lanes
 from edgemtl_compiler.fpga.estimate.schema import Layer
-from edgemtl_compiler.fpga.estimate.workload import GELU_QUADS, Product, Step, Workload, tile_quads
+from edgemtl_compiler.fpga.estimate.workload import Workload
 from edgemtl_compiler.fpga.image import QUAD
 
 BURST = 256  # bytes: 16 beats of 128 bit, the longest AXI3 burst
@@ -82,7 +83,7 @@ class Clockwork:
         )  # fmt: skip
 
     def _layer(self, step: Step, coming: Tile | None) -> Layer:
-        serial = self._serial(step)
+        serial = step.own(self.load, self.lanes)
         tiles = [t for p in step.products for t in self._tiles(p)]
         spent = serial
         if tiles:
@@ -121,30 +122,3 @@ class Clockwork:
             compute = cycles.tile_cycles(product.rows, product.inputs, channels, self.lanes, product.least)
             out.append(Tile(quads, compute, before))
         return out
-
-    def _serial(self, step: Step) -> int:
-        """What a step's own unit takes, its tables included; none of it overlaps with the linear unit."""
-        config, lanes = self.work.config, self.lanes
-        n, d, tile = config.tokens, config.dim, config.patch // config.head_stride
-        pixels = (n - 1) * tile * tile
-        match step.kind:
-            case "embed":
-                return cycles.position_cycles(n, d) + cycles.patch_cycles(*config.image_size)
-            case "norm":
-                return self.load(step.tables) + cycles.norm_cycles(n, d, lanes)
-            case "head norm":
-                return self.load(step.tables) + cycles.norm_cycles(n - 1, d, lanes)
-            case "attention":
-                return self.load(step.tables) + cycles.attention_cycles(n, config.heads, d // config.heads, lanes)
-            case "gate":
-                return self.load(step.tables) + cycles.gate_cycles(n)
-            case "depthwise":
-                groups = -(-config.head_dim // limits.LANES)
-                per_group = (step.tables - GELU_QUADS) // groups
-                return self.load(GELU_QUADS) + groups * (self.load(per_group) + cycles.depthwise_cycles(pixels))
-            case "narrow":
-                groups = -(-config.head_dim // limits.LANES)
-                return groups * (self.load(step.tables // groups) + cycles.narrow_cycles(pixels))
-            case "tokens":
-                return cycles.loop(n * d // 8, 1, 6) + CALL
-        return 0

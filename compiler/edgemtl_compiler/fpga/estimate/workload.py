@@ -8,45 +8,13 @@ from typing import Literal
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl_compiler.fpga import limits
+from edgemtl_compiler.fpga import ops
+from edgemtl_compiler.fpga.descriptor import Step
+from edgemtl_compiler.fpga.estimate.cycles import CALL, loop
 from edgemtl_compiler.fpga.image import QUAD
+from edgemtl_compiler.fpga.network import graph_of
 
 Scope = Literal["task", "backbone"]
-GELU_QUADS = 17
-PATCH_VALUES = limits.PATCH * limits.PATCH * 3
-
-
-def tile_quads(inputs: int) -> int:
-    """Quads of 16 output channels: biases and factors, then the weights."""
-    return 2 + inputs // 4
-
-
-@dataclass(frozen=True)
-class Product:
-    """rows [rows][inputs] times weights [outputs][inputs]; `least` steps per group; `pick`: rows are copied first."""
-
-    rows: int
-    inputs: int
-    outputs: int
-    least: int = limits.LANES_ROW
-    gelu: bool = False
-    expert: bool = False
-    pick: bool = False
-
-    @property
-    def quads(self) -> int:
-        return -(-self.outputs // limits.LANES) * tile_quads(self.inputs) + (GELU_QUADS if self.gelu else 0)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One descriptor: `kind` names the unit that works before or instead of the products; `tables` are its quads."""
-
-    name: str
-    kind: str
-    products: tuple[Product, ...] = ()
-    tables: int = 0
-    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,57 +77,11 @@ def routing(config: ModelConfig, task: str, queues: Sequence[int] | None) -> tup
 
 def workload(config: ModelConfig, task: str, *, scope: Scope = "task", queues: Sequence[int] | None = None) -> Workload:
     """The steps of one frame of `task`; with the scope "backbone" it ends with the last block's tokens."""
-    limits.check(config, host_heads=scope == "backbone")
-    routed = routing(config, task, queues)
-    n, d, grid = config.tokens, config.dim, config.tokens - 1
-    norm, attend = 1 + d // 8, 1 + d // 16
-
-    def linear(name: str, kind: str, *products: Product, tables: int = 0, macs: int = 0) -> Step:
-        work = sum(p.rows * p.inputs * p.outputs for p in products)
-        return Step(name, kind, products, tables, macs or work)
-
-    steps = [linear("embed", "embed", Product(grid, PATCH_VALUES, d), tables=-(-n * d // 32))]
-    for i in range(config.depth):
-        at = f"block{i}"
-        steps += [
-            Step(f"{at}.norm1", "norm", tables=norm),
-            linear(f"{at}.qkv", "linear", Product(n, d, 3 * d)),
-            Step(f"{at}.attention", "attention", tables=attend, macs=2 * n * n * d),
-            linear(f"{at}.project", "linear", Product(n, d, d)),
-            Step(f"{at}.norm2", "norm", tables=norm),
-        ]
-        if i not in config.moe_blocks:
-            hidden = config.mlp_hidden
-            steps.append(linear(f"{at}.mlp", "linear", Product(n, d, hidden, gelu=True), Product(n, hidden, d)))
-            continue
-        block = config.moe_blocks.index(i)
-        path, hidden = config.path(task)[block], config.expert_hidden
-        logits = Product(n, d, 2 * limits.MAX_EXPERTS)
-        steps.append(linear(f"{at}.gate", "gate", logits, tables=3, macs=n * d * len(path)))
-        products = []
-        for rows in routed[block]:
-            if rows:
-                products.append(Product(rows, d, hidden, gelu=True, expert=True, pick=True))
-                products.append(Product(rows, hidden, d, expert=True))
-        steps.append(linear(f"{at}.experts", "linear", *products))
-    if scope == "task":
-        steps += _head(config, task)
-    else:
-        steps.append(Step("tokens", "tokens"))
+    graph, routed = graph_of(config, task, scope == "backbone"), routing(config, task, queues)
+    rows = dict(zip((n.name for n in graph.nodes if n.op == "experts"), routed, strict=True))
+    found = (ops.find(node).step(node, graph, rows) for node in graph.nodes)
+    steps = [step for step in found if step is not None]
+    if scope == "backbone":
+        words = config.tokens * config.dim // 8
+        steps.append(Step("tokens", "tokens", own=lambda load, lanes: loop(words, 1, 6) + CALL))
     return Workload(config, task, scope, routed, tuple(steps))
-
-
-def _head(config: ModelConfig, task: str) -> list[Step]:
-    grid, width, tile = config.tokens - 1, config.head_dim, config.patch // config.head_stride
-    pixels, channels = grid * tile * tile, config.task(task).channels
-    project = Product(grid, config.dim, tile * tile * width, gelu=True)
-    point = Product(pixels, width, width)
-    out = Product(pixels, width, channels, least=2 * limits.LANES_ROW + 1)
-    taps = GELU_QUADS + width // 16 * 5
-    step_macs = pixels * width * (9 + width)
-    return [
-        Step("head.norm", "head norm", tables=1 + config.dim // 8),
-        Step("head.project", "linear", (project,), 0, grid * config.dim * project.outputs),
-        *(Step(f"head.step{i}", "depthwise", (point,), taps, step_macs) for i in range(2)),
-        Step("head.output", "narrow", (out,), width // 16 * 2, pixels * width * channels),
-    ]
