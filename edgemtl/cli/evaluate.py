@@ -115,13 +115,12 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _table(results: dict[str, dict[str, Any]], title: Text) -> Table:
-    from edgemtl import tasks
+    from edgemtl.train import tasks
     from edgemtl.train.evaluate import main_metrics
-    from edgemtl.train.tasks import find
 
     names = main_metrics()
     for kind in tasks.names():
-        names |= find(kind).more
+        names |= tasks.find(kind).more
 
     table = Table("task", "metric", "value", "trivial baseline", title=title)
     for task, score in results.items():

@@ -23,7 +23,7 @@ from edgemtl import tasks as kinds
 from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.augment import IMAGE_FILL, depth_ratio, draw, move, resize
 from edgemtl.data.files import Array
-from edgemtl.data.form import ALIASES, Label, Layout
+from edgemtl.data.form import Label, Layout
 from edgemtl.data.layout import find_layout
 from edgemtl.data.nyud import Nyud
 from edgemtl.data.photo import draw_shot, take
@@ -66,7 +66,7 @@ class LabelledSet(Dataset[dict[str, Tensor]]):
         self.epoch = 0
         self.layout = layout or find_layout(self.root)
         known = self.layout.labels
-        names = {task: ALIASES.get(task, task) if task not in known else task for task in self.tasks}
+        names = {task: self.layout.aliases.get(task, task) for task in self.tasks}
         if not names or len(set(names.values())) != len(self.tasks) or not set(names.values()) <= set(known):
             raise ConfigError(
                 f"the tasks are {list(tasks)}; give one or more of {', '.join(known)}, each once: those are what "

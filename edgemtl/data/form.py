@@ -19,7 +19,6 @@ from edgemtl.data.files import Array
 from edgemtl.errors import DataError
 
 HOLD = 10  # every how-many-th image of a split is held out
-ALIASES = {"sal": "saliency", "parts": "human_parts"}  # names that others give to the same task
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -65,6 +64,7 @@ class Layout(ABC):
     lists: str  # which files name the images of a split, in words
     image: str
     labels: Mapping[str, Label]
+    aliases: Mapping[str, str] = {}  # names that others give to the same tasks
     augmentation = Augmentation()
     max_dist = 0.011  # of odsF: how far a boundary may be off, as a share of the diagonal
 

@@ -64,6 +64,7 @@ class PascalContext(Layout):
         ),
         "edge": Label("edge", "pascal-context/trainval/ID.mat: LabelMap [H, W], whose outlines are the edges"),
     }
+    aliases = {"sal": "saliency", "parts": "human_parts"}  # noqa: RUF012
     max_dist = 0.0075
     augmentation = Augmentation(zooms=(0.75, 1.25), between=True, degrees=20)
 

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edgemtl import tasks
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
 from edgemtl.train.data import Samples, chunks, own_camera, present, spread
 from edgemtl.train.losses import resize
-from edgemtl.train.tasks import Score, find
+from edgemtl.train.tasks import Score, find, names
 
 Predictor = Callable[[Tensor], Mapping[str, Any]]  # float32 [B, 3, H, W], normalised → {task: [B or -, C, h, w]}
 
@@ -110,7 +109,7 @@ def evaluate(
 
 def main_metrics() -> dict[str, tuple[str, str]]:
     """How each kind's main metric is shown, and which direction is better, by its key in the results."""
-    own = (find(kind).own for kind in tasks.names())
+    own = (find(kind).own for kind in names())
     return {f.key: (f.name, "↓" if f.lower else "↑") for f in own}
 
 

@@ -10,7 +10,7 @@ invalid pixels throughout; a figure of a set without labels is NaN.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -91,14 +91,16 @@ def mean(total: Tensor, counted: Tensor) -> Tensor:
     return total / torch.where(valid > 0, valid, torch.ones_like(valid))
 
 
+def names() -> tuple[str, ...]:
+    """The kinds that can be learnt."""
+    return tuple(kind for kind in tasks.names() if importlib.util.find_spec(f"{__name__}.{kind}"))
+
+
 def find(name: str) -> Learner:
     """How the kind called `name` is learnt. Raises ConfigError."""
     tasks.find(name)
-    try:
-        learner = importlib.import_module(f"{__name__}.{name}").LEARNER
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        raise ConfigError(f"tasks of kind {name!r} are not trained or scored: edgemtl/train/tasks lacks it") from None
+    if name not in names():
+        raise ConfigError(f"tasks of kind {name!r} are not trained or scored: edgemtl/train/tasks has no {name}.py")
+    learner = importlib.import_module(f"{__name__}.{name}").LEARNER
     assert isinstance(learner, Learner)
     return learner
