@@ -22,7 +22,7 @@ demo: $(BUNDLE)
 live: $(BUNDLE)
 	$(BIN)/python demos/camera.py $(BUNDLE) --web
 
-# The same on a virtual ZCU104 (docs/board.md).
+# The same on a virtual board (docs/board.md).
 demo-board: $(BOARD)
 	$(BIN)/python demos/camera.py $(BOARD) $(CLIP) --backend fpga-sim --cycle 2 -o $(DEMO)-board
 
@@ -32,7 +32,7 @@ $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 
 $(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(CLIP)
 	@mkdir -p build
-	$(BIN)/edgemtl compile $(CHECKPOINT) --target zcu104 --calibrate $(CLIP) -o $@
+	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga --calibrate $(CLIP) -o $@
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from edgemtl.bundle.manifest import Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
+from edgemtl.fpga.board import DEFAULT, names
 from edgemtl_compiler import export, goldens, programs
 from edgemtl_compiler import precision as precisions
 from edgemtl_compiler.cpu import targets
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from edgemtl.model.vit import MultiTaskViT
     from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
-BOARDS = ("zcu104",)
+FPGA = "fpga"  # the board where none is named
 CUDA = "cuda"
 TORCH = "torch"  # weights and goldens alone, which backend torch runs
 CALIBRATION_IMAGES = 64
@@ -86,9 +87,9 @@ def compile_bundle(
     """Compile a model, or a checkpoint file, into the bundle `out`.
 
     targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
-    `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "zcu104" (the accelerator, in
-    INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of images), "torch"
-    (no program: backend torch rebuilds the model from the weights).
+    `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "fpga" or a board's name (the
+    accelerator, in INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of
+    images), "torch" (no program: backend torch rebuilds the model from the weights).
     precision: "f32", "f16" (weights stored in half precision), "bf16" (as bfloat16; no CPU target has it), "int8"
     (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all); experts
     that none of them may choose are left out. letterbox: a frame keeps its shape and gets a border. preprocess: instead
@@ -98,8 +99,9 @@ def compile_bundle(
     start = time.perf_counter()
     out = Path(out)
     name = _name(name, out)
-    boards = [t for t in dict.fromkeys(targets) if t in BOARDS]
-    compiled = [t for t in targets if t not in (*BOARDS, TORCH)]
+    targets, known = [DEFAULT if t == FPGA else t for t in targets], names()
+    boards = [t for t in dict.fromkeys(targets) if t in known]
+    compiled = [t for t in targets if t not in (*known, TORCH)]
     wanted = _targets(compiled, precision, arches, needed=not boards and TORCH not in targets)
     precisions.check(precision, wanted, calibrate)
     _check_calibration(boards, calibrate, images, precision)
@@ -195,8 +197,7 @@ def _check_calibration(
         raise CompileError(f"{boards[0]} computes in INT8 and needs pictures to calibrate on: add --calibrate FOLDER")
     if not boards and precision != "int8" and calibrate is not None:
         raise CompileError(
-            "no target asked for needs calibration: leave out --calibrate, or add --precision int8 or"
-            f" --target {BOARDS[0]}"
+            f"no target asked for needs calibration: leave out --calibrate, or add --precision int8 or --target {FPGA}"
         )
     if images < 1:
         raise CompileError(f"calibration needs pictures; given --images {images}")

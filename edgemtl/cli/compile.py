@@ -23,7 +23,8 @@ def compile_(
         list[str] | None,
         typer.Option(
             help="cpu (the best for this machine), x86_64 or aarch64 (all of a machine), one such as x86_64-avx2 or"
-            " aarch64-a53, onnx, cuda (GPU), zcu104 (FPGA), torch (no program: for backend torch); may be repeated."
+            " aarch64-a53, onnx, cuda (GPU), fpga (or a board's name), torch (no program: for backend torch); may be"
+            " repeated."
         ),
     ] = None,
     arch: Annotated[
@@ -41,7 +42,7 @@ def compile_(
     ] = "f32",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="For int8 and zcu104: a data set in the NYUD_MT layout, any folder of images, or a video."),
+        typer.Option(help="For int8 and fpga: a data set in the NYUD_MT layout, any folder of images, or a video."),
     ] = None,
     images: Annotated[int, typer.Option(help="Calibrate on so many images, evenly spaced; 32 or more.")] = 64,
     evaluate: Annotated[

@@ -14,7 +14,7 @@ from edgemtl.cli import _text
 def deploy(
     bundle: Annotated[Path, typer.Argument(help="A bundle with a part for the board, NAME.edgemtl.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The new folder to write.")],
-    board: Annotated[str, typer.Option(help="The board.")] = "zcu104",
+    board: Annotated[str | None, typer.Option(help="The board; by default that of the bundle.")] = None,
     bitstream: Annotated[
         Path | None, typer.Option(help="edgemtl.bit of a build, with its .hwh and .json beside it.")
     ] = None,
@@ -36,14 +36,15 @@ def deploy(
         _text.console().print(_text.clean(line), soft_wrap=True)
 
 
-def _estimated(bundle: Path, board: str) -> dict[str, dict[str, int]]:
+def _estimated(bundle: Path, board: str | None) -> dict[str, dict[str, int]]:
     """Modelled cycles of a frame by task and unit; nothing where the compiler, which models them, is not installed."""
     if importlib.util.find_spec("edgemtl_compiler") is None:
         return {}
     from edgemtl.bundle.reader import Bundle
+    from edgemtl.fpga import program
+    from edgemtl.fpga.board import find
     from edgemtl_compiler.fpga import estimate as est
 
     with Bundle.open(bundle) as opened:
-        config = opened.manifest.model
-    found = est.board(board)
+        config, found = opened.manifest.model, find(board or program.described(opened)[0].target)
     return {t: est.by_unit(est.estimate(config, t, found).layers) for t in config.task_names}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 UNCALIBRATED = (
     "this bundle holds no calibrated integers for the accelerator, so its shape alone is estimated; to make them: "
-    "edgemtl compile CHECKPOINT --target zcu104 --calibrate FOLDER"
+    "edgemtl compile CHECKPOINT --target BOARD --calibrate FOLDER"
 )
 
 
@@ -24,12 +24,12 @@ def estimate(
     model: Annotated[
         Path | None, typer.Argument(help="A bundle (.edgemtl) or a checkpoint (.safetensors); or use --preset.")
     ] = None,
-    board: Annotated[str, typer.Option(help="The board.")] = "zcu104",
+    board: Annotated[str | None, typer.Option(help="The board, a folder of bitstreams/boards.")] = None,
     task: Annotated[str | None, typer.Option(help="The task; the first one by default.")] = None,
     preset: Annotated[str | None, typer.Option(help="A named shape in place of a file: tiny, edge-moe, micro.")] = None,
     tokens: Annotated[int | None, typer.Option(help="With --preset: patches and the class token, such as 129.")] = None,
     scope: Annotated[str, typer.Option(help="task (head included) or backbone.")] = "task",
-    clock: Annotated[float, typer.Option(help="MHz.")] = 300.0,
+    clock: Annotated[float | None, typer.Option(help="MHz; by default the board's.")] = None,
     lanes: Annotated[str, typer.Option(help="ROWS,QUERIES side by side; the compiled ones are 8,4.")] = "8,4",
     routing: Annotated[
         str, typer.Option(help="balanced, or the tokens of each expert of the path, such as 40,30,59.")
@@ -42,12 +42,13 @@ def estimate(
 ) -> None:
     """Model the accelerator's cycles, DDR traffic, memories and resources for one frame of one task."""
     config, remarks = _config(model, preset, tokens)
+    from edgemtl.fpga import board as boards
     from edgemtl_compiler.fpga import estimate as est
 
     if scope not in ("task", "backbone"):
         raise ConfigError(f"the scope is task or backbone; given {scope!r}")
-    found = est.board(board)
-    hertz = est.clock(found, clock)
+    found = boards.find(board or boards.DEFAULT)
+    hertz = found.clock.hz if clock is None else found.hertz(clock)
     rows, queries = _numbers("lanes", lanes, 2)
     chosen = task or config.task_names[0]
     queues = None if routing == "balanced" else _numbers("routing", routing)

@@ -1,6 +1,6 @@
 """A bitstream on disk: edgemtl.bit, edgemtl.hwh and edgemtl.json, the build's record of both files and its versions.
 
-`make -C bitstreams zcu104` writes the record. Without it nobody can tell whether .bit and .hwh are of one build.
+`make -C bitstreams BOARD` writes the record. Without it nobody can tell whether .bit and .hwh are of one build.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 
 from edgemtl.config import Strict
 from edgemtl.errors import BoardError
-from edgemtl.fpga import handoff, program
+from edgemtl.fpga import handoff
+from edgemtl.fpga.board import names
 from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
 from edgemtl.fpga.handoff import Handoff
 
@@ -51,21 +52,23 @@ def find(beside: Path) -> Path:
     if not path.is_file():
         raise BoardError(
             f"there is no bitstream {path}: put {NAME}, .hwh and .json beside the bundle, or set {VARIABLE}; "
-            "make -C bitstreams zcu104 builds them"
+            "make -C bitstreams BOARD builds them"
         )
     return path
 
 
-def open_bitstream(bit: Path) -> Bitstream:
-    """Check everything that can be checked without the board; raises BoardError by the name of what is wrong."""
+def open_bitstream(bit: Path, board: str | None = None) -> Bitstream:
+    """Check everything that can be checked without the board, and that it is for `board` if that is given; raises
+    BoardError by the name of what is wrong.
+    """
     record, hwh = _record(bit.with_suffix(".json")), bit.with_suffix(".hwh")
     for path, wanted in ((bit, record.bit_sha256), (hwh, record.hwh_sha256)):
         if not path.is_file():
             raise BoardError(f"{path} is missing; copy the .bit, .hwh and .json of one build")
         if digest(path) != wanted:
             raise BoardError(f"{path}: is stale: it is not of the build that wrote {bit.with_suffix('.json').name}")
-    if record.board != program.TARGET:
-        raise BoardError(f"{bit}: is for the board {record.board}, this edgemtl drives {program.TARGET}")
+    if record.board not in (boards := names() if board is None else (board,)):
+        raise BoardError(f"{bit}: is for the board {record.board}; needed is one for {' or '.join(boards)}")
     for what, has, own in (
         ("register map", record.register_version, REGISTER_VERSION),
         ("weight layout", record.format_version, PROGRAM_VERSION),
@@ -80,14 +83,14 @@ def open_bitstream(bit: Path) -> Bitstream:
     return Bitstream(bit, record, found)
 
 
-def write_record(bit: Path, *, clock_hz: float, tool: str) -> Record:
+def write_record(bit: Path, *, board: str, clock_hz: float, tool: str) -> Record:
     """Write the .json beside `bit` and its .hwh."""
     record = Record(
         bit_sha256=digest(bit),
         hwh_sha256=digest(bit.with_suffix(".hwh")),
         register_version=REGISTER_VERSION,
         format_version=PROGRAM_VERSION,
-        board=program.TARGET,
+        board=board,
         clock_hz=clock_hz,
         tool=tool,
     )

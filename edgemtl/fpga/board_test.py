@@ -22,12 +22,12 @@ import numpy as np
 import edgemtl
 from edgemtl.errors import BoardError, EdgeMTLError
 from edgemtl.fpga import bitstream, counters, model_folder
+from edgemtl.fpga.board import find
 from edgemtl.fpga.counters import NOT_MEASURED
 from edgemtl.fpga.driver import Board, Driver
 from edgemtl.fpga.model_folder import Facts
 from edgemtl.fpga.program import Golden
 
-RAILS = ("12V", "INT")
 NO_POWER, NOT_ESTIMATED = NOT_MEASURED, "not estimated: deployed without the compiler"
 SAMPLE_S = 0.05
 
@@ -60,10 +60,10 @@ def main(script: str) -> int:
 def test(folder: Path, *, virtual: bool, frames: int) -> dict[str, Any]:
     """The whole report. Raises BoardError and BundleError for what makes a test impossible."""
     facts, program, golden = model_folder.read(folder / "model")
-    board, about = _virtual() if virtual else _real(folder)
+    board, about = _virtual() if virtual else _real(folder, facts.board)
     driver = Driver(board, program, timeout_s=120 if virtual else 1)
     try:
-        with _power(virtual) as watts:
+        with _power(() if virtual else find(facts.board).rails) as watts:
             tasks = {t.name: _task(driver, facts, golden, t.name, frames, about["origin"]) for t in facts.tasks}
         power = watts.summary()
         before = driver.counters.register_bytes
@@ -84,11 +84,11 @@ def test(folder: Path, *, virtual: bool, frames: int) -> dict[str, Any]:
     }
 
 
-def _real(folder: Path) -> tuple[Board, dict[str, Any]]:
+def _real(folder: Path, name: str) -> tuple[Board, dict[str, Any]]:
     bit = bitstream.find(folder / "model.json")
     from edgemtl.fpga import pynq_driver
 
-    board = pynq_driver.board(bit)
+    board = pynq_driver.board(bit, name)
     return board, {
         "board": board.bitstream.record.board,
         "origin": board.origin,
@@ -164,13 +164,13 @@ class _Watts:
 
 
 @contextlib.contextmanager
-def _power(virtual: bool) -> Iterator[_Watts]:
+def _power(wanted: tuple[str, ...]) -> Iterator[_Watts]:
     rails: dict[str, Any] = {}
-    if not virtual:
+    if wanted:
         import pynq
 
         found = pynq.get_rails()  # empty, with a warning, where the image has no sensors
-        rails = {name: found[name] for name in RAILS if name in found and found[name].power is not None}
+        rails = {name: found[name] for name in wanted if name in found and found[name].power is not None}
     watts = _Watts(rails)
     thread = threading.Thread(target=watts.sample, daemon=True)
     if rails:

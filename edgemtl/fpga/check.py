@@ -16,11 +16,13 @@ from pathlib import Path
 from edgemtl.errors import EdgeMTLError
 from edgemtl.fpga import bitstream, program
 from edgemtl.fpga.bitstream import Bitstream
+from edgemtl.fpga.board import names
 from edgemtl.fpga.contract import PROGRAM_VERSION
 
 IMAGE, PYNQ, KERNEL = "PYNQ 4.0.0", (3, 0), (5, 15)
 SPARE = 4 << 20  # bytes of contiguous memory beside the weights: pixels, maps, program
 CLOCK_TOLERANCE = 0.01
+NAMED = "proc/device-tree/chosen/pynq_board"
 
 
 def _pynq_version() -> str | None:
@@ -53,6 +55,12 @@ class Machine:
         except OSError:
             return ""
 
+    @property
+    def board(self) -> str | None:
+        """This board's name, if it is one that edgemtl knows."""
+        name = self.text(NAMED).lower()
+        return name if name in names() else None
+
 
 @dataclass(frozen=True)
 class Point:
@@ -68,20 +76,20 @@ def check(bundle: Path | None = None, machine: Machine | None = None) -> list[Po
     """Every point, in the order in which to put them right. `bundle` is what is to run."""
     here = machine or Machine()
     points = [_board(here), _kernel(here), _pynq(here), _root(here), _xrt(here)]
-    need, of_bundle = _bundle(bundle)
+    need, of_bundle = _bundle(here, bundle)
     points += [_memory(here, need), of_bundle]
     found, of_bitstream = _bitstream(here, bundle)
     return [*points, of_bitstream, _clock(here, found)]
 
 
 def _board(here: Machine) -> Point:
-    name = here.text("proc/device-tree/chosen/pynq_board")
+    name, known = here.text(NAMED), names()
     image = here.text("home/xilinx/REVISION").splitlines()
     if not name:
-        return Point("board", False, "this is no PYNQ image", f"write the {IMAGE} image for the ZCU104 to the SD card")
+        return Point("board", False, "this is no PYNQ image", f"write the {IMAGE} image to the SD card")
     shown = f"{name}, image {image[0] if image else 'of unknown release'}"
-    if name.lower() != program.TARGET:
-        return Point("board", False, shown, f"this edgemtl drives {program.TARGET}: use that board and its image")
+    if name.lower() not in known:
+        return Point("board", False, shown, f"this edgemtl drives {', '.join(known)}: use such a board and its image")
     return Point("board", True, shown)
 
 
@@ -126,7 +134,7 @@ def _memory(here: Machine, need: int) -> Point:
     return Point("contiguous memory", True, shown)
 
 
-def _bundle(path: Path | None) -> tuple[int, Point]:
+def _bundle(here: Machine, path: Path | None) -> tuple[int, Point]:
     """The bytes that the bundle's buffers take, and its point."""
     from edgemtl.bundle.reader import Bundle
 
@@ -134,9 +142,11 @@ def _bundle(path: Path | None) -> tuple[int, Point]:
         return SPARE, Point("bundle", None, "none was given", "edgemtl doctor --board NAME.edgemtl")
     try:
         with Bundle.open(path) as bundle:
-            made = program.load(bundle)
+            made = program.load(bundle, here.board)
     except EdgeMTLError as error:
-        return SPARE, Point("bundle", False, str(error), "compile it with this edgemtl, with --target zcu104")
+        return SPARE, Point(
+            "bundle", False, str(error), f"compile it with this edgemtl, with --target {here.board or 'BOARD'}"
+        )
     found = f"{path}: weight layout version {PROGRAM_VERSION}, tasks {', '.join(made.tasks)}"
     return made.banks.nbytes + SPARE, Point("bundle", True, found)
 
@@ -148,7 +158,7 @@ def _bitstream(here: Machine, bundle: Path | None) -> tuple[Bitstream | None, Po
         if not path.is_file():
             remedy = f"put {bitstream.NAME}, .hwh and .json there, or set {bitstream.VARIABLE}"
             return None, Point("bitstream", False, f"there is no {path}", remedy)
-        found = bitstream.open_bitstream(path)
+        found = bitstream.open_bitstream(path, here.board)
     except EdgeMTLError as error:
         return None, Point("bitstream", False, str(error), "copy the .bit, .hwh and .json of one build")
     record = found.record

@@ -14,6 +14,7 @@ import edgemtl
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BoardError
 from edgemtl.fpga import bitstream, model_folder, program
+from edgemtl.fpga.board import FACTS, OWN, Facts, find
 from edgemtl.runtime.pack import write_wheel
 
 PACKAGE = Path(edgemtl.__file__).parent
@@ -43,29 +44,31 @@ def make(
     bundle: Path,
     out: Path,
     *,
-    board: str = program.TARGET,
+    board: str | None = None,
     bit: Path | None = None,
     estimated: dict[str, dict[str, int]] | None = None,
 ) -> Deployed:
     """Write the folder `out`, new or empty. With `bit`, the three files of a build go in too, checked first;
     `estimated` gives the modelled cycles of a frame by task and unit, for the test's report.
 
-    Raises BoardError, and BundleError where the bundle holds nothing for `board`.
+    `board` is by default the one that the bundle is for. Raises BoardError, and BundleError where the bundle holds
+    nothing for `board`.
     """
-    if board != program.TARGET:
-        raise BoardError(f"edgemtl deploys to {program.TARGET}; given {board!r}")
+    if board is not None:
+        find(board)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BoardError(f"{out} is not empty: give a new folder")
-    if bit is not None:
-        bitstream.open_bitstream(bit)
     with Bundle.open(bundle, check=True) as opened:
-        facts = model_folder.write(opened, out / "model", estimated)
+        found = find(program.described(opened, board)[0].target)
+        if bit is not None:
+            bitstream.open_bitstream(bit, found.name)
+        facts = model_folder.write(opened, out / "model", found.name, estimated)
     wheel = driver_wheel(out)
     (out / "board_test.py").write_text(SCRIPT)
     if bit is not None:
         for suffix in (".bit", ".hwh", ".json"):
             (out / bitstream.NAME).with_suffix(suffix).write_bytes(bit.with_suffix(suffix).read_bytes())
-    (out / "README.md").write_text(_readme(wheel.name, facts.name, bit is not None))
+    (out / "README.md").write_text(_readme(wheel.name, facts.name, found, bit is not None))
     files = {p.relative_to(out).as_posix(): p.stat().st_size for p in sorted(out.rglob("*")) if p.is_file()}
     return Deployed(out, files, bit is not None)
 
@@ -79,19 +82,20 @@ def driver_wheel(out: Path) -> Path:
         if path.suffix in SUFFIXES
         and not any(path.relative_to(PACKAGE).as_posix().startswith(left) for left in LEFT_OUT)
     }
+    files |= {f"edgemtl/fpga/boards/{p.parent.name}/{FACTS}": p.read_bytes() for p in sorted(OWN.glob(f"*/{FACTS}"))}
     about = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""  # the second in a checkout's own folder
     files |= {"METADATA": about.encode(), "entry_points.txt": (found.read_text("entry_points.txt") or "").encode()}
     return write_wheel(out, "edgemtl", edgemtl.__version__, ("py3-none-any",), files)
 
 
-def _readme(wheel: str, name: str, built: bool) -> str:
+def _readme(wheel: str, name: str, board: Facts, built: bool) -> str:
     files = "`edgemtl.bit`, `edgemtl.hwh` and `edgemtl.json` lie here."
     if not built:
         files = (
             "**No bitstream lies here.** Copy `edgemtl.bit`, `edgemtl.hwh` and `edgemtl.json` of one build into this\n"
-            "folder; `make -C bitstreams zcu104` in a checkout of edgemtl makes them with Vivado."
+            f"folder; `make -C bitstreams {board.name}` in a checkout of edgemtl makes them with Vivado."
         )
-    return f"""# {name} on a ZCU104
+    return f"""# {name} on a {board.title}
 
 {files}
 

@@ -42,10 +42,10 @@ class Facts(Strict):
     tasks: tuple[TaskFacts, ...] = Field(min_length=1)
 
 
-def write(bundle: Bundle, folder: Path, estimated: dict[str, dict[str, int]] | None = None) -> Facts:
-    """Write the files into the new folder `folder`; raises BundleError where the bundle holds none."""
-    program.load(bundle)
-    (entry, fpga), config = program.described(bundle), bundle.manifest.model
+def write(bundle: Bundle, folder: Path, board: str, estimated: dict[str, dict[str, int]] | None = None) -> Facts:
+    """Write the files for `board` into the new folder `folder`; raises BundleError where the bundle holds none."""
+    program.load(bundle, board)
+    (entry, fpga), config = program.described(bundle, board), bundle.manifest.model
     facts = Facts(
         name=bundle.manifest.name,
         board=entry.target,

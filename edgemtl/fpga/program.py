@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import BundleError, TaskError
 from edgemtl.fpga import registers
+from edgemtl.fpga.board import DEFAULT
 from edgemtl.fpga.contract import (
     FIELDS,
     MAX_OPS,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from edgemtl.bundle.manifest import Program as Entry
     from edgemtl.bundle.reader import Bundle
 
-BACKEND, TARGET = "fpga", "zcu104"
+BACKEND = "fpga"
 STATUS: dict[int, str] = {  # what the kernel returns, in words
     Status.BAD_SHAPE: "a shape outside the compiled maxima",
     Status.BAD_TABLE: "a value in the weight image outside its range",
@@ -99,18 +100,21 @@ def checksum(words: NDArray[np.uint32]) -> int:
     return total
 
 
-def described(bundle: Bundle, target: str = TARGET) -> tuple[Entry, Accelerator]:
-    """What the manifest says of `target`; raises BundleError where the bundle has nothing for it."""
+def described(bundle: Bundle, target: str | None = None) -> tuple[Entry, Accelerator]:
+    """What the manifest says of the board `target`, or of the first board; raises BundleError where the bundle has
+    nothing for it.
+    """
     for entry in bundle.manifest.programs:
-        if entry.accelerator is not None and entry.target == target:
+        if entry.accelerator is not None and target in (None, entry.target):
             return entry, entry.accelerator
+    target = target or DEFAULT
     raise BundleError(
         f"{bundle.path}: holds nothing for the FPGA board {target}; "
         f"make it with edgemtl compile CHECKPOINT --target {target} --calibrate FOLDER -o {bundle.path.name}"
     )
 
 
-def load(bundle: Bundle, target: str = TARGET) -> Program:
+def load(bundle: Bundle, target: str | None = None) -> Program:
     """The program for `target`, its buffers as the device reads them: read-only arrays, copied as they are.
 
     Every size, the magic, versions, checksum, task table and descriptors are checked against the manifest's model
@@ -147,7 +151,7 @@ def load(bundle: Bundle, target: str = TARGET) -> Program:
     return made
 
 
-def golden(bundle: Bundle, target: str = TARGET) -> Golden:
+def golden(bundle: Bundle, target: str | None = None) -> Golden:
     """The frames and raw maps that prove a device; raises BundleError for damaged ones."""
     (_, fpga), config = described(bundle, target), bundle.manifest.model
     pixels = np.frombuffer(bundle.read(fpga.golden_frames), np.uint8)

@@ -81,12 +81,12 @@ class PynqBoard(Board):
         return BoardError(f"pynq could not {what}: {type(error).__name__}: {text}; type edgemtl doctor --board")
 
 
-def board(bit: Path) -> PynqBoard:
-    """The board with `bit` loaded, after every check of its files. One per process: engines share it while it is the
-    same build. Raises BoardError.
+def board(bit: Path, name: str) -> PynqBoard:
+    """The board `name` with `bit` loaded, after every check of its files. One per process: engines share it while it is
+    the same build. Raises BoardError.
     """
     global _loaded
-    found = open_bitstream(bit)
+    found = open_bitstream(bit, name)
     with _guard:
         if _loaded is None or _loaded.bitstream.record != found.record:
             _loaded = PynqBoard(found)

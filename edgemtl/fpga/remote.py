@@ -31,7 +31,9 @@ from pynq.remote import (
 )
 
 from edgemtl.errors import BoardError
+from edgemtl.fpga import board as boards
 from edgemtl.fpga import registers, virtual_files
+from edgemtl.fpga.board import Facts
 from edgemtl.fpga.simulation import CSimKernel, TwinKernel
 from edgemtl.fpga.virtual import CMA_BYTES, VirtualBoard
 
@@ -50,10 +52,10 @@ CLOCKS = {
 class Files(remote_device_pb2_grpc.RemoteDeviceServicer):  # type: ignore[misc]
     """The board's files that pynq reads and writes."""
 
-    def __init__(self, board: VirtualBoard) -> None:
+    def __init__(self, board: VirtualBoard, facts: Facts) -> None:
         self._board = board
         self._held = {
-            "/proc/device-tree/chosen/pynq_board": b"ZCU104\0",
+            "/proc/device-tree/chosen/pynq_board": f"{facts.title}\0".encode(),
             "/proc/version": b"Linux version 6.12 aarch64 (virtual board)",
             "/sys/class/fpga_manager/fpga0/state": b"operating",
             "/sys/class/fpga_manager/fpga0/flags": b"0",
@@ -92,8 +94,9 @@ class Files(remote_device_pb2_grpc.RemoteDeviceServicer):  # type: ignore[misc]
 class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
     """The kernel's registers, and the processing system's that pynq sets when it loads a design."""
 
-    def __init__(self, board: VirtualBoard) -> None:
-        self._board, self._bases, self._others = board, list[int](), dict(CLOCKS)
+    def __init__(self, board: VirtualBoard, facts: Facts) -> None:
+        self._board, self._base = board, facts.registers.base
+        self._bases, self._others = list[int](), dict(CLOCKS)
 
     def get_mmio(self, request: Any, context: Any) -> Any:
         self._bases.append(request.base_addr)
@@ -117,12 +120,12 @@ class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
         return mmio_pb2.WriteResponse(status=True)
 
     def _read(self, at: int) -> int:
-        inside = 0 <= at - virtual_files.BASE < registers.SPAN
-        return self._board.read(at - virtual_files.BASE) if inside else self._others.get(at, 0)
+        inside = 0 <= at - self._base < registers.SPAN
+        return self._board.read(at - self._base) if inside else self._others.get(at, 0)
 
     def _write(self, at: int, value: int) -> None:
-        if 0 <= at - virtual_files.BASE < registers.SPAN:
-            self._board.write(at - virtual_files.BASE, value)
+        if 0 <= at - self._base < registers.SPAN:
+            self._board.write(at - self._base, value)
         else:
             self._others[at] = value
 
@@ -177,11 +180,11 @@ class Buffers(buffer_pb2_grpc.RemoteBufferServicer):  # type: ignore[misc]
         return buffer_pb2.CacheableResponse(cacheable=True)
 
 
-def serve(board: VirtualBoard) -> Any:
+def serve(board: VirtualBoard, facts: Facts) -> Any:
     """Start the server; gives it, to be stopped with `stop(None)`. Raises BoardError where the port is taken."""
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    remote_device_pb2_grpc.add_RemoteDeviceServicer_to_server(Files(board), server)
-    mmio_pb2_grpc.add_MmioServicer_to_server(Registers(board), server)
+    remote_device_pb2_grpc.add_RemoteDeviceServicer_to_server(Files(board, facts), server)
+    mmio_pb2_grpc.add_MmioServicer_to_server(Registers(board, facts), server)
     buffer_pb2_grpc.add_RemoteBufferServicer_to_server(Buffers(board), server)
     try:
         server.add_insecure_port(f"{ADDRESS}:{PORT}")
@@ -192,21 +195,23 @@ def serve(board: VirtualBoard) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve a virtual ZCU104 to pynq on this machine.")
+    parser = argparse.ArgumentParser(description="Serve a virtual board to pynq on this machine.")
     parser.add_argument("kernel", type=Path, help="the compiled C simulation")
     parser.add_argument("--twins", type=Path, nargs=2, help="the Verilated linear and attention unit")
     parser.add_argument("--files", type=Path, help="write edgemtl.bit, .hwh and .json for pynq to this folder")
     parser.add_argument("--cma", type=int, default=CMA_BYTES, help="bytes of contiguous memory")
+    parser.add_argument("--board", default=boards.DEFAULT, help="which board it looks like")
     given = parser.parse_args()
     try:
+        facts = boards.find(given.board)
         kernel = TwinKernel(given.kernel, tuple(given.twins)) if given.twins else CSimKernel(given.kernel)
-        server = serve(VirtualBoard(kernel, cma_bytes=given.cma))
+        server = serve(VirtualBoard(kernel, cma_bytes=given.cma), facts)
     except BoardError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if given.files:
-        virtual_files.write(given.files)
-    print(f"a virtual ZCU104 on {ADDRESS}:{PORT}", flush=True)
+        virtual_files.write(given.files, facts)
+    print(f"a virtual {facts.title} on {ADDRESS}:{PORT}", flush=True)
     with suppress(KeyboardInterrupt):
         server.wait_for_termination()
 

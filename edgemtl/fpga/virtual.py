@@ -1,4 +1,4 @@
-"""A ZCU104 without the board: contiguous memory with a copy on each side, the kernel's registers, and a kernel.
+"""A board without the board: contiguous memory with a copy on each side, the kernel's registers, and a kernel.
 
 It is strict where a board is silent. A buffer that was not flushed shows its old content; an address that is not
 16-byte aligned, lies outside every buffer or needs more than 36 bits is refused; so is memory beyond the CMA region.

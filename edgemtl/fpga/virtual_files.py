@@ -8,40 +8,44 @@ from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from edgemtl.fpga import bitstream, registers
+from edgemtl.fpga.board import Facts, find
 from edgemtl.fpga.contract import ARGUMENTS, KERNEL, Arguments
 
-BASE, CLOCK_MHZ = 0xA000_0000, 300
-DESIGN, PART = "edgemtl_wrapper;Version=virtual", "xczu7ev-ffvc1156-2-e"
+DESIGN = "edgemtl_wrapper;Version=virtual"
 Fault = Literal["stale-hwh"]
 Field = tuple[str, int, int]  # name, first bit, bits
 CONTROL: tuple[Field, ...] = (("AP_START", 0, 1), ("AP_DONE", 1, 1), ("AP_IDLE", 2, 1), ("AP_READY", 3, 1))
 
 
-def write(folder: Path, *, fault: Fault | None = None) -> Path:
-    """Write the three files into `folder`; gives the .bit. `stale-hwh`: the .hwh of a build with other registers."""
+def write(folder: Path, board: Facts | None = None, *, fault: Fault | None = None) -> Path:
+    """Write the three files for `board` into `folder`; gives the .bit. `stale-hwh`: the .hwh of a build with other
+    registers.
+    """
+    board = board or find()
     folder.mkdir(parents=True, exist_ok=True)
     bit = folder / bitstream.NAME
-    bit.write_bytes(_bit())
-    bit.with_suffix(".hwh").write_text(hwh())
-    bitstream.write_record(bit, clock_hz=CLOCK_MHZ * 1e6, tool=bitstream.VIRTUAL)
+    bit.write_bytes(_bit(board.part))
+    bit.with_suffix(".hwh").write_text(hwh(board))
+    bitstream.write_record(bit, board=board.name, clock_hz=board.clock.hz, tool=bitstream.VIRTUAL)
     if fault == "stale-hwh":
-        bit.with_suffix(".hwh").write_text(hwh(ARGUMENTS[1:]))
+        bit.with_suffix(".hwh").write_text(hwh(board, ARGUMENTS[1:]))
     return bit
 
 
-def _bit() -> bytes:
+def _bit(part: str) -> bytes:
     """The header that Vivado writes, as pynq reads it, and four bytes of payload."""
 
     def field(key: int, text: str) -> bytes:
         return bytes([key]) + struct.pack(">h", len(text) + 1) + text.encode() + b"\0"
 
     first = struct.pack(">h", 9) + b"\x0f\xf0" * 4 + b"\0" + struct.pack(">h", 1)
-    fields = (field(0x61, DESIGN), field(0x62, PART), field(0x63, "2026/01/01"), field(0x64, "00:00:00"))
+    fields = (field(0x61, DESIGN), field(0x62, part), field(0x63, "2026/01/01"), field(0x64, "00:00:00"))
     return first + b"".join(fields) + b"\x65" + struct.pack(">i", 4) + bytes(4)
 
 
-def hwh(arguments: Arguments = ARGUMENTS) -> str:
+def hwh(board: Facts, arguments: Arguments = ARGUMENTS) -> str:
     """A handoff with the processing system and one kernel."""
+    base, (device, package, grade, _) = board.registers.base, board.part.split("-")
     rows = []
     for r in registers.layout(arguments):
         names = [r.name] if r.bits == 32 else [f"{r.name}_1", f"{r.name}_2"]
@@ -50,7 +54,7 @@ def hwh(arguments: Arguments = ARGUMENTS) -> str:
     kernel, clock = f"{KERNEL}_0", "PSU__CRL_APB__PL{}_REF_CTRL__{}"
     clocks = "".join(
         _tag("PARAMETER", NAME=name, VALUE=value)
-        for i, mhz in enumerate((CLOCK_MHZ, 100, 100, 100))
+        for i, mhz in enumerate((f"{board.clock.mhz:g}", 100, 100, 100))
         for name, value in (
             (f"PSU__FPGA_PL{i}_ENABLE", int(i == 0)),
             (clock.format(i, "ACT_FREQMHZ"), mhz),
@@ -60,8 +64,8 @@ def hwh(arguments: Arguments = ARGUMENTS) -> str:
         )
     )
     memory = _tag(
-        "MEMRANGE", ADDRESSBLOCK="Reg", BASENAME="C_BASEADDR", BASEVALUE=f"{BASE:#X}", HIGHNAME="C_HIGHADDR",
-        HIGHVALUE=f"{BASE + registers.SPAN - 1:#X}", INSTANCE=kernel, IS_DATA="TRUE", IS_INSTRUCTION="TRUE",
+        "MEMRANGE", ADDRESSBLOCK="Reg", BASENAME="C_BASEADDR", BASEVALUE=f"{base:#X}", HIGHNAME="C_HIGHADDR",
+        HIGHVALUE=f"{base + registers.SPAN - 1:#X}", INSTANCE=kernel, IS_DATA="TRUE", IS_INSTRUCTION="TRUE",
         MASTERBUSINTERFACE="M_AXI_HPM0_FPD", MEMTYPE="REGISTER", SLAVEBUSINTERFACE="s_axi_control",
     )  # fmt: skip
     block = _tag(
@@ -78,8 +82,8 @@ def hwh(arguments: Arguments = ARGUMENTS) -> str:
         f"<MEMORYMAP>{memory}</MEMORYMAP>",
     )  # fmt: skip
     system = _tag(
-        "SYSTEMINFO", ARCH="zynquplus", BOARD="xilinx.com:zcu104:part0:1.1", DEVICE="xczu7ev", NAME="edgemtl",
-        PACKAGE="ffvc1156", SPEEDGRADE="-2",
+        "SYSTEMINFO", ARCH="zynquplus", BOARD=board.vivado, DEVICE=device, NAME="edgemtl",
+        PACKAGE=package, SPEEDGRADE=f"-{grade}",
     )  # fmt: skip
     inside = f"{system}<EXTERNALPORTS/><EXTERNALINTERFACES/><MODULES>{top}{ps}</MODULES>"
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + _tag(

@@ -2,6 +2,7 @@
 // by the argument `task`, an index into the program's table of gates and heads; trunk and experts stay as
 // they are.
 #include "counters.h"
+#include "memories.h"
 #include "program.h"
 #include "units.h"
 
@@ -271,16 +272,7 @@ extern "C" int edgemtl_top(EDGEMTL_ARGUMENTS) {
 #pragma HLS interface s_axilite port = return
   using namespace edgemtl;
   static Memory memory;
-#pragma HLS disaggregate variable = memory
-#pragma HLS bind_storage variable = memory.stream type = ram_2p impl = uram
-#pragma HLS bind_storage variable = memory.pool type = ram_2p impl = uram
-#pragma HLS bind_storage variable = memory.rows type = ram_2p impl = bram
-#pragma HLS array_partition variable = memory.pool dim = 1 complete
-#pragma HLS array_partition variable = memory.rows dim = 1 complete
-#pragma HLS array_reshape variable = memory.pool dim = 3 complete
-#pragma HLS array_reshape variable = memory.rows dim = 3 complete
-#pragma HLS array_reshape variable = memory.stream dim = 2 complete
-#pragma HLS array_reshape variable = memory.logit dim = 2 complete
+  EDGEMTL_MEMORIES
 
   static Counters counted;
 #pragma HLS disaggregate variable = counted

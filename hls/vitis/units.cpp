@@ -3,6 +3,8 @@
 // output. The first four words of `before` say how much of each memory moves, and the unit's arguments.
 #include "units.h"
 
+#include "memories.h"
+
 namespace edgemtl {
 namespace {
 
@@ -147,16 +149,7 @@ int call_narrow(EDGEMTL_CALL) {
     _Pragma("HLS interface m_axi port = after bundle = hp1 offset = slave depth = 4096")                   \
     _Pragma("HLS interface s_axilite port = return")                                                       \
     static edgemtl::Memory memory;                                                                         \
-    _Pragma("HLS disaggregate variable = memory")                                                          \
-    _Pragma("HLS bind_storage variable = memory.stream type = ram_2p impl = uram")                         \
-    _Pragma("HLS bind_storage variable = memory.pool type = ram_2p impl = uram")                           \
-    _Pragma("HLS bind_storage variable = memory.rows type = ram_2p impl = bram")                           \
-    _Pragma("HLS array_partition variable = memory.pool dim = 1 complete")                                 \
-    _Pragma("HLS array_partition variable = memory.rows dim = 1 complete")                                 \
-    _Pragma("HLS array_reshape variable = memory.pool dim = 3 complete")                                   \
-    _Pragma("HLS array_reshape variable = memory.rows dim = 3 complete")                                   \
-    _Pragma("HLS array_reshape variable = memory.stream dim = 2 complete")                                 \
-    _Pragma("HLS array_reshape variable = memory.logit dim = 2 complete")                                  \
+    EDGEMTL_MEMORIES                                                                                       \
     const edgemtl::Call call = edgemtl::load(before, memory);                                              \
     const int status = edgemtl::UNIT(w0, w1, w2, w3, call.argument, memory, after);                        \
     edgemtl::store(call, memory, after);                                                                   \

@@ -70,7 +70,7 @@ def no_memory(load: door_cases.Load, want: door_cases.Want) -> None:
     """64 MiB are all there is: the error says so, what was taken goes back, and another engine works."""
     from edgemtl.fpga import pynq_driver
 
-    board = pynq_driver.board(Path(os.environ["EDGEMTL_BITSTREAM"]))
+    board = pynq_driver.board(Path(os.environ["EDGEMTL_BITSTREAM"]), "zcu104")
     refuses("contiguous memory (CMA); 68157440 bytes needed", lambda: board.allocate((65 << 20,), "u1"))
     load("edge")(want.golden.pixels[0])
 
@@ -89,7 +89,7 @@ def a_stale_handoff(load: door_cases.Load, want: door_cases.Want) -> None:
 
     engine = load("edge")
     other = virtual_files.write(folder / "stale", fault="stale-hwh")
-    refuses("edgemtl.hwh: is stale", lambda: pynq_driver.board(other))
+    refuses("edgemtl.hwh: is stale", lambda: pynq_driver.board(other, "zcu104"))
     engine(want.golden.pixels[0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgemtl.errors import BoardError
-from edgemtl.fpga import bitstream, handoff, registers, virtual_files
+from edgemtl.fpga import bitstream, board, handoff, registers, virtual_files
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_file_of_another_build(bit: Path, suffix: str) -> None:
     [
         ({"register_version": 9}, r"has register map version 9, this edgemtl 2: build the bitstream again"),
         ({"format_version": 1}, r"has weight layout version 1, this edgemtl 2: build the bitstream again"),
-        ({"board": "kv260"}, r"is for the board kv260, this edgemtl drives zcu104"),
+        ({"board": "kv260"}, r"is for the board kv260; needed is one for zcu102 or zcu104"),
         ({"clock_hz": -1}, "is no record of a build"),
         ({"more": 1}, "is no record of a build"),
     ],
@@ -68,7 +68,7 @@ def test_a_stale_handoff(tmp_path: Path) -> None:
     bit = virtual_files.write(tmp_path, fault="stale-hwh")
     with pytest.raises(BoardError, match="edgemtl.hwh: is stale: it is not of the build"):
         bitstream.open_bitstream(bit)
-    bitstream.write_record(bit, clock_hz=300e6, tool="an older build")
+    bitstream.write_record(bit, board=board.DEFAULT, clock_hz=300e6, tool="an older build")
     with pytest.raises(BoardError, match=r"is stale: it has register w0_1 nowhere, this edgemtl's kernel .*at 0x18"):
         bitstream.open_bitstream(bit)
 
@@ -91,7 +91,7 @@ KERNEL, ELSEWHERE = 'VLNV="edgemtl:hls:edgemtl_top:2.0"', 'VALUE="140"'
     ],
 )
 def test_other_handoffs(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = virtual_files.hwh()
+    text = virtual_files.hwh(board.find())
     assert old in text
     path = tmp_path / "edgemtl.hwh"
     path.write_text(text.replace(old, new))
@@ -102,13 +102,16 @@ def test_other_handoffs(tmp_path: Path, old: str, new: str, message: str) -> Non
 def test_a_handoff_that_is_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BoardError, match="cannot read .*no.hwh: No such file"):
         handoff.read(tmp_path / "no.hwh")
-    (tmp_path / "large.hwh").write_text(virtual_files.hwh())
+    (tmp_path / "large.hwh").write_text(virtual_files.hwh(board.find()))
     monkeypatch.setattr(handoff, "MAX_BYTES", 100)
     with pytest.raises(BoardError, match="larger than any .hwh"):
         handoff.read(tmp_path / "large.hwh")
 
 
 def test_a_clock_that_is_not_said(tmp_path: Path) -> None:
-    for text in (virtual_files.hwh().replace(handoff.CLOCK, "OTHER"), virtual_files.hwh().replace('"300"', '"fast"')):
+    for text in (
+        virtual_files.hwh(board.find()).replace(handoff.CLOCK, "OTHER"),
+        virtual_files.hwh(board.find()).replace('"300"', '"fast"'),
+    ):
         (tmp_path / "a.hwh").write_text(text)
         assert handoff.read(tmp_path / "a.hwh").clock_hz == 0

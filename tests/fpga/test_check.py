@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgemtl.fpga import bitstream, check, virtual_files
+from edgemtl.fpga.board import find
 from edgemtl.fpga.check import Machine
 
 
@@ -83,7 +84,7 @@ def test_environment_and_files_of_a_build(board: Machine, integer_bundle: Path, 
     ]
     found = bad(check.check(integer_bundle, replace(board, environ={"XILINX_XRT": "/usr"})))
     assert found["bitstream"].found == f"there is no {integer_bundle.parent}/edgemtl.bit"
-    bit.with_suffix(".hwh").write_text(virtual_files.hwh() + "\n")
+    bit.with_suffix(".hwh").write_text(virtual_files.hwh(find()) + "\n")
     found = bad(check.check(integer_bundle, board))
     assert "is stale" in found["bitstream"].found
     assert check.check(integer_bundle, board)[-1].good is None

@@ -112,7 +112,7 @@ def test_board_test_through_pynq(
 ) -> None:
     """With a bitstream in the folder and rails that say 12 W and 3 W. Only a tool's bitstream measures."""
     bit = virtual_files.write(tmp_path / "build")
-    bitstream.write_record(bit, clock_hz=300e6, tool="Vivado 2025.2")
+    bitstream.write_record(bit, board="zcu104", clock_hz=300e6, tool="Vivado 2025.2")
     out = tmp_path / "out"
     assert deploy.make(integer_bundle, out, bit=bit).bitstream
     monkeypatch.delenv("EDGEMTL_BITSTREAM")
@@ -129,7 +129,7 @@ def test_board_test_through_pynq(
     assert found["power"]["12V"]["mean_w"] == 12
     assert found["tasks"]["semseg"]["frame_ms"]["frames"] == 3
     stand_in.get_rails = dict
-    bitstream.write_record(out / "edgemtl.bit", clock_hz=300e6, tool=bitstream.VIRTUAL)
+    bitstream.write_record(out / "edgemtl.bit", board="zcu104", clock_hz=300e6, tool=bitstream.VIRTUAL)
     found = board_test.test(out, virtual=False, frames=1)
     assert (found["power"], found["origin"]) == ("not measured", "csim")
 

@@ -94,7 +94,7 @@ def test_pynq_that_binds_another_driver(stand_in: Any, integer_bundle: Path) -> 
 def test_errors_of_memory_and_registers(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgemtl.fpga import pynq_driver
 
-    board = pynq_driver.board(Path(os.environ["EDGEMTL_BITSTREAM"]))
+    board = pynq_driver.board(Path(os.environ["EDGEMTL_BITSTREAM"]), "zcu104")
     assert board.clock_hz() == pytest.approx(299.997e6)
     with pytest.raises(BoardError, match=r"allocate \[268435457\] u1 of contiguous memory \(CMA\): .*memory is full"):
         board.allocate((1 + (256 << 20),), "u1")
@@ -121,7 +121,7 @@ def test_without_pynq(cli: Callable[..., Any], integer_bundle: Path) -> None:
 
 def test_no_board_and_no_bitstream(stand_in: Any, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEMTL_BITSTREAM", "/nowhere/edgemtl.bit")
-    with pytest.raises(BoardError, match=r"no bitstream /nowhere/edgemtl.bit: .*make -C bitstreams zcu104 builds"):
+    with pytest.raises(BoardError, match=r"no bitstream /nowhere/edgemtl.bit: .*make -C bitstreams BOARD builds"):
         edgemtl.load(integer_bundle, "fpga")
     monkeypatch.delenv("EDGEMTL_BITSTREAM")
     with pytest.raises(BoardError, match=rf"no bitstream {integer_bundle.parent}/edgemtl.bit"):

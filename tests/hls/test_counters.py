@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.fpga import counters
+from edgemtl.fpga.board import find
 from edgemtl.fpga.contract import COUNTER_WIDTH, UNITS
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import estimate as est
@@ -54,7 +55,7 @@ def test_every_byte_is_counted(csim: CSim, quantised: Quantised, task: str, monk
         assert count.read_bytes == work.weight_bytes + work.pixel_bytes + work.program_bytes
         assert count.written_bytes == work.output_bytes
         assert count.cycles_origin == counters.NOT_MEASURED
-        modelled = est.by_unit(est.estimate(network.config, task, est.board("zcu104")).layers)
+        modelled = est.by_unit(est.estimate(network.config, task, find()).layers)
         assert set(count.units) == set(modelled)
         for name, unit in count.units.items():
             assert unit.cycles is None

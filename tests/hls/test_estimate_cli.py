@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from edgemtl.cli import main
 from edgemtl.cli._estimate_text import grouped
 from edgemtl.errors import EdgeMTLError
+from edgemtl.fpga.board import find
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 from edgemtl_compiler.fpga import estimate as est
@@ -74,7 +75,7 @@ def test_equal_layers_share_a_line(run: Run) -> None:
 
 def test_layers_that_differ_are_not_grouped() -> None:
     config = preset("edge-moe")
-    report = est.estimate(config, "depth", est.board("zcu104"))
+    report = est.estimate(config, "depth", find())
     odd = report.layers[3].model_copy(update={"cycles": 1})
     layers = (*report.layers[:3], odd, *report.layers[4:])
     names = {name: n for name, n, _ in grouped(layers) if name.endswith("qkv")}

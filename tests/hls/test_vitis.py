@@ -16,7 +16,7 @@ from hls_models import HLS
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
-from edgemtl.fpga import counters
+from edgemtl.fpga import board, counters
 from edgemtl.fpga.contract import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import program, unit_vectors, vectors, vitis, vitis_cli
@@ -31,6 +31,7 @@ SAYS = {
     "vitis_hls": "Vitis HLS - High-Level Synthesis from C, C++ and OpenCL v{} (64-bit)",
     "vivado": "vivado v{} (64-bit)",
 }
+KINDS = "-DEDGEMTL_STREAM=uram -DEDGEMTL_POOL=uram -DEDGEMTL_ROWS=bram"
 Install = Callable[..., Path]
 
 
@@ -80,7 +81,7 @@ def test_configuration(job: vitis.Job) -> None:
     assert (found["clock"], found["flow_target"]) == (["3.33ns"], ["vivado"])
     assert sorted(found["syn.file"]) == sorted(str(p) for p in (HLS / "src").glob("*.cpp"))
     assert found["syn.top"] == ["edgemtl_top"]
-    assert found["syn.cflags"] == [f"-std=c++14 -iquote {HLS}/include"]
+    assert found["syn.cflags"] == [f"-std=c++14 -iquote {HLS}/include {KINDS}"]
     assert found["tb.file"] == [f"{HLS}/vitis/testbench.cpp"]
     assert found["csim.argv"] == found["cosim.argv"] == [str(job.vectors / "top-a.bin")]
     assert found["package.output.format"] == ["ip_catalog"]
@@ -160,7 +161,7 @@ def test_scripts_run_under_tcl(job: vitis.Job, tmp_path: Path, action: str) -> N
     files = [c for c in calls if c[0] == "add_files"]
     assert [c[1] for c in files[:-1]] == [str(p) for p in job.files]
     assert files[-1][1:3] == ["-tb", str(job.bench)]
-    assert files[-1][4] == f"-std=c++14 -iquote {HLS}/include -DEDGEMTL_FRAME"
+    assert files[-1][4] == f"-std=c++14 -iquote {HLS}/include {KINDS} -DEDGEMTL_FRAME"
     if action == "export":
         names = "-vendor edgemtl -library hls -version 2.0 -ipname edgemtl_top"
         assert calls[-1][1:] == ["-format", "ip_catalog", *names.split()]
@@ -240,7 +241,7 @@ def test_make(install: Install) -> None:
 def test_report_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(HLS, tmp_path / "hls")
     monkeypatch.setattr(vitis_cli, "ROOT", tmp_path)
-    folder = tmp_path / "build" / "vitis" / "linear" / "work" / "hls" / "syn" / "report"
+    folder = tmp_path / "build" / "vitis" / "zcu104" / "linear" / "work" / "hls" / "syn" / "report"
     folder.mkdir(parents=True)
     shutil.copy(XML, folder / "csynth.xml")
     monkeypatch.setattr("sys.argv", ["vitis_cli", "report", "linear"])
@@ -376,12 +377,14 @@ def test_depths_of_bench_and_pragmas_agree(job: vitis.Job) -> None:
     assert ports == {**banks, "before": before, "after": after}
 
 
-def test_units_have_the_memories_of_the_whole() -> None:
-    """A unit synthesised on its own must meet the same ports: one list of pragmas in two places, compared."""
-
-    def memories(text: str) -> list[str]:
-        return sorted(re.findall(r"HLS ((?:disaggregate|bind_\w+|array_\w+) variable = memory[^\n\"]*)", text))
-
-    top = memories((HLS / "src" / "top.cpp").read_text())
-    assert len(top) > 4
-    assert memories((HLS / "vitis" / "units.cpp").read_text()) == top
+@pytest.mark.parametrize(("name", "kinds"), [("zcu104", ["uram", "uram", "bram"]), ("zcu102", ["bram"] * 3)])
+@pytest.mark.parametrize("source", ["src/top.cpp", "vitis/units.cpp"])
+def test_the_board_chooses_the_kinds_of_memory(tmp_path: Path, name: str, kinds: list[str], source: str) -> None:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler: apt-get install g++")
+    job = vitis.Job(vitis.UNITS["linear"], HLS, tmp_path, tmp_path, board.find(name))
+    command = [compiler, "-E", *job.cflags.split(), f"-I{HLS / 'csim' / 'ap'}", str(HLS / source)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"#pragma HLS bind_storage variable = memory\.(\w+) type = ram_2p impl = (\w+)", text)
+    assert set(found) == set(zip(("stream", "pool", "rows"), kinds, strict=True))

@@ -1,4 +1,4 @@
-# Stand-ins for the commands of Vivado that zcu104.tcl uses. Each checks the name and arguments it is given; the cells
+# Stand-ins for the commands of Vivado that design.tcl uses. Each checks the name and arguments it is given; the cells
 # have the pins of the real IP. Every command is printed; at the end, so is every pin that needs a connection, with how
 # many it has.
 
@@ -144,7 +144,8 @@ proc get_bd_addr_spaces name {
 }
 proc get_bd_addr_segs name {
   in_list "address segment" $name {kernel/s_axi_control/Reg ps/SAXIGP2/HP0_DDR_LOW ps/SAXIGP3/HP1_DDR_LOW \
-    ps/SAXIGP4/HP2_DDR_LOW ps/SAXIGP5/HP3_DDR_LOW}
+    ps/SAXIGP4/HP2_DDR_LOW ps/SAXIGP5/HP3_DDR_LOW ps/SAXIGP2/HP0_DDR_HIGH ps/SAXIGP3/HP1_DDR_HIGH \
+    ps/SAXIGP4/HP2_DDR_HIGH ps/SAXIGP5/HP3_DDR_HIGH}
 }
 proc assign_bd_address args {
   lassign [options assign_bd_address $args {-offset 1 -range 1 -target_address_space 1}] found plain

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgemtl.bundle.manifest import Accelerator, AcceleratorTask, Function
 from edgemtl.bundle.manifest import Program as Entry
 from edgemtl.fpga import registers
+from edgemtl.fpga.board import DEFAULT
 from edgemtl.fpga.contract import PROGRAM_VERSION, REGISTER_VERSION
-from edgemtl.fpga.program import BACKEND, TARGET, Program
+from edgemtl.fpga.program import BACKEND, Program
 from edgemtl_compiler.fpga import program
 from edgemtl_compiler.fpga.network import IntegerNetwork
 
@@ -38,7 +39,7 @@ def pack(
     network: IntegerNetwork,
     images: NDArray[np.uint8],
     *,
-    target: str = TARGET,
+    target: str = DEFAULT,
     calibration: dict[str, str | int | float] | None = None,
 ) -> FpgaPart:
     """The part of an integer network; `images` [n, 3, H, W] become the golden frames."""

@@ -13,17 +13,18 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from edgemtl.errors import CompileError
+from edgemtl.fpga import board as boards
 from edgemtl.fpga import registers
 from edgemtl.fpga.contract import KERNEL
 
-PART, PERIOD_NS = "xczu7ev-ffvc1156-2-e", "3.33"
 PAIR = "Vitis and Vivado 2025.2 with PYNQ 4.0.0"
 UNIFIED_FROM, CLASSIC_FROM = (2023, 2), (2022, 2)
+BLOCKS = {"URAM288": "uram", "BRAM36": "bram"}  # as the pragma bind_storage names them
 ACTIONS = ("csim", "csynth", "cosim", "export")
 Generation = Literal["unified", "classic"]
 
@@ -67,12 +68,13 @@ class Tool:
 
 @dataclass(frozen=True)
 class Job:
-    """One unit to work on: `sources` is the `hls` folder, `vectors` holds UNIT-*.bin, `work` is its own folder."""
+    """One unit to work on for a board: `sources` is the `hls` folder, `vectors` holds UNIT-*.bin, `work` is its own."""
 
     unit: Unit
     sources: Path
     vectors: Path
     work: Path
+    board: boards.Facts = field(default_factory=boards.find)
 
     @property
     def files(self) -> list[Path]:
@@ -85,8 +87,14 @@ class Job:
 
     @property
     def cflags(self) -> str:
-        """-iquote and not -I: limits.h must not hide the system's <limits.h>."""
-        return f"-std=c++14 -iquote {self.sources / 'include'}"
+        """-iquote and not -I: limits.h must not hide the system's <limits.h>. The board's kinds of memory follow."""
+        kinds = (f"-DEDGEMTL_{name.upper()}={BLOCKS[kind]}" for name, kind in self.board.memories)
+        return " ".join([f"-std=c++14 -iquote {self.sources / 'include'}", *kinds])
+
+    @property
+    def period(self) -> str:
+        """Of the board's clock, in ns."""
+        return f"{1e3 / self.board.clock.mhz:.2f}"
 
     @property
     def bench_cflags(self) -> str:
@@ -119,10 +127,10 @@ def config(job: Job) -> str:
     """The text of `hls_config.cfg`."""
     lines = [
         "# Made by edgemtl_compiler.fpga.vitis; the list of units there is the place to change it.",
-        f"part={PART}",
+        f"part={job.board.part}",
         "",
         "[hls]",
-        f"clock={PERIOD_NS}ns",
+        f"clock={job.period}ns",
         "flow_target=vivado",
         *(f"syn.file={f}" for f in job.files),
         f"syn.top={job.unit.top}",
@@ -154,8 +162,8 @@ def script(job: Job, action: str) -> str:
         *(f"add_files {f} -cflags {{{job.cflags}}}" for f in job.files),
         f"add_files -tb {job.bench} -cflags {{{job.bench_cflags}}}",
         f"open_solution{fresh} -flow_target vivado solution",
-        f"set_part {PART}",
-        f"create_clock -period {PERIOD_NS} -name default",
+        f"set_part {job.board.part}",
+        f"create_clock -period {job.period} -name default",
         run,
         "exit",
     ]

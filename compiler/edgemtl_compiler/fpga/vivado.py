@@ -1,4 +1,4 @@
-"""From the exported IP to a bitstream: bitstreams/zcu104.tcl in Vivado, then reports and record as JSON.
+"""From the exported IP to a bitstream: bitstreams/design.tcl in Vivado, then reports and record as JSON.
 
 Like `vitis`, it has never met the tool: the tests run the Tcl under tclsh against stubs that know the design's pins.
 """
@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 from edgemtl.errors import BoardError, CompileError
-from edgemtl.fpga import bitstream, handoff, registers, virtual_files
+from edgemtl.fpga import bitstream, handoff, registers
+from edgemtl.fpga.board import Facts, folders
 from edgemtl_compiler.fpga import reports, vitis
 
-BOARD = "xilinx.com:zcu104:part0:1.1"
 OLDEST = (2022, 2)
 REPORTS = ("utilization.rpt", "timing_summary.rpt", "power.rpt")
 
@@ -35,16 +35,18 @@ def exported(job: vitis.Job) -> Path | None:
     return next((p.parent for p in sorted(job.work.rglob("component.xml"))), None)
 
 
-def arguments(ip: Path, work: Path, clock_mhz: float) -> list[str]:
-    """What zcu104.tcl takes; addresses and names are those of the driver."""
+def arguments(ip: Path, work: Path, board: Facts, clock_mhz: float) -> list[str]:
+    """What design.tcl takes; names are those of the driver."""
     pairs = {
         "ip": ip,
         "kernel": registers.VLNV,
         "work": work,
         "clock": f"{clock_mhz:g}",
-        "part": vitis.PART,
-        "board": BOARD,
-        "base": f"{virtual_files.BASE:#x}",
+        "part": board.part,
+        "board": board.vivado,
+        "script": folders()[board.name].resolve() / "board.tcl",
+        "name": board.name,
+        "base": f"{board.registers.base:#x}",
         "span": registers.SPAN,
         "jobs": os.cpu_count() or 1,
     }
@@ -59,10 +61,10 @@ def build(job: vitis.Job, script: Path, out: Path, clock_mhz: float) -> list[Pat
     vivado, ip = tool(), exported(job)
     if ip is None:
         raise CompileError("there is no exported IP: type make -C bitstreams export")
-    job.check("zcu104")
-    work = job.work.parent / "zcu104"
+    job.check("bitstream")
+    work = job.work.parent / "bitstream"
     work.mkdir(parents=True, exist_ok=True)
-    inputs = arguments(ip, work, clock_mhz)
+    inputs = arguments(ip, work, job.board, clock_mhz)
     command = [vivado.path, "-mode", "batch", "-notrace", "-source", str(script), "-tclargs", *inputs]
     print(" ".join(command), flush=True)
     try:
@@ -72,10 +74,10 @@ def build(job: vitis.Job, script: Path, out: Path, clock_mhz: float) -> list[Pat
     if code:
         log = work / "vivado.log"
         raise CompileError(f"the bitstream was not built: vivado ended with {code}; see above and {log}")
-    return collect(work, out, f"Vivado {'.'.join(map(str, vivado.version or ()))}", clock_mhz)
+    return collect(work, out, job.board.name, f"Vivado {'.'.join(map(str, vivado.version or ()))}", clock_mhz)
 
 
-def collect(work: Path, out: Path, tool: str, clock_mhz: float) -> list[Path]:
+def collect(work: Path, out: Path, board: str, tool: str, clock_mhz: float) -> list[Path]:
     """What Vivado left in `work`, checked against the driver's registers; the record and reports beside it."""
     bit, written = work / bitstream.NAME, []
     try:
@@ -83,7 +85,7 @@ def collect(work: Path, out: Path, tool: str, clock_mhz: float) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for path in (bit, bit.with_suffix(".hwh")):
             written.append(Path(shutil.copy(path, out / path.name)))
-        bitstream.write_record(out / bit.name, clock_hz=clock_mhz * 1e6, tool=tool)
+        bitstream.write_record(out / bit.name, board=board, clock_hz=clock_mhz * 1e6, tool=tool)
     except (BoardError, OSError) as error:
         raise CompileError(f"Vivado's files cannot be used: {error}") from None
     (out / "reports.json").write_text(reports.read([work / name for name in REPORTS]).model_dump_json(indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The accelerator on a ZCU104, through pynq. The virtual board's backend (`fpga_sim`) differs in the board alone."""
+"""The accelerator on a board, through pynq. The virtual board's backend (`fpga_sim`) differs in the board alone."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ class Fpga(Backend):
     }
 
     def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
-        loaded, settings = program.load(bundle), bundle.manifest.preprocess
+        assert choice.program is not None
+        loaded, settings = program.load(bundle, choice.program.target), bundle.manifest.preprocess
         self._scale = 255 * np.array(settings.std, np.float32)[:, None, None]
         self._shift = 255 * np.array(settings.mean, np.float32)[:, None, None]
-        self.driver = Driver(self._open(bundle), loaded, timeout_s=self.timeout_s)
+        self.driver = Driver(self._open(bundle, choice.program.target), loaded, timeout_s=self.timeout_s)
 
-    def _open(self, bundle: Bundle) -> Board:
-        """The board to run on; raises BoardError."""
+    def _open(self, bundle: Bundle, name: str) -> Board:
+        """The board `name`, to run on; raises BoardError."""
         bit = bitstream.find(bundle.path)
         try:
             from edgemtl.fpga import pynq_driver
         except Exception as error:  # pynq fails in many ways off a board
             raise BoardError(f"pynq cannot be imported: {error}; type edgemtl doctor --board") from error
-        return pynq_driver.board(bit)
+        return pynq_driver.board(bit, name)
 
     @classmethod
     def unusable(cls) -> str | None:
@@ -63,6 +64,11 @@ class Fpga(Backend):
         return cls.unusable()
 
     @classmethod
+    def here(cls) -> str | None:
+        """The board that this machine is; None where it is none."""
+        return BOARD_FILE.read_text().strip("\0\n ").lower() if BOARD_FILE.exists() else None
+
+    @classmethod
     def where(cls) -> str:
         """What the program runs on, for `engine.why`."""
         return "on the board"
@@ -70,7 +76,7 @@ class Fpga(Backend):
     @classmethod
     def choose(cls, bundle: Bundle) -> Choice:
         try:
-            entry, _ = program.described(bundle)
+            entry, _ = program.described(bundle, cls.here())
         except BundleError as error:
             raise BackendError(str(error)) from None
         return Choice(entry, f"its INT8 program for {entry.target}, {cls.where()}")

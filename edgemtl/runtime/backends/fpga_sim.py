@@ -1,4 +1,4 @@
-"""The accelerator on a virtual ZCU104: the driver of the board, with a simulation of the kernels behind its registers.
+"""The accelerator on a virtual board: the driver of the board, with a simulation of the kernels behind its registers.
 
 Exact, not fast: what it gives is bit for bit what the board must give; its times say nothing about the board's. The
 variable EDGEMTL_FPGA_SIM chooses the simulation: "csim", or "twin", which counts cycles (edgemtl/fpga/simulation.py).
@@ -26,7 +26,7 @@ class FpgaSim(Fpga):
     extra = ""
     timeout_s = 120.0  # a frame of ViT-S takes seconds in simulation
 
-    def _open(self, bundle: Bundle) -> Board:
+    def _open(self, bundle: Bundle, name: str) -> Board:
         return VirtualBoard(simulation.kernel())
 
     @classmethod
@@ -35,6 +35,10 @@ class FpgaSim(Fpga):
             return simulation.obstacle(simulation.chosen())
         except BoardError as error:
             return str(error)
+
+    @classmethod
+    def here(cls) -> None:
+        """Any board's program will do."""
 
     @classmethod
     def where(cls) -> str:

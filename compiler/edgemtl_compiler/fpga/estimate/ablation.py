@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemtl.fpga import board
+from edgemtl.fpga.board import Facts
 from edgemtl_compiler.fpga.descriptor import Product, Step
-from edgemtl_compiler.fpga.estimate.board import Board, board
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.frame import Clockwork
 from edgemtl_compiler.fpga.estimate.workload import Workload, workload
@@ -37,15 +38,15 @@ class Row:
     published: float
 
 
-def milliseconds(work: Workload, on: frozenset[str], found: Board, clock_hz: float = 300e6) -> float:
+def milliseconds(work: Workload, on: frozenset[str], found: Facts) -> float:
     """A frame with only the ideas `on`."""
     lanes = Lanes(row=8 if "unified linear" in on else 2, query=4 if "reordered attention" in on else 1)
     steps = tuple(_slower(step, on, lanes) for step in work.steps)
-    cycles = sum(layer.cycles for layer in Clockwork(replace(work, steps=steps), found, clock_hz, lanes).layers())
+    cycles = sum(layer.cycles for layer in Clockwork(replace(work, steps=steps), found, found.clock.hz, lanes).layers())
     if "single-pass softmax" not in on:
         tokens, heads = work.config.tokens, work.config.heads
         cycles += 2 * work.config.depth * -(-tokens // lanes.query) * tokens * heads
-    return 1e3 * cycles / clock_hz
+    return 1e3 * cycles / found.clock.hz
 
 
 def _slower(step: Step, on: frozenset[str], lanes: Lanes) -> Step:
@@ -60,12 +61,12 @@ def _slower(step: Step, on: frozenset[str], lanes: Lanes) -> Step:
     return replace(step, products=tuple(products))
 
 
-def table(found: Board | None = None) -> list[Row]:
+def table(found: Facts | None = None) -> list[Row]:
     """Edge-MoE's own shape and scope, from none of the ideas to all."""
     from edgemtl.model.presets import preset
 
     work = workload(preset("edge-moe"), "depth", scope="backbone")
-    found = found or board("zcu104")
+    found = found or board.find()
     rows = []
     for n, published in enumerate(PUBLISHED_MS):
         added = IDEAS[n - 1] if n else "none"
@@ -80,7 +81,7 @@ def plot(rows: list[Row], out: Path) -> None:
     left, top, width, height, low, high = 68, 50, 640, 280, 1.0, 1000.0
     legend = (
         ((190, 170, 150), "published: Edge-MoE, ZCU102, W16A32"),
-        ((60, 110, 220), "model: this accelerator, ZCU104, INT8"),
+        ((60, 110, 220), f"model: this accelerator, {board.find().title}, INT8"),
     )
     canvas = np.full((top + height + 60, left + width + 20, 3), 255, np.uint8)
 
@@ -109,7 +110,7 @@ def plot(rows: list[Row], out: Path) -> None:
 
 def main() -> None:
     rows = table()
-    print("| ideas | model, ZCU104, INT8 | published, ZCU102, W16A32 |\n|---|---|---|")
+    print(f"| ideas | model, {board.find().title}, INT8 | published, ZCU102, W16A32 |\n|---|---|---|")
     for row in rows:
         print(f"| {'+ ' if row.added != 'none' else ''}{row.added} | {row.modelled:.1f} ms | {row.published} ms |")
     if len(sys.argv) > 1:

@@ -8,8 +8,8 @@ from itertools import product
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
+from edgemtl.fpga.board import Facts
 from edgemtl_compiler.fpga.estimate import resources
-from edgemtl_compiler.fpga.estimate.board import Board
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.frame import Clockwork, bytes_per_cycle
 from edgemtl_compiler.fpga.estimate.memory import memory_map
@@ -39,19 +39,22 @@ def switch(config: ModelConfig) -> Switch:
 def estimate(
     config: ModelConfig,
     task: str,
-    board: Board,
+    board: Facts,
     *,
-    clock_hz: float = 300e6,
+    clock_hz: float | None = None,
     lanes: Lanes | None = None,
     scope: Scope = "task",
     queues: Sequence[int] | None = None,
 ) -> Report:
-    """One frame of `task`, modelled. Raises CompileError for a model outside the maxima or lanes that do not fit."""
-    lanes = lanes or Lanes()
+    """One frame of `task`, modelled; by default at the board's clock.
+
+    Raises CompileError for a model outside the maxima or lanes that do not fit.
+    """
+    lanes, clock_hz = lanes or Lanes(), clock_hz or board.clock.hz
     if task not in config.task_names:
         raise CompileError(f"there is no task {task!r}; this model has {', '.join(config.task_names)}")
     work = workload(config, task, scope=scope, queues=queues)
-    memories = memory_map(lanes)
+    memories = memory_map(lanes, board.memories)
     used = resources.totals(lanes, board, memories)
     resources.check(used, board)
     layers = Clockwork(work, board, clock_hz, lanes).layers()
@@ -128,15 +131,15 @@ class Point:
 def sweep(
     config: ModelConfig,
     task: str,
-    board: Board,
+    board: Facts,
     *,
-    clock_hz: float = 300e6,
+    clock_hz: float | None = None,
     scope: Scope = "task",
     queues: Sequence[int] | None = None,
 ) -> list[Point]:
     """All lanes that fit, or would with more of the part: only those that no other beats in both time and DSPs."""
     work = workload(config, task, scope=scope, queues=queues)
-    points = list(_points(work, board, clock_hz))
+    points = list(_points(work, board, clock_hz or board.clock.hz))
     best = [
         p
         for p in points
@@ -149,7 +152,7 @@ def sweep(
     return sorted(best, key=lambda p: p.dsp)
 
 
-def _points(work: Workload, board: Board, clock_hz: float) -> Iterator[Point]:
+def _points(work: Workload, board: Facts, clock_hz: float) -> Iterator[Point]:
     for row, query, norm in product(ROWS, QUERIES, NORMS):
         lanes = replace(Lanes(), row=row, query=query, norm=norm)
         used = {r.name: r for r in resources.totals(lanes, board)}

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemtl.fpga.board import Facts
 from edgemtl.fpga.contract import UNITS
 from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.descriptor import GELU_QUADS, Product, Step, tile_quads
 from edgemtl_compiler.fpga.estimate import cycles
-from edgemtl_compiler.fpga.estimate.board import Board
 from edgemtl_compiler.fpga.estimate.cycles import CALL, DDR_LATENCY, Lanes
 from edgemtl_compiler.fpga.estimate.schema import Layer
 from edgemtl_compiler.fpga.estimate.workload import Workload
@@ -37,11 +37,11 @@ def by_unit(layers: Iterable[Layer]) -> dict[str, int]:
     return {name: cycles for name, cycles in out.items() if cycles}
 
 
-def bytes_per_cycle(board: Board, clock_hz: float, ports: int = 4) -> float:
+def bytes_per_cycle(board: Facts, clock_hz: float, ports: int = 4) -> float:
     """What the weights' ports bring: the least of 75 % of the DDR's peak, the ports, and the bursts in flight."""
     burst = BURST / (BURST + DDR_LATENCY * 16 / OUTSTANDING)
     port = 16.0 * ports
-    return min(board.ddr_share * board.ddr_bytes_per_second / clock_hz, port * burst)
+    return min(board.ddr.share * board.ddr.bytes_per_second / clock_hz, port * burst)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Tile:
 class Clockwork:
     """Adds up a frame. `ahead`: the first tile of the next product is already on chip."""
 
-    def __init__(self, work: Workload, board: Board, clock_hz: float, lanes: Lanes) -> None:
+    def __init__(self, work: Workload, board: Facts, clock_hz: float, lanes: Lanes) -> None:
         self.work, self.lanes = work, lanes
         self.rate = bytes_per_cycle(board, clock_hz)
         self.ahead = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgemtl.fpga.board import Memories
 from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.schema import Memory
@@ -41,16 +42,16 @@ def memory(name: str, kind: Kind, copies: int, depth: int, width: int) -> Memory
     return Memory(name=name, kind=kind, copies=copies, depth=depth, width=width, blocks=copies * each)
 
 
-def memory_map(lanes: Lanes) -> tuple[Memory, ...]:
-    """All arrays at the compiled maxima; those that parallelism partitions follow `lanes`."""
+def memory_map(lanes: Lanes, kinds: Memories) -> tuple[Memory, ...]:
+    """All arrays at the compiled maxima; those that parallelism partitions follow `lanes`. `kinds` are the board's."""
     tokens, heads, experts = limits.MAX_TOKENS, limits.MAX_HEADS, limits.MAX_EXPERTS
     banks = limits.LANES_ROW
     records = 1 + limits.MAX_TASKS + limits.MAX_OPS
     blocks, subs = limits.TILE_BLOCKS, 32
     return (
-        memory("stream", "URAM288", 1, limits.MAX_STREAM // 16, 256),
-        memory("pool", "URAM288", banks, limits.POOL_WORDS, WORD),
-        memory("rows", "BRAM36", banks, limits.ROW_WORDS, WORD),
+        memory("stream", kinds.stream, 1, limits.MAX_STREAM // 16, 256),
+        memory("pool", kinds.pool, banks, limits.POOL_WORDS, WORD),
+        memory("rows", kinds.rows, banks, limits.ROW_WORDS, WORD),
         memory("weight tiles", "BRAM36", 2 * lanes.inputs, blocks, 8 * lanes.outputs),
         memory("attention: scores", "BRAM36", lanes.query, tokens * heads, 32),
         memory("gate: logits", "BRAM36", 1, tokens, 32 * experts),

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgemtl.errors import CompileError
+from edgemtl.fpga.board import Facts
 from edgemtl_compiler.fpga import limits
-from edgemtl_compiler.fpga.estimate.board import Board
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.memory import memory_map
 from edgemtl_compiler.fpga.estimate.schema import Memory, Resource, Unit
@@ -80,9 +80,9 @@ def by_unit(lanes: Lanes) -> tuple[Unit, ...]:
     return tuple(out)
 
 
-def totals(lanes: Lanes, board: Board, memories: tuple[Memory, ...] | None = None) -> tuple[Resource, ...]:
+def totals(lanes: Lanes, board: Facts, memories: tuple[Memory, ...] | None = None) -> tuple[Resource, ...]:
     """Sums over the units and memories, with the part's limits."""
-    memories = memories if memories is not None else memory_map(lanes)
+    memories = memories if memories is not None else memory_map(lanes, board.memories)
     costs = list(units(lanes).values())
     lutram = sum(m.blocks for m in memories if m.kind == "LUTRAM")
     dsp = sum(c.dsp for c in costs)
@@ -96,7 +96,7 @@ def totals(lanes: Lanes, board: Board, memories: tuple[Memory, ...] | None = Non
         figures.append((kind, blocks, blocks, "geometry of the blocks"))
     return tuple(
         Resource(
-            name=name, low=low, high=high, limit=board.limit(name), available=board.resources[name], source=source
+            name=name, low=low, high=high, limit=board.limit(name), available=board.available(name), source=source
         )
         for name, low, high, source in figures
     )  # fmt: skip
@@ -107,7 +107,7 @@ def over(resources: tuple[Resource, ...]) -> list[Resource]:
     return [r for r in resources if r.limit is not None and r.low > r.limit]
 
 
-def check(resources: tuple[Resource, ...], board: Board) -> None:
+def check(resources: tuple[Resource, ...], board: Facts) -> None:
     """Raises CompileError naming each resource that is short, and by how much."""
     short = [
         f"{r.name}: {r.low:.0f} needed, {r.limit:.0f} may be used of {r.available:.0f}, {r.low - r.limit:.0f} too many"

@@ -1,0 +1,3 @@
+# 4 GB of DDR: half of it above the low 2 GiB.
+source [file join [file dirname [info script]] .. .. zynq_ultrascale.tcl]
+set system(segments) [ddr_segments {LOW HIGH}]
