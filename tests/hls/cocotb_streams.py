@@ -11,12 +11,13 @@ from typing import Any
 
 import cocotb
 import numpy as np
+import twins
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 
 from edgemtl.graph.integer import Units, fixed_point
 from edgemtl.graph.integer.params import Attention, Linear
-from edgemtl_compiler.fpga import image, rtl
+from edgemtl_compiler.fpga import image
 
 
 @dataclass
@@ -45,10 +46,10 @@ def linear_job(dut: Any, seed: int) -> Job:
     weight, bias = rng.integers(-128, 128, (n, k)).astype(np.int8), rng.integers(-999, 999, n).astype(np.int32)
     u = Linear(weight, bias, *fixed_point(np.full(n, 2.0**-9)))
     x = rng.integers(-128, 128, (5, k)).astype(np.int8)
-    rows = rtl.row_beats(rtl.LinearJob(x, u, rtl.INT8), lanes).tobytes()
+    rows = twins.row_beats(twins.LinearJob(x, u, twins.INT8), lanes).tobytes()
     tiles = Units().to_int8(x, u).reshape(5, n // 16, 16).swapaxes(0, 1)
     return Job(
-        {"job_rows": 5, "job_words": k // 16, "job_tiles": n // 16, "job_epilogue": rtl.INT8},
+        {"job_rows": 5, "job_words": k // 16, "job_tiles": n // 16, "job_epilogue": twins.INT8},
         {
             "weight": beats(("weight_data", image.linear(u), 64)),
             "row": beats(("row_data", rows, 16 * lanes)),
@@ -64,8 +65,8 @@ def attention_job(dut: Any, seed: int) -> Job:
     width = len(dut.query_data) // 8
     q, k, v = rng.integers(-128, 128, (3, 7, 2 * width)).astype(np.int8)
     u = Attention(*fixed_point(np.full(2, 0.02)), *fixed_point(np.full(2 * width, 2.0**-15)))
-    job = rtl.AttentionJob(q, k, v, u)
-    keys = rtl.key_beats(job, width)
+    job = twins.AttentionJob(q, k, v, u)
+    keys = twins.key_beats(job, width)
     return Job(
         {"job_tokens": 7, "job_heads": 2, "job_steps": width // 4},
         {

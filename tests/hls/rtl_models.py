@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import twins
 from hls_models import HLS
 from test_units import factors, gelu, int8, int16, linear
 
@@ -25,43 +26,43 @@ def library(unit: str, parameters: dict[str, int] | None = None) -> Path:
     return rtl.build(RTL, unit, parameters)
 
 
-def linear_job(rng: np.random.Generator, rows: int, inputs: int, outputs: int, epilogue: int) -> rtl.LinearJob:
+def linear_job(rng: np.random.Generator, rows: int, inputs: int, outputs: int, epilogue: int) -> twins.LinearJob:
     """Random rows, weights and tables; whole tiles of outputs where a stream is added to."""
-    adds = epilogue in (rtl.ADD, rtl.SCORED)
+    adds = epilogue in (twins.ADD, twins.SCORED)
     outputs = -(-outputs // 16) * 16 if adds else outputs
-    return rtl.LinearJob(
+    return twins.LinearJob(
         int8(rng, rows, inputs),
         linear(rng, inputs, outputs),
         epilogue,
-        gelu(rng) if epilogue in (rtl.GELU8, rtl.GELU16) else None,
+        gelu(rng) if epilogue in (twins.GELU8, twins.GELU16) else None,
         int16(rng, rows, outputs) if adds else None,
-        rng.integers(0, 32769, rows).astype(np.uint16) if epilogue == rtl.SCORED else None,
+        rng.integers(0, 32769, rows).astype(np.uint16) if epilogue == twins.SCORED else None,
     )
 
 
-def linear_want(job: rtl.LinearJob) -> Any:
+def linear_want(job: twins.LinearJob) -> Any:
     """The reference's results."""
     units, x, u = Units(), job.x, job.unit
-    if job.epilogue == rtl.INT8:
+    if job.epilogue == twins.INT8:
         return units.to_int8(x, u)
-    if job.epilogue == rtl.INT16:
+    if job.epilogue == twins.INT16:
         return units.to_int16(x, u)
-    if job.epilogue == rtl.INT32:
+    if job.epilogue == twins.INT32:
         return saturate(scale(sums(x, u), u.multiplier, u.shift), 32)
-    if job.epilogue == rtl.ADD and job.stream is not None:
+    if job.epilogue == twins.ADD and job.stream is not None:
         return units.add(x, u, job.stream)
-    if job.epilogue == rtl.SCORED and job.stream is not None and job.score is not None:
+    if job.epilogue == twins.SCORED and job.stream is not None and job.score is not None:
         return units.add_scored(x, u, job.stream, job.score)
     assert job.gelu is not None
-    through = units.gelu_int8 if job.epilogue == rtl.GELU8 else units.gelu_int16
+    through = units.gelu_int8 if job.epilogue == twins.GELU8 else units.gelu_int16
     return through(x, u, job.gelu)
 
 
-def attention_job(rng: np.random.Generator, tokens: int, heads: int, width: int) -> rtl.AttentionJob:
+def attention_job(rng: np.random.Generator, tokens: int, heads: int, width: int) -> twins.AttentionJob:
     q, k, v = (int8(rng, tokens, heads * width) for _ in range(3))
     unit = Attention(*factors(rng, heads, -25, 8), *factors(rng, heads * width, -20, -12))
-    return rtl.AttentionJob(q, k, v, unit)
+    return twins.AttentionJob(q, k, v, unit)
 
 
-def attention_want(job: rtl.AttentionJob) -> Any:
+def attention_want(job: twins.AttentionJob) -> Any:
     return Units().attention(job.q, job.k, job.v, job.unit)

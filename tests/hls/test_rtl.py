@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtl_models import RTL, attention_job, attention_want, library, linear_job, linear_want
@@ -23,7 +24,7 @@ from edgemtl_compiler.fpga.estimate import Lanes, attention_cycles, linear_cycle
 
 seeds = st.integers(0, 2**31)
 often = st.sampled_from([0, 30, 90])  # of a hundred cycles
-traffic = st.builds(rtl.Traffic, gaps=often, stalls=often, seed=st.integers(0, 2**31))
+traffic = st.builds(twins.Traffic, gaps=often, stalls=often, seed=st.integers(0, 2**31))
 jobs = st.lists(
     st.tuples(st.integers(1, 20), st.integers(1, 5).map(lambda n: 16 * n), st.integers(1, 40), st.integers(0, 6)),
     min_size=1,
@@ -32,21 +33,21 @@ jobs = st.lists(
 
 
 @pytest.fixture(scope="module")
-def narrow() -> rtl.LinearTwin:
-    return rtl.LinearTwin(library("linear", {"LANES_ROW": 2}), 2)
+def narrow() -> twins.LinearTwin:
+    return twins.LinearTwin(library("linear", {"LANES_ROW": 2}), 2)
 
 
 @pytest.fixture(scope="module", params=[8, 6])
-def full(request: pytest.FixtureRequest) -> rtl.LinearTwin:
-    return rtl.LinearTwin(library("linear", {"LANES_ROW": request.param}), request.param)
+def full(request: pytest.FixtureRequest) -> twins.LinearTwin:
+    return twins.LinearTwin(library("linear", {"LANES_ROW": request.param}), request.param)
 
 
 @pytest.fixture(scope="module")
-def attention() -> rtl.AttentionTwin:
-    return rtl.AttentionTwin(library("attention"))
+def attention() -> twins.AttentionTwin:
+    return twins.AttentionTwin(library("attention"))
 
 
-def same_linear(twin: rtl.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: rtl.Traffic) -> None:
+def same_linear(twin: twins.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: twins.Traffic) -> None:
     rng = np.random.default_rng(seed)
     made = [linear_job(rng, *shape) for shape in shapes]
     for job, got in zip(made, twin.run(made, how), strict=True):
@@ -55,7 +56,9 @@ def same_linear(twin: rtl.LinearTwin, shapes: list[tuple[int, int, int, int]], s
 
 @settings(max_examples=60, deadline=None)
 @given(shapes=jobs, seed=seeds, how=traffic)
-def test_linear(narrow: rtl.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: rtl.Traffic) -> None:
+def test_linear(
+    narrow: twins.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: twins.Traffic
+) -> None:
     same_linear(narrow, shapes, seed, how)
 
 
@@ -63,30 +66,32 @@ def test_linear(narrow: rtl.LinearTwin, shapes: list[tuple[int, int, int, int]],
 @settings(max_examples=60, deadline=None)
 @given(shapes=jobs, seed=seeds, how=traffic)
 def test_linear_at_full_width(
-    full: rtl.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: rtl.Traffic
+    full: twins.LinearTwin, shapes: list[tuple[int, int, int, int]], seed: int, how: twins.Traffic
 ) -> None:
     same_linear(full, shapes, seed, how)
 
 
-def widest(sign: int) -> rtl.LinearJob:
+def widest(sign: int) -> twins.LinearJob:
     """1,536 extreme products and an extreme bias, all of one sign."""
     bias = np.full(16, sign * (2**31 - 1), np.int32)
     weight = np.full((16, 1536), -128 if sign > 0 else 127, np.int8)
-    return rtl.LinearJob(np.full((5, 1536), -128, np.int8), Linear(weight, bias, *ref.fixed_point(np.full(16, 0.9))), 6)
+    return twins.LinearJob(
+        np.full((5, 1536), -128, np.int8), Linear(weight, bias, *ref.fixed_point(np.full(16, 0.9))), 6
+    )
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_linear_at_the_extremes(narrow: rtl.LinearTwin, sign: int) -> None:
+def test_linear_at_the_extremes(narrow: twins.LinearTwin, sign: int) -> None:
     job = widest(sign)
     want = linear_want(job)
     assert abs(want).max() > 2**25
     np.testing.assert_array_equal(narrow.run([job])[0], want)
 
 
-def test_linear_is_the_c_simulation(narrow: rtl.LinearTwin, csim: CSim) -> None:
+def test_linear_is_the_c_simulation(narrow: twins.LinearTwin, csim: CSim) -> None:
     """The same arrays through both, without the reference between them."""
     rng = np.random.default_rng(3)
-    made = [linear_job(rng, 13, 80, 48, e) for e in (rtl.INT16, rtl.GELU8, rtl.GELU16, rtl.ADD, rtl.INT8)]
+    made = [linear_job(rng, 13, 80, 48, e) for e in (twins.INT16, twins.GELU8, twins.GELU16, twins.ADD, twins.INT8)]
     raw, hidden, wide, add, qkv = narrow.run(made)
     np.testing.assert_array_equal(raw, csim.linear(made[0].x, made[0].unit))
     for job, got, is_wide in ((made[1], hidden, False), (made[2], wide, True)):
@@ -98,24 +103,24 @@ def test_linear_is_the_c_simulation(narrow: rtl.LinearTwin, csim: CSim) -> None:
 
 
 @pytest.mark.parametrize(("multiplier", "shift"), [(2**17, 20), (2**16, 0), (2**16, 47), (2**23, 20)])
-def test_linear_refuses_a_factor_outside_its_range(narrow: rtl.LinearTwin, multiplier: int, shift: int) -> None:
-    job = linear_job(np.random.default_rng(0), 3, 16, 32, rtl.INT8)
+def test_linear_refuses_a_factor_outside_its_range(narrow: twins.LinearTwin, multiplier: int, shift: int) -> None:
+    job = linear_job(np.random.default_rng(0), 3, 16, 32, twins.INT8)
     job.unit.multiplier[17], job.unit.shift[17] = multiplier, shift
     with pytest.raises(ValueError, match="weight image"):
         narrow.run([job])
-    assert narrow.run([linear_job(np.random.default_rng(0), 3, 16, 32, rtl.INT8)])  # a reset forgets it
+    assert narrow.run([linear_job(np.random.default_rng(0), 3, 16, 32, twins.INT8)])  # a reset forgets it
 
 
-def close(twin: rtl.LinearTwin, rows: int, inputs: int, outputs: int, lanes: int) -> None:
+def close(twin: twins.LinearTwin, rows: int, inputs: int, outputs: int, lanes: int) -> None:
     """Cycles against the estimate's."""
     before = twin.cycles
-    twin.run([linear_job(np.random.default_rng(0), rows, inputs, outputs, rtl.INT8)])
+    twin.run([linear_job(np.random.default_rng(0), rows, inputs, outputs, twins.INT8)])
     cycles = twin.cycles - before
     want = linear_cycles(rows, inputs, outputs, Lanes(row=lanes))
     assert abs(cycles / want - 1) < 0.02, (cycles, want)
 
 
-def test_linear_cycles(narrow: rtl.LinearTwin) -> None:
+def test_linear_cycles(narrow: twins.LinearTwin) -> None:
     """Within 2 % of `edgemtl estimate`'s model."""
     for rows, inputs, outputs in ((129, 192, 192), (65, 384, 64), (40, 768, 16)):
         close(narrow, rows, inputs, outputs, 2)
@@ -124,7 +129,7 @@ def test_linear_cycles(narrow: rtl.LinearTwin) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("lanes", [8, 6])
 def test_linear_cycles_at_full_width(lanes: int) -> None:
-    twin = rtl.LinearTwin(library("linear", {"LANES_ROW": lanes}), lanes)
+    twin = twins.LinearTwin(library("linear", {"LANES_ROW": lanes}), lanes)
     for rows, inputs, outputs in ((129, 192, 576), (129, 192, 192), (128, 768, 192), (197, 384, 96), (2048, 32, 32)):
         close(twin, rows, inputs, outputs, lanes)
 
@@ -142,7 +147,7 @@ shapes = st.lists(
 @settings(max_examples=120, deadline=None)
 @given(shapes=shapes, seed=seeds, how=traffic)
 def test_attention(
-    attention: rtl.AttentionTwin, shapes: list[tuple[int, int, int]], seed: int, how: rtl.Traffic
+    attention: twins.AttentionTwin, shapes: list[tuple[int, int, int]], seed: int, how: twins.Traffic
 ) -> None:
     rng = np.random.default_rng(seed)
     made = [attention_job(rng, *shape) for shape in shapes]
@@ -152,17 +157,17 @@ def test_attention(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "heads"), [(1, 1), (1, 6), (3, 3), (4, 3), (5, 3), (129, 3), (197, 6), (1025, 3)])
-def test_attention_at_the_edges(attention: rtl.AttentionTwin, csim: CSim, tokens: int, heads: int) -> None:
+def test_attention_at_the_edges(attention: twins.AttentionTwin, csim: CSim, tokens: int, heads: int) -> None:
     """Twin == C simulation from one token to the most, all scores alike or all extreme, too."""
     rng = np.random.default_rng(tokens)
     q, k, v = rng.integers(-128, 128, (3, tokens, heads * 64)).astype(np.int8)
     u = Attention(*ref.fixed_point(np.full(heads, 0.02)), *ref.fixed_point(np.full(heads * 64, 2.0**-15)))
-    made = [rtl.AttentionJob(q, k, v, u)]
+    made = [twins.AttentionJob(q, k, v, u)]
     if tokens < 1000:
         low = np.full_like(q, -128)
         made += [
-            rtl.AttentionJob(low, low, low, u),
-            rtl.AttentionJob(low, np.where(k < 0, low, 127).astype(np.int8), v, u),
+            twins.AttentionJob(low, low, low, u),
+            twins.AttentionJob(low, np.where(k < 0, low, 127).astype(np.int8), v, u),
         ]
     got = attention.run(made)
     for job, result in zip(made, got, strict=True):
@@ -172,7 +177,7 @@ def test_attention_at_the_edges(attention: rtl.AttentionTwin, csim: CSim, tokens
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "heads"), [(129, 3), (197, 3), (197, 6), (1025, 3)])
-def test_attention_cycles(attention: rtl.AttentionTwin, tokens: int, heads: int) -> None:
+def test_attention_cycles(attention: twins.AttentionTwin, tokens: int, heads: int) -> None:
     before = attention.cycles
     attention.run([attention_job(np.random.default_rng(0), tokens, heads, 64)])
     want = attention_cycles(tokens, heads, 64)
@@ -180,7 +185,7 @@ def test_attention_cycles(attention: rtl.AttentionTwin, tokens: int, heads: int)
 
 
 @pytest.mark.slow
-def test_attention_refuses_a_factor_outside_its_range(attention: rtl.AttentionTwin) -> None:
+def test_attention_refuses_a_factor_outside_its_range(attention: twins.AttentionTwin) -> None:
     for where in ("exp_shift", "out_shift"):
         job = attention_job(np.random.default_rng(0), 5, 2, 32)
         getattr(job.unit, where)[1] = 47
@@ -188,7 +193,7 @@ def test_attention_refuses_a_factor_outside_its_range(attention: rtl.AttentionTw
             attention.run([job])
 
 
-def test_a_built_model_is_found_again(narrow: rtl.LinearTwin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_model_is_found_again(narrow: twins.LinearTwin, monkeypatch: pytest.MonkeyPatch) -> None:
     first = library("linear", {"LANES_ROW": 2})
     written = first.stat().st_mtime_ns
     assert library("linear", {"LANES_ROW": 2}) == first

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import twins
 from hls_models import integers, lively, pictures
 from numpy.typing import NDArray
 from rtl_models import RTL, library
@@ -25,16 +26,16 @@ from edgemtl_compiler.fpga.program import build as build_program
 
 
 @pytest.fixture(scope="module")
-def units() -> rtl.TwinUnits:
-    return rtl.TwinUnits(
-        rtl.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), rtl.AttentionTwin(library("attention"))
+def units() -> twins.TwinUnits:
+    return twins.TwinUnits(
+        twins.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), twins.AttentionTwin(library("attention"))
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["semseg", "depth"])
 def test_micro_frame(
-    csim: CSim, quantised: tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]], units: rtl.TwinUnits, task: str
+    csim: CSim, quantised: tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]], units: twins.TwinUnits, task: str
 ) -> None:
     _, network, images = quantised
     pixels = np.ascontiguousarray(images[0].transpose(1, 2, 0))
@@ -48,8 +49,8 @@ def test_tiny_frame(csim: CSim, capsys: pytest.CaptureFixture[str]) -> None:
     """A seeded `tiny`, one task; calibrated on drawn pictures, since equality does not depend on them. The estimate of
     the same calls is within 2 %.
     """
-    units = rtl.TwinUnits(
-        rtl.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), rtl.AttentionTwin(library("attention"))
+    units = twins.TwinUnits(
+        twins.LinearTwin(library("linear", {"LANES_ROW": LANES_ROW})), twins.AttentionTwin(library("attention"))
     )
     model = lively("tiny")
     with torch.no_grad():
