@@ -154,6 +154,7 @@ def part(micro: Micro) -> FpgaPart:
     The inputs are the golden frames, in the order of their names; the integer reference gave their maps.
     """
     from edgemtl.bundle.manifest import Preprocess
+    from edgemtl.model.checkpoint import arrays
     from edgemtl_compiler.fpga.image_bundle import pack
     from edgemtl_compiler.quantise.calibrate import calibrate
     from edgemtl_compiler.quantise.fpga import quantise
@@ -165,7 +166,7 @@ def part(micro: Micro) -> FpgaPart:
     frames = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     coarse = np.random.default_rng(1).integers(0, 256, (33, 3, height // 8, width // 8), np.uint8)
     blocks = coarse.repeat(8, 2).repeat(8, 3)
-    state = {key: value.numpy() for key, value in micro.model.state_dict().items()}
+    state = arrays(micro.model.state_dict())
     images = np.concatenate([frames, blocks])
     network = quantise(micro.config, state, calibrate(micro.config, state, images))
     return pack(network, frames, calibration={"images": len(images), "source": "blocks"})

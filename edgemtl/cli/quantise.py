@@ -50,8 +50,10 @@ def measure(
     checkpoint: Path, folder: Path, images: int, scored: int, percentile: float = 100.0, *, host_heads: bool = False
 ) -> dict[str, Any]:
     """The whole report. Raises what reading the checkpoint and the images and quantising raise."""
+    from edgemtl.bundle.checkpoint import read_checkpoint
+    from edgemtl.bundle.deployable import deployable
     from edgemtl.data.layout import find_layout
-    from edgemtl.model.checkpoint import load_checkpoint
+    from edgemtl.model.checkpoint import model_of
     from edgemtl.train.data import open_data, spread
     from edgemtl_compiler.fpga.network import graph_of
     from edgemtl_compiler.fpga.report import accuracy, compare, pixels
@@ -60,26 +62,27 @@ def measure(
     from edgemtl_compiler.quantise.pictures import pictures
 
     console = _text.console(stderr=True)
-    model, _ = load_checkpoint(checkpoint)
-    graph_of(model.config, model.config.task_names[0], host_heads)  # refuses what the accelerator lacks
-    seen = pictures(folder, model.config, max(images, 1))
-    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    info, state = read_checkpoint(checkpoint)
+    config, state = deployable(info.config, state)
+    model = model_of(config, state)
+    graph_of(config, config.task_names[0], host_heads)  # refuses what the accelerator lacks
+    seen = pictures(folder, config, max(images, 1))
     with console.status(f"quantising, calibrated on {len(seen.images)} images") as status:
-        ranges = calibrate(model.config, state, seen.images)
-        network = make(model.config, state, ranges, percentile=percentile, host_heads=host_heads)
+        ranges = calibrate(config, state, seen.images)
+        network = make(config, state, ranges, percentile=percentile, host_heads=host_heads)
         metrics: dict[str, Loss] = {}
         shown, unseen = seen.images, False
         if seen.labelled and scored:
-            data = open_data(folder, "val", model.config)
+            data = open_data(folder, "val", config)
             scored = min(scored, len(data))
-            unseen, shown = True, pixels(data.batch(spread(data, COMPARED))["image"], model.config)
+            unseen, shown = True, pixels(data.batch(spread(data, COMPARED))["image"], config)
             metrics = accuracy(
                 model, network, data, scored, lambda what, done, of: status.update(f"{what}: {done} of {of} images")
             )
         elif not seen.labelled and scored:
-            unseen, shown = _unseen(folder, model.config, len(seen.images))
+            unseen, shown = _unseen(folder, config, len(seen.images))
         status.update("comparing layer by layer")
-        layers = {t: compare(model, network, shown[:COMPARED], t) for t in model.config.task_names}
+        layers = {t: compare(model, network, shown[:COMPARED], t) for t in config.task_names}
     return {
         "checkpoint": str(checkpoint),
         "data": find_layout(folder).about(folder).title if seen.labelled else str(folder),
@@ -90,7 +93,7 @@ def measure(
         "head": "host, float" if host_heads else "accelerator",
         "goal": GOAL,
         "origin": {"float": "measured, PyTorch", "int8": "measured, integer NumPy reference (bit-equal to csim)"},
-        "tasks": {task: _facts(layers[task], metrics.get(task)) for task in model.config.task_names},
+        "tasks": {task: _facts(layers[task], metrics.get(task)) for task in config.task_names},
     }
 
 

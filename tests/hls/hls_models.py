@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
 from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import arrays
 from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.quantise.calibrate import calibrate
 from edgemtl_compiler.quantise.fpga import quantise
@@ -47,7 +48,7 @@ def normalised(images: NDArray[np.uint8], config: ModelConfig) -> torch.Tensor:
 
 
 def state(model: MultiTaskViT) -> dict[str, NDArray[np.float32]]:
-    return {key: value.numpy() for key, value in model.state_dict().items()}
+    return arrays(model.state_dict())
 
 
 def integers(model: MultiTaskViT, images: NDArray[np.uint8], **options: Any) -> IntegerNetwork:

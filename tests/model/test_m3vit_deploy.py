@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import edgemtl
-from edgemtl.errors import CompileError
+from edgemtl.errors import CompileError, EdgeMTLError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 
@@ -64,24 +66,22 @@ def test_a_bundle_computes_what_the_model_computes(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (CONV, "has the light head alone, and this model's is conv: .* --host-heads"),
-        ({"gate": "conditioned"}, "adds no bias, which a task-conditioned gate needs: use --target onnx"),
-        ({"router": "dselect_k", "experts": 8}, "has no gate of router dselect_k"),
+        (CONV, "no reshape for head.map: it has the light head alone; .* --host-heads"),
+        ({"gate_bias": True}, "no route for blocks.1.gate, which adds a bias, .* --target cpu, onnx or torch"),
+        ({"gate": "conditioned"}, "convert the model with to_multi_gate"),
+        ({"router": "dselect_k", "experts": 8}, "router dselect_k is for training alone"),
     ],
 )
 def test_the_accelerator_refuses(changes: dict[str, Any], message: str) -> None:
     pytest.importorskip("edgemtl_compiler")
-    from edgemtl_compiler.quantise.fpga import quantise
+    from edgemtl_compiler.fpga.network import graph_of
 
-    with pytest.raises(CompileError, match=message):
-        quantise(made(**changes).config, {}, {})
+    with pytest.raises(EdgeMTLError, match=message):
+        graph_of(made(**changes).config, "depth")
 
 
 def test_the_accelerator_runs_the_backbone_of_a_model_with_a_conv_head(cli: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("edgemtl_compiler")
-    from edgemtl_compiler.fpga.network import graph_of
-
-    assert graph_of(made(**CONV).config, "depth", host_heads=True).outputs == ("blocks.3.experts",)
     save_checkpoint(tmp_path / "m.safetensors", made(**CONV), dtype="float32")
     said = cli("estimate", tmp_path / "m.safetensors", "--scope", "backbone", "--json")
     assert said.code == 0, said.err
@@ -89,6 +89,15 @@ def test_the_accelerator_runs_the_backbone_of_a_model_with_a_conv_head(cli: Call
     said = cli("estimate", tmp_path / "m.safetensors")
     assert said.code == 2
     assert "--scope backbone" in said.err
+    (tmp_path / "photos").mkdir()
+    for i in range(32):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), pixels)
+    said = cli("quantise", tmp_path / "m.safetensors", "--calibrate", tmp_path / "photos", "--host-heads", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)["tasks"]["depth"]
+    assert list(found["layers"])[-1] == "blocks.3.experts"
+    assert 0 < found["raw_map_error"] < 0.1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ def check(config: ModelConfig, *, host_heads: bool = False) -> None:
 
     Heads that run on the host (`host_heads`) are not looked at.
     """
-    _check_form(config, host_heads)
     tile = config.patch // config.head_stride
     pixels = (config.tokens - 1) * tile * tile
     held = max((len(ids) for ids in config.held), default=0)
@@ -72,21 +71,3 @@ def check(config: ModelConfig, *, host_heads: bool = False) -> None:
             raise CompileError(
                 f"the accelerator computes {contract.LANES} lanes at a time; the {what}, {value}, is no multiple"
             )
-
-
-def _check_form(config: ModelConfig, host_heads: bool) -> None:
-    if config.stem != "patch":
-        raise CompileError(
-            f"the accelerator embeds patches, and this model has stem {config.stem}: compile it with --target torch"
-        )
-    if config.head != "light" and not host_heads:
-        raise CompileError(
-            f"the accelerator has the light head alone, and this model's is {config.head}: measure its backbone with"
-            " `edgemtl quantise --host-heads` or `edgemtl estimate --scope backbone`"
-        )
-    if config.gate == "conditioned" or config.gate_bias:
-        raise CompileError(
-            "the accelerator's gate adds no bias, which a task-conditioned gate needs: use --target onnx"
-        )
-    if config.router == "dselect_k":
-        raise CompileError("the accelerator has no gate of router dselect_k: train with router noisy_vmoe")

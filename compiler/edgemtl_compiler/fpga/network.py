@@ -22,17 +22,16 @@ from edgemtl_compiler.fpga import limits, ops
 def graph_of(config: ModelConfig, task: str, host_heads: bool = False) -> Graph:
     """A task's graph; with `host_heads` it ends with the trunk's tokens.
 
-    Raises CompileError where the accelerator lacks an op or is too small, TaskError for another model's task.
+    Raises CompileError where the accelerator lacks an op or is too small, TaskError for another model's task, and
+    ConfigError for a model that serves training alone.
     """
-    limits.check(config, host_heads=host_heads)
-    if not host_heads:
-        graph = network(config, task).whole
-    else:  # whatever the heads are made of
-        whole = network(config.model_copy(update={"head_norm": False}), task).whole
-        nodes = tuple(n for n in whole.nodes if not n.name.startswith("head."))
-        graph = Graph(task, whole.inputs, nodes, (nodes[-1].name,))
+    graph = network(config.model_copy(update={"head_norm": False}), task).whole  # a head's norms change no shape
+    if host_heads:
+        nodes = tuple(n for n in graph.nodes if not n.name.startswith("head."))
+        graph = Graph(task, graph.inputs, nodes, (nodes[-1].name,))
     for node in graph.nodes:
-        ops.find(node)
+        ops.find(node).check(node, graph)
+    limits.check(config, host_heads=host_heads)
     return graph
 
 

@@ -18,6 +18,7 @@ from edgemtl.config import ModelConfig
 from edgemtl.graph import from_state, run
 from edgemtl.graph.network import IMAGE
 from edgemtl.graph.run import See
+from edgemtl.model.checkpoint import arrays
 from edgemtl.model.vit import MultiTaskViT
 from edgemtl.train.data import Samples
 from edgemtl.train.evaluate import Loss, Predictor, evaluate, losses, torch_predictor
@@ -103,7 +104,7 @@ def compare(model: MultiTaskViT, network: IntegerNetwork, images: NDArray[np.uin
     error: dict[str, float] = {}
     power: dict[str, float] = {}
     graph, dot = network.graph(task), 0.0
-    values = from_state({key: value.numpy() for key, value in model.state_dict().items()})
+    values = from_state(arrays(model.state_dict()))
     streams = [n.name for n in graph.nodes if ops.find(n).on_stream(n)]
 
     def add(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:

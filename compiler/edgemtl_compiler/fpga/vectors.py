@@ -55,6 +55,7 @@ def write_micro(folder: Path) -> list[Path]:
     import torch
 
     from edgemtl.model import MultiTaskViT, preset
+    from edgemtl.model.checkpoint import arrays
     from edgemtl_compiler.fpga import program
     from edgemtl_compiler.quantise.calibrate import calibrate
     from edgemtl_compiler.quantise.fpga import quantise
@@ -68,7 +69,7 @@ def write_micro(folder: Path) -> list[Path]:
     height, width = model.config.image_size
     coarse = np.random.default_rng(0).integers(0, 256, (33, 3, height // 8, width // 8), np.uint8)
     images = coarse.repeat(8, 2).repeat(8, 3)
-    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    state = arrays(model.state_dict())
     network = quantise(model.config, state, calibrate(model.config, state, images[:32]))
     made, pixels = program.build(network), np.ascontiguousarray(images[32].transpose(1, 2, 0))
     files = {f"top-{t}": frame(made, pixels, t, network.run(pixels, t)) for t in made.tasks}

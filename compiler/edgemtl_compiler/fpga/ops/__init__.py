@@ -93,6 +93,10 @@ class Quantiser:
 class FpgaOp(ABC):
     """An op of the accelerator. All but `quantise` may be left out where there is nothing to say."""
 
+    def check(self, node: Node, graph: Graph) -> None:
+        """Raises CompileError, by `refusal`, for a node that the accelerator cannot run though it has the op."""
+        return
+
     @abstractmethod
     def quantise(self, node: Node, q: Quantiser) -> tuple[Any, Codes | None]:
         """The node's integers, as the graph op's `integer` wants them, and what its output's codes mean if INT8."""
@@ -129,9 +133,12 @@ def find(node: Node) -> FpgaOp:
     return op
 
 
-def refusal(node: Node, has: str = "") -> CompileError:
-    """That the accelerator has no such node, what it `has` instead, and what to do."""
-    hint = "compile it with --target cpu, onnx or torch"
+def refusal(node: Node, why: str = "") -> CompileError:
+    """That the accelerator has no such node, why, and what to do instead."""
+    hint = "compile this model with --target cpu, onnx or torch"
     if node.name.startswith("head."):
-        hint = "measure its backbone with `edgemtl quantise --host-heads` or `edgemtl estimate --scope backbone`"
-    return CompileError(f"the accelerator has no {node.op} for {node.name}{has and f', {has}'}: {hint}")
+        hint = (
+            "it has the light head alone; measure this model's backbone with `edgemtl quantise --host-heads` or"
+            " `edgemtl estimate --scope backbone`"
+        )
+    return CompileError(f"the accelerator has no {node.op} for {node.name}{why and f', {why}'}: {hint}")

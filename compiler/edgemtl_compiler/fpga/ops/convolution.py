@@ -18,16 +18,13 @@ QUADS = 2  # of 16 channels' biases and factors
 LEAST = 2 * LANES_ROW + 1  # steps per row group: the map's words leave one after the other
 
 
-def check(node: Node, graph: Graph) -> None:
-    """Raise CompileError for any other convolution."""
-    before = {n.op for n in graph.nodes if n.name in node.inputs}
-    if before != {"separable_step"} or node.attributes["kernel"] != (1, 1) or node.attributes["activation"] != "none":
-        raise refusal(node, "which is not the last product of a light head")
-
-
 class Convolution(FpgaOp):
+    def check(self, node: Node, graph: Graph) -> None:
+        before, a = {n.op for n in graph.nodes if n.name in node.inputs}, node.attributes
+        if before != {"separable_step"} or a["kernel"] != (1, 1) or a["activation"] != "none" or a["groups"] != 1:
+            raise refusal(node, "which is not the last product of a light head")
+
     def quantise(self, node: Node, q: Quantiser) -> tuple[Output, None]:
-        check(node, q.graph)
         (weight, bias), stream = q.weights(node), 2.0**-q.head_bits
         weight = weight[:, :, 0, 0]
         codes = factors.balanced(q.range(node.inputs[0]), weight, stream * 2.0**-14)
@@ -38,7 +35,6 @@ class Convolution(FpgaOp):
         return Record(OpCode.OUTPUT, add(image.narrow(params.narrow) + image.linear(params.linear)))
 
     def step(self, node: Node, graph: Graph, queues: Mapping[str, tuple[int, ...]]) -> Step:
-        check(node, graph)
         (height, width, outputs), inputs = node.shape, graph.shape(node.inputs[0])[2]
         pixels, groups = height * width, -(-inputs // LANES)
         return Step(

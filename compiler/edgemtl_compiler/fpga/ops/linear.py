@@ -43,6 +43,9 @@ def role(node: Node, graph: Graph) -> OpCode:
 
 
 class Linear(FpgaOp):
+    def check(self, node: Node, graph: Graph) -> None:
+        role(node, graph)
+
     def on_stream(self, node: Node) -> bool:
         return len(node.inputs) > 1 or node.name.startswith("head.")
 

@@ -11,13 +11,17 @@ from edgemtl.graph.integer.params import Gate
 from edgemtl_compiler.fpga import image
 from edgemtl_compiler.fpga.descriptor import Product, Record, Step, place
 from edgemtl_compiler.fpga.estimate.cycles import gate_cycles
-from edgemtl_compiler.fpga.ops import Add, FpgaOp, Quantiser
+from edgemtl_compiler.fpga.ops import Add, FpgaOp, Quantiser, refusal
 from edgemtl_compiler.quantise import factors
 
 QUADS = 3  # of the path and its biases, before the weights
 
 
 class Route(FpgaOp):
+    def check(self, node: Node, graph: Graph) -> None:
+        if node.attributes["bias"]:
+            raise refusal(node, "which adds a bias, as a task-conditioned gate does")
+
     def quantise(self, node: Node, q: Quantiser) -> tuple[Gate, None]:
         columns = node.attributes["columns"]
         return factors.gate(q.weights(node)[0].T[list(columns)], q.codes[node.inputs[0]], columns), None

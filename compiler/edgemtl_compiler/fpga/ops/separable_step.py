@@ -18,12 +18,14 @@ QUADS = 5  # of 16 channels' taps, biases and factors
 
 
 class SeparableStep(FpgaOp):
+    def check(self, node: Node, graph: Graph) -> None:
+        if node.attributes["kernel"] != (3, 3):
+            raise refusal(node, "whose kernel is not 3x3")
+
     def on_stream(self, node: Node) -> bool:
         return True
 
     def quantise(self, node: Node, q: Quantiser) -> tuple[Params, None]:
-        if node.attributes["kernel"] != (3, 3):
-            raise refusal(node, "whose kernel is not 3x3")
         (taps, first), (mix, second), unit = q.weights(node), q.weights(node, 1), q.unit(node)
         mix = mix[:, :, 0, 0]
         table, hidden, inner = factors.gelu_int8(q.range(f"{node.name}.depthwise"), mix, q.max_saturation)
