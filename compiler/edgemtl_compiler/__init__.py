@@ -1,4 +1,4 @@
-"""PyTorch model to programs: export, TVM, packed kernels, ONNX, and the bundle they go into."""
+"""From a model's graph to programs: TVM, packed kernels, ONNX, and the bundle they go into."""
 
 from __future__ import annotations
 

@@ -25,10 +25,9 @@ from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.fpga.board import DEFAULT, names
-from edgemtl_compiler import export, goldens, programs
+from edgemtl_compiler import goldens, programs
 from edgemtl_compiler import precision as precisions
 from edgemtl_compiler.cpu import targets
-from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
 from edgemtl_compiler.cuda import build as cuda_build
 from edgemtl_compiler.onnx import export as onnx_export
@@ -94,7 +93,7 @@ def compile_bundle(
     (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all); experts
     that none of them may choose are left out. letterbox: a frame keeps its shape and gets a border. preprocess: instead
     of the model's own. golden_images: RGB frames to check with, now and on the device.
-    Raises CompileError, or CheckpointError, TaskError, BundleError; then no file is left behind.
+    Raises CompileError, or CheckpointError, ConfigError, TaskError, BundleError; then no file is left behind.
     """
     start = time.perf_counter()
     out = Path(out)
@@ -112,7 +111,7 @@ def compile_bundle(
     origin = found if origin is None else origin
     config, state = deployable(config, state, tasks)
     if wanted or boards:
-        export.check_config(config, kernels=any(isinstance(t, Target) for t in wanted))
+        programs.refuse(config, boards, precision)
     for gpu in (t for t in wanted if isinstance(t, CudaTarget)):
         cuda_build.plans(config, gpu.precision)  # what has no kernel is refused now, not after the other work
     settings = preprocess or Preprocess.of(config, "letterbox" if letterbox else "resize")

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
 from edgemtl.config import ModelConfig
-from edgemtl.graph import from_state, network
+from edgemtl.errors import CompileError
+from edgemtl.graph import from_state
 from edgemtl.graph.count import count
-from edgemtl.model.vit import MultiTaskViT
-from edgemtl_compiler import cuda, export, goldens, toolchain
+from edgemtl.graph.network import PREFIX, network
+from edgemtl.graph.network import check as check_network
+from edgemtl_compiler import cuda, goldens, toolchain
 from edgemtl_compiler.cpu import program, targets
-from edgemtl_compiler.cpu.patterns import PREFIX
 from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.cuda import CudaTarget
 from edgemtl_compiler.cuda import build as cuda_build
 from edgemtl_compiler.onnx import export as onnx_export
 from edgemtl_compiler.precision import Parts, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Report = Callable[[str], None]
 EMULATED = 40e9  # multiply-accumulates of all tasks that an emulation on a CPU has done in some minutes
@@ -82,6 +83,14 @@ def worth_emulating(config: ModelConfig) -> bool:
     return sum(count(config, task).total for task in config.task_names) <= EMULATED
 
 
+def refuse(config: ModelConfig, boards: Sequence[str], precision: str) -> None:
+    """Raises CompileError or ConfigError, naming the setting, for a model that a target has no programs for."""
+    check_network(config)
+    lacking = [*boards, *(["precision int8"] if precision == "int8" else [])]
+    if config.stem != "patch" and lacking:
+        raise CompileError(f"a model with stem {config.stem} has no program for {lacking[0]} yet; leave it out")
+
+
 def start_compilers(wanted: Sequence[Wanted]) -> None:
     """Start the C++ compiler now: it takes seconds, and PyTorch's part comes first. Missing tools are found here."""
     real = [target for target in wanted if isinstance(target, Target)]
@@ -96,8 +105,6 @@ def start_compilers(wanted: Sequence[Wanted]) -> None:
 
 def build(weights: Weights, wanted: Sequence[Wanted], folder: Path, report: Report) -> list[Made]:
     """Programs for all targets, their files under `folder`. Raises CompileError."""
-    real = any(isinstance(target, Target) for target in wanted)
-    pieces = {task: weights.model.slice(task).eval() for task in weights.config.task_names if real}
     made: list[Made] = []
     for target in wanted:
         if isinstance(target, CudaTarget):
@@ -105,7 +112,7 @@ def build(weights: Weights, wanted: Sequence[Wanted], folder: Path, report: Repo
         elif isinstance(target, str):
             made.append(_onnx_program(weights, folder, report))
         else:
-            made.append(_tvm_program(weights, pieces, target, folder, report))
+            made.append(_tvm_program(weights, target, folder, report))
     return made
 
 
@@ -159,17 +166,15 @@ def check(
     return worst
 
 
-def _tvm_program(
-    weights: Weights, pieces: Mapping[str, MultiTaskViT], target: Target, folder: Path, report: Report
-) -> Made:
+def _tvm_program(weights: Weights, target: Target, folder: Path, report: Report) -> Made:
     from edgemtl_compiler.cpu import tvm_adapter
 
-    functions, members, paths, model = {}, {}, {}, weights.model
-    for name in (PREFIX, *pieces):
+    functions, members, paths = {}, {}, {}
+    networks = [network(weights.config, task) for task in weights.config.task_names]
+    for graph in (networks[0].prefix, *(n.task for n in networks)):
+        name = graph.name
         report(f"building {target.name} {name}")
-        exported = export.export_prefix(model) if name == PREFIX else export.export_task(pieces[name])
-        out = folder / f"{target.name}-{name}.so"
-        made = program.build_function(exported, model.config, target, out, weights.types)
+        made = program.build(graph, target, folder / f"{target.name}-{name}.so", weights.types)
         functions[name], members[name] = made.function, f"programs/{program.BACKEND}/{target.name}/{name}.so"
         paths[members[name]] = made.path
     described = Program(
@@ -179,7 +184,7 @@ def _tvm_program(
         needs=target.needs,
         functions=functions,
         members=members,
-        built_with={**tvm_adapter.versions(), "torch": torch.__version__, "c++": toolchain.compiler_version(target)},
+        built_with={**tvm_adapter.versions(), "c++": toolchain.compiler_version(target)},
     )
     return Made(described, paths)
 

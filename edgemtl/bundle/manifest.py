@@ -61,11 +61,15 @@ class Function(Strict):
     """One callable of a program: its tensor inputs, then `params` in order, give its tensor outputs (float32).
 
     `inputs` and `outputs` are their shapes; what the prefix gives, each task's function takes, in the same order.
+    `fallback`: nodes of the graph that no kernel computes, or only in part, and the multiply-accumulates of the rest.
     """
 
-    inputs: tuple[tuple[int, ...], ...] = Field(min_length=1)
+    inputs: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[int, ...], ...] = Field(min_length=1)
     params: tuple[WeightRef, ...] = ()
+    fallback: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,100}$")], Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict
+    )
 
 
 class AcceleratorTask(Strict):

@@ -16,12 +16,10 @@ import pytest
 import torch
 
 from edgemtl.bundle.layout import pack_state
-from edgemtl.errors import CompileError
+from edgemtl.graph import network
+from edgemtl.graph.network import PREFIX
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl.model.vit import Prefix
-from edgemtl_compiler import export
-from edgemtl_compiler.cpu import patterns, program, targets
-from edgemtl_compiler.cpu.patterns import PREFIX
+from edgemtl_compiler.cpu import program, targets
 from edgemtl_compiler.cpu.program import Built
 
 CPU = targets.resolve("cpu")
@@ -45,11 +43,10 @@ def build(micro: Any, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
     def get(name: str, target: targets.Target = CPU) -> Built:
         if (name, target.name) not in done:
-            exported = (
-                export.export_prefix(micro.model) if name == PREFIX else export.export_task(micro.model.slice(name))
-            )
+            parts = network(micro.config, "depth" if name == PREFIX else name)
             out = folder / f"{target.name}-{name}.so"
-            done[name, target.name] = program.build_function(exported, micro.config, target, out)
+            graph = parts.prefix if name == PREFIX else parts.task
+            done[name, target.name] = program.build(graph, target, out)
         return done[name, target.name]
 
     return get
@@ -88,6 +85,7 @@ def test_threads_change_no_bit(micro: Any, build: Build) -> None:
 def test_only_what_the_task_needs_is_a_parameter(micro: Any, build: Build) -> None:
     refs = build("depth").function.params
     experts = [ref for ref in refs if ref.startswith("experts")]
+    assert build("depth").function.fallback == build(PREFIX).function.fallback == {}
     assert experts == [
         f"experts.{b}:{e}" for b, path in zip((1, 3), micro.config.path("depth"), strict=True) for e in path
     ]
@@ -202,74 +200,6 @@ def test_a_forked_child_has_threads_of_its_own(micro: Any, build: Build, tmp_pat
     subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path, built.path], check=True, timeout=120)
 
 
-class TestIncompleteExport:
-    """Each way of losing a part must stop the build, by name."""
-
-    @pytest.fixture
-    def fails(self, micro: Any, tmp_path: Path) -> Callable[[MultiTaskViT], str]:
-        def build(piece: MultiTaskViT) -> str:
-            with pytest.raises(CompileError) as caught:
-                program.build_function(export.export_task(piece), micro.config, CPU, tmp_path / "x.so")
-            assert not (tmp_path / "x.so").exists()
-            return str(caught.value)
-
-        return build
-
-    def test_an_expert_is_missing(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        moe = piece.backbone.blocks[3].mlp
-        for layer in (moe.experts.htoh4, moe.experts.h4toh):
-            layer.weight = torch.nn.Parameter(layer.weight[:-1])
-            layer.bias = torch.nn.Parameter(layer.bias[:-1])
-        assert "1 x expert bank instead of 2" in fails(piece)
-
-    def test_a_gate_is_too_narrow(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        gate = piece.backbone.blocks[1].mlp.gate["depth"]
-        gate.w_gate = torch.nn.Parameter(gate.w_gate[:, :-1])
-        assert "1 x gate instead of 2" in fails(piece)
-
-    def test_another_activation(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        piece.backbone.blocks[2].mlp.forward = lambda x: x * 0.5
-        message = fails(piece)
-        assert "linear with GELU instead of 2" in message
-
-    def test_a_step_of_the_head_is_left_out(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        piece.heads["depth"].step1 = torch.nn.Identity()
-        assert "0 x head instead of 1" in fails(piece)
-
-    def test_a_block_is_run_twice(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        suffix = piece.suffix
-        piece.suffix = lambda shared, task: suffix(Prefix(piece.backbone.blocks[2].attend(shared.tokens)), task)
-        assert "3 x attention instead of 2" in fails(piece)
-
-    def test_the_wrong_weights_are_used(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        piece.backbone.blocks[3].norm2 = piece.backbone.blocks[3].norm1
-        assert "lacks 1 of" in (message := fails(piece))
-        assert "trunk:blocks.3.norm" in message
-
-    def test_an_operator_that_tvm_lacks(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        suffix = piece.suffix
-        piece.suffix = lambda x, task: torch.special.i0(suffix(x, task))
-        assert "TVM cannot import the exported graph: Unsupported function types ['special_i0.default']" in fails(piece)
-
-    def test_a_model_that_cannot_be_exported(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        piece.suffix = lambda x, task: x.tokens if x.tokens.sum() > 0 else -x.tokens
-        assert "PyTorch cannot export 'depth': " in fails(piece)
-
-    def test_an_operator_without_a_kernel(self, micro: Any, fails: Any) -> None:
-        piece = micro.model.slice("depth")
-        suffix = piece.suffix
-        piece.suffix = lambda x, task: suffix(x, task).tanh()
-        assert "no kernel covers: tanh" in fails(piece)
-
-
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_shallow_models(depth: int, tmp_path: Path) -> None:
     config = preset("micro", depth=depth)
@@ -279,13 +209,8 @@ def test_shallow_models(depth: int, tmp_path: Path) -> None:
     value = np.random.default_rng(0).standard_normal((1, 3, *config.image_size), np.float32)
     with torch.inference_mode():
         want = model(torch.from_numpy(value), ["depth"])["depth"].numpy()
-    for exported in (export.export_prefix(model), export.export_task(model.slice("depth"))):
-        built = program.build_function(exported, config, CPU, tmp_path / f"{exported.name}.so")
+    parts = network(config, "depth")
+    for graph in (parts.prefix, parts.task):
+        built = program.build(graph, CPU, tmp_path / f"{graph.name}.so")
         (value,) = program.load_function(built.path)([value, *arrays(weights, built)])
     assert relative(value, want) < 2e-6
-
-
-def test_expected_parameters_are_all_weights_but_other_tasks(micro: Any) -> None:
-    every = {f"{part}:{t}" for part, tensors in micro.weights.items() for t in tensors}
-    used = {ref for name in (PREFIX, *micro.config.task_names) for ref in patterns.expected_params(micro.config, name)}
-    assert used == every

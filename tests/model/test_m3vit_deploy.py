@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import edgemtl
-from edgemtl.errors import CompileError, EdgeMTLError
+from edgemtl.errors import EdgeMTLError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import save_checkpoint
 
@@ -98,18 +98,3 @@ def test_the_accelerator_runs_the_backbone_of_a_model_with_a_conv_head(cli: Call
     found = json.loads(said.out)["tasks"]["depth"]
     assert list(found["layers"])[-1] == "blocks.3.experts"
     assert 0 < found["raw_map_error"] < 0.1
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"gate": "conditioned"}, "convert it with to_multi_gate"),
-        ({"router": "dselect_k", "experts": 8}, "can be trained and evaluated but not compiled"),
-    ],
-)
-def test_the_compiler_refuses(changes: dict[str, Any], message: str) -> None:
-    pytest.importorskip("edgemtl_compiler")
-    from edgemtl_compiler.export import check_config
-
-    with pytest.raises(CompileError, match=message):
-        check_config(preset("micro", **changes))

@@ -1,0 +1,26 @@
+"""An inverted residual: its 1x1 steps are kernels; the depthwise one between them is TVM's."""
+
+from __future__ import annotations
+
+from math import prod
+
+from edgemtl.graph import Node
+from edgemtl_compiler.cpu.emitter import Emitter, Value
+from edgemtl_compiler.cpu.ops import Op
+from edgemtl_compiler.cpu.plain import activate, convolve
+
+
+class InvertedResidual(Op):
+    def plain(self, to: Emitter, node: Node) -> Value:
+        a, (*first, taps, project) = node.attributes, node.weights
+        to.plain(node, prod(node.shape[:2]) * prod(taps.sources[0][1]))
+        given = x = to.value(node.inputs[0])
+        for weight in first:
+            shape = (*to.graph.shapes(node)[0][:2], a["middle"])
+            x = activate(to, to.call(to.kernel_for("linear", weight), (x, to.weight(weight)), shape), "relu6")
+        x = activate(to, convolve(to, x, taps, {**a, "groups": a["middle"]}), "relu6")
+        name, added = ("linear_residual", (given,)) if a["shortcut"] else ("linear", ())
+        return Value(to.call(to.kernel_for(name, project), (x, to.weight(project), *added), node.shape))
+
+
+OP = InvertedResidual()
