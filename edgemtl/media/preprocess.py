@@ -39,6 +39,11 @@ class Geometry:
         """Whether the frame gets smaller both ways, and so pixels are averaged; else they are interpolated."""
         return self.height < self.frame[0] and self.width < self.frame[1]
 
+    def cut(self, raw: Array, stride: int) -> Array:
+        """The part of a raw map [channels, h, w], with cells of `stride` input pixels, that covers the frame."""
+        top, left = self.top // stride, self.left // stride
+        return raw[:, top : top + self.height // stride, left : left + self.width // stride]
+
 
 def check_frame(frame: object) -> Image:
     """The frame as it is, if it can be one; raises FrameError saying what was given, what is needed, what to type."""

@@ -32,7 +32,6 @@ from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import Segment, WeightMap, check_budget, segments, sizes
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.runtime.postprocess import to_frame
 from edgemtl.runtime.residency import Residency, Share
 from edgemtl.runtime.sizes import parse_size
 from edgemtl.runtime.switches import Switch
@@ -229,8 +228,9 @@ class Engine:
             after = time.perf_counter()
             for name in self._active:
                 task, raw = config.task(name), ran.maps[name]
-                made = to_frame(task, raw, place, config.head_stride, given.get(name))
-                if self._zoom is not None and kinds.find(task.kind).distance:
+                kind = kinds.find(task.kind)
+                made = kind.result(place.cut(raw, config.head_stride), place.frame, given.get(name))
+                if self._zoom is not None and kind.distance:
                     made *= self._zoom * place.width / config.image_size[1]
                 outputs[name] = TaskOutput(task, made, raw, order, place.frame)
             end = time.perf_counter()

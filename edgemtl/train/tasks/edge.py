@@ -12,7 +12,7 @@ from edgemtl.config import TaskConfig
 from edgemtl.tasks import INVALID
 from edgemtl.train.boundary import BoundaryMeter
 from edgemtl.train.config import LossConfig
-from edgemtl.train.tasks import PROTOCOLS, Figure, Learner, Meter, Score
+from edgemtl.train.tasks import PROTOCOLS, Figure, Learner, Score
 from edgemtl.train.tasks._binary import f_score, weighted
 
 POSITIVE_WEIGHT = 0.95
@@ -24,10 +24,11 @@ class EdgeMeter:
     Not odsF (`edgemtl.train.boundary`): no thinning, and matching by dilation instead of one-to-one assignment. A
     predicted pixel is right if a true edge lies within `tolerance` pixels (a square), a true one is found if a
     prediction does. Thick predictions are therefore not punished as odsF punishes them. Baseline: edge everywhere.
+    With `boundary`, a share of the diagonal, the figures are also those of a `BoundaryMeter`.
     """
 
-    def __init__(self, tolerance: int = 1) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: int = 1, boundary: float | None = None) -> None:
+        self.tolerance, self.lines = tolerance, None if boundary is None else BoundaryMeter(boundary)
         self.thresholds = torch.arange(1, 20).double() / 20
         self.counts = torch.zeros(4, len(self.thresholds), dtype=torch.float64)  # predicted, right, true, found
         self.pixels, self.near = 0, 0
@@ -45,6 +46,8 @@ class EdgeMeter:
             found = truth & self._dilate(pred)
             numbers = [int(x.sum()) for x in (pred, pred & near, truth, found)]
             self.counts[:, i] += torch.tensor(numbers, dtype=torch.float64)
+        if self.lines:
+            self.lines.update(logits, label)
 
     def compute(self) -> Score:
         predicted, right, true, found = self.counts
@@ -58,26 +61,12 @@ class EdgeMeter:
             "threshold": float(self.thresholds[best]),
             "precision": float(precision[best]),
             "recall": float(recall[best]),
+            **(self.lines.compute() if self.lines else {}),
         }
 
     def _dilate(self, mask: Tensor) -> Tensor:
         r = self.tolerance
         return F.max_pool2d(mask.float(), 2 * r + 1, 1, r) > 0.5
-
-
-class WithBoundary(EdgeMeter):
-    """The figures of both meters."""
-
-    def __init__(self, tolerance: float) -> None:
-        super().__init__()
-        self.lines = BoundaryMeter(tolerance)
-
-    def update(self, logits: Tensor, label: Tensor) -> None:
-        super().update(logits, label)
-        self.lines.update(logits, label)
-
-    def compute(self) -> Score:
-        return super().compute() | self.lines.compute()
 
 
 class Edge(Learner):
@@ -88,8 +77,8 @@ class Edge(Learner):
     def loss(self, pred: Tensor, label: Tensor, counted: Tensor, options: LossConfig, weight: Tensor | None) -> Tensor:
         return weighted(pred, label, POSITIVE_WEIGHT, counted)
 
-    def meter(self, task: TaskConfig, constant: Any, boundary: float | None) -> Meter:
-        return EdgeMeter() if boundary is None else WithBoundary(boundary)
+    def meter(self, task: TaskConfig, constant: Any, boundary: float | None) -> EdgeMeter:
+        return EdgeMeter(boundary=boundary)
 
 
 LEARNER = Edge()

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edgemtl import tasks
 from edgemtl.config import TaskConfig
 from edgemtl.media.preprocess import Geometry
-from edgemtl.runtime.postprocess import to_frame
 
 SEMSEG = TaskConfig(name="semseg", kind="semseg", channels=13)
 DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
@@ -27,6 +27,10 @@ def whole(height: int, width: int) -> Geometry:
 
 def raw(task: TaskConfig) -> Any:
     return RNG.normal(size=(task.channels, 8, 16)).astype(np.float32)
+
+
+def to_frame(task: TaskConfig, raw: Any, place: Geometry, stride: int, out: Any = None) -> Any:
+    return tasks.find(task.kind).result(place.cut(raw, stride), place.frame, out)
 
 
 def resized(planes: Any, height: int, width: int) -> Any:
