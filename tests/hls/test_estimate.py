@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 
+import ablation
 import pytest
 from hls_models import HLS, integers, lively, pictures
 from hypothesis import given, settings
@@ -18,7 +19,6 @@ from edgemtl.model import preset
 from edgemtl_compiler.fpga.estimate import (
     Lanes,
     Report,
-    ablation,
     attention_cycles,
     estimate,
     lanes_of,

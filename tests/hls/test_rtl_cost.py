@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import rtl_cost
 from rtl_models import RTL
 
 from edgemtl.errors import CompileError
-from edgemtl_compiler.fpga import rtl_cost
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.memory import memory_map
 from edgemtl_compiler.fpga.estimate.resources import units

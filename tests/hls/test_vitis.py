@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import unit_vectors
+import vectors
 from hls_models import HLS
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ from edgemtl.errors import CompileError
 from edgemtl.fpga import board, counters
 from edgemtl.fpga.contract import WORD
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.fpga import program, unit_vectors, vectors, vitis, vitis_cli
+from edgemtl_compiler.fpga import program, vitis, vitis_cli
 from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.network import IntegerNetwork
 

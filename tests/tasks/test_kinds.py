@@ -36,7 +36,6 @@ NAMED = {
     "edgemtl/model/m3vit_files.py": "M3ViT's names of tasks",
     "edgemtl/model/presets.py": "the tasks of presets, and depth as a number of blocks",
     "edgemtl/train/refit.py": "the task that a command is for by default",
-    "compiler/edgemtl_compiler/fpga/estimate/ablation.py": "the task of a published figure",
 }
 
 

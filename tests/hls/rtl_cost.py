@@ -1,4 +1,4 @@
-"""What the SystemVerilog twins cost, counted by Yosys: `python -m edgemtl_compiler.fpga.rtl_cost hls/rtl`.
+"""What the SystemVerilog twins cost, counted by Yosys: `python tests/hls/rtl_cost.py hls/rtl`.
 
 DSP, BRAM and URAM are those of UltraScale+ (xcup), the part's family. LUT and FF are a range. The high end is xcup,
 where Yosys leaves the additions behind a multiplier and the pipeline's registers in LUTs and FFs: its packer knows the

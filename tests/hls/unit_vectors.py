@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from vector_file import file
 
 from edgemtl.graph import integer as ref
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
 from edgemtl_compiler.fpga.csim import CSim, build
 from edgemtl_compiler.fpga.image import ImageBuilder
-from edgemtl_compiler.fpga.vector_file import file
 
-SOURCES = Path(__file__).resolve().parents[3] / "hls"
+SOURCES = Path(__file__).resolve().parents[2] / "hls"
 FIELDS = 16  # of a call: five sizes, then arguments
 
 

@@ -1,7 +1,7 @@
 """Vectors for the test bench of Vitis' simulations (hls/vitis/testbench.cpp): inputs and the exact outputs.
 
 `make -C bitstreams vectors` writes them: frames of a small seeded network on every task, and calls of every unit
-(`unit_vectors`). Frames of a real bundle: `python -m edgemtl_compiler.fpga.vectors BUNDLE`, from its integer goldens;
+(`unit_vectors`). Frames of a real bundle: `python tests/hls/vectors.py BUNDLE`, from its integer goldens;
 too large for co-simulation, not for C simulation. What comes out is the integer NumPy reference's: the specification.
 """
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from unit_vectors import every_unit
+from vector_file import file, words
 
 from edgemtl.errors import EdgeMTLError
 from edgemtl.fpga.program import Program, golden, load
-from edgemtl_compiler.fpga.unit_vectors import every_unit
-from edgemtl_compiler.fpga.vector_file import file, words
 
-FOLDER = Path(__file__).resolve().parents[3] / "build" / "vitis" / "vectors"
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "vitis" / "vectors"
 
 
 def raw_words(values: NDArray[np.int16]) -> bytes:

@@ -1,7 +1,7 @@
 """The five ideas of Edge-MoE (Sarkar et al., ICCAD 2023) switched off one by one in this accelerator's model.
 
-Run as a module it prints the table of docs/fpga.md and draws its plot:
-`python -m edgemtl_compiler.fpga.estimate.ablation docs/ablation.png`. What "off" means:
+Run as a program it prints the table of docs/fpga.md and draws its plot:
+`python tests/hls/ablation.py docs/ablation.png`. What "off" means:
 
 experts by queue     every token's experts are loaded for that token alone
 single-pass softmax  maximum, sum and weighting are three passes over the keys
