@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Literal
 
+from edgemtl.graph.integer import gelu
+
 # Maxima that the memories on chip are compiled for.
 MAX_TOKENS = 1025  # a 512 x 512 image in 16-pixel patches, and the class token
 MAX_DIM = 384  # ViT-S
@@ -35,7 +37,8 @@ TILE_OUT = 64  # output channels of a weight tile, but for an expert's
 TILE_BLOCKS = 384  # of 16 x 16 weights that a tile's buffer holds
 ROW_WORDS = 2048  # of 16 bytes per bank, of the normalised rows
 POOL_WORDS = 8192  # per bank, of query, key and value, or the hidden rows
-GELU_ENTRIES = 512  # of a table
+GELU_ENTRIES = gelu.ENTRIES  # of a table
+VALUE_SKEW = 4  # banks by which a head's value lies beside its key
 PORTS = 4  # of the weights: banks of the weight image
 WORD = 16  # bytes of a port's word
 
@@ -102,6 +105,18 @@ class OpCode(IntEnum):
     STEP = 11
     OUTPUT = 12
     TOKENS = 13  # the residual stream to the output
+
+
+class Epilogue(IntEnum):
+    """What happens to the linear unit's sums."""
+
+    TO_QKV = 0  # INT8 to the pool: query, key, value
+    TO_HIDDEN = 1  # through GELU to INT8, to the pool as rows
+    ADD = 2  # added to the stream
+    SCORED = 3  # times the score, added to the stream
+    TO_STREAM = 4  # through GELU to INT16, to the stream
+    RAW = 5  # INT16 to the output
+    LOGITS = 6  # the gate's: two halves of 16 experts, INT32
 
 
 class Status(IntEnum):

@@ -30,6 +30,7 @@ constexpr int kTileBlocks = 384;
 constexpr int kRowWords = 2048;
 constexpr int kPoolWords = 8192;
 constexpr int kGeluEntries = 512;
+constexpr int kValueSkew = 4;
 constexpr int kPorts = 4;
 constexpr int kWord = 16;
 constexpr uint32_t kProgramMagic = 0x4c544d45;
@@ -87,6 +88,16 @@ enum OpCode {
   kStep = 11,
   kOutput = 12,
   kTokens = 13,
+};
+
+enum Epilogue {
+  kToQkv = 0,
+  kToHidden = 1,
+  kAdd = 2,
+  kScored = 3,
+  kToStream = 4,
+  kRaw = 5,
+  kLogits = 6,
 };
 
 enum Status {

@@ -71,7 +71,7 @@ inline Region key_region(int tokens, int dim) {
 }
 inline Region value_region(int tokens, int dim) {
 #pragma HLS inline
-  return {2 * row_groups(tokens) * (dim / 16), dim / 16, 4};
+  return {2 * row_groups(tokens) * (dim / 16), dim / 16, kValueSkew};
 }
 
 // The weight image: quad q is the 64 bytes at word q of four banks, one per port.

@@ -10,17 +10,6 @@
 
 namespace edgemtl {
 
-// What happens to the linear unit's sums.
-enum Epilogue {
-  kToQkv = 0,     // INT8 to the pool: query, key, value
-  kToHidden = 1,  // through GELU to INT8, to the pool as rows
-  kAdd = 2,       // added to the stream
-  kScored = 3,    // times the score, added to the stream
-  kToStream = 4,  // through GELU to INT16, to the stream
-  kRaw = 5,       // INT16 to the output
-  kLogits = 6,    // the gate's: two halves of 16 experts, INT32
-};
-
 // One product: rows [rows][inputs] times weights [outputs][inputs].
 struct Job {
   uint32_t at;       // first weight tile

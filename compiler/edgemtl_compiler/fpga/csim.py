@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError
-from edgemtl.fpga import counters
-from edgemtl.fpga.contract import PORTS, Status
+from edgemtl.fpga import contract, counters
+from edgemtl.fpga.contract import PORTS, VALUE_SKEW, Epilogue, Status
 from edgemtl.fpga.program import STATUS
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga import image, limits
+from edgemtl_compiler.fpga import image
 from edgemtl_compiler.fpga.image import ImageBuilder
 from edgemtl_compiler.fpga.program import Program
 
-VALUE_SKEW = 4
-TO_QKV, TO_HIDDEN, ADD, SCORED, TO_STREAM, RAW = range(6)
 FLAGS = ("-std=c++14", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unknown-pragmas")
 TWINS = ("linear", "attention")  # the units that have one
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
@@ -79,13 +77,13 @@ class CSim:
         self._lib.edgemtl_csim_memory.restype = ctypes.c_void_p
         self._lib.edgemtl_csim_message.restype = ctypes.c_char_p
         kinds: list[tuple[str, Any, tuple[int, ...]]] = [
-            ("stream", np.int16, (limits.MAX_STREAM,)),
-            ("rows", np.int8, (limits.LANES_ROW, limits.ROW_WORDS, limits.LANES)),
-            ("pool", np.int8, (limits.LANES_ROW, limits.POOL_WORDS, limits.LANES)),
-            ("logit", np.int32, (limits.MAX_TOKENS, limits.MAX_EXPERTS)),
-            ("token", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
-            ("score", np.uint16, (limits.MAX_EXPERTS, limits.MAX_TOKENS)),
-            ("length", np.uint16, (limits.MAX_EXPERTS,)),
+            ("stream", np.int16, (contract.MAX_STREAM,)),
+            ("rows", np.int8, (contract.LANES_ROW, contract.ROW_WORDS, contract.LANES)),
+            ("pool", np.int8, (contract.LANES_ROW, contract.POOL_WORDS, contract.LANES)),
+            ("logit", np.int32, (contract.MAX_TOKENS, contract.MAX_EXPERTS)),
+            ("token", np.uint16, (contract.MAX_EXPERTS, contract.MAX_TOKENS)),
+            ("score", np.uint16, (contract.MAX_EXPERTS, contract.MAX_TOKENS)),
+            ("length", np.uint16, (contract.MAX_EXPERTS,)),
         ]
         self.counters = np.zeros(counters.BYTES // 4, np.uint32)  # of the last frame
         self._memory: dict[str, NDArray[Any]] = {}
@@ -125,7 +123,7 @@ class CSim:
         self._put("pool", x)
         words = outputs // 16 * rows * 2 + -(-(outputs % 16) * rows // 8)
         output = np.zeros((words, 2), np.uint64)
-        self._call("linear", image.linear(u), [_p(output), 1, rows, x.shape[1], outputs, 0, RAW])
+        self._call("linear", image.linear(u), [_p(output), 1, rows, x.shape[1], outputs, 0, Epilogue.RAW])
         program = _layout(rows, outputs)
         return program.raw_map(output, 0)[0]
 
@@ -135,21 +133,21 @@ class CSim:
         """stream [M, N] plus the product; rows from the pool, or from where LayerNorm leaves them."""
         self._put_stream(stream)
         self._put("pool" if from_pool else "rows", x)
-        self._call("linear", image.linear(u), [None, int(from_pool), len(x), x.shape[1], len(u.bias), 0, ADD])
+        self._call("linear", image.linear(u), [None, int(from_pool), len(x), x.shape[1], len(u.bias), 0, Epilogue.ADD])
         return self._stream(stream.shape)
 
     def qkv(self, x: NDArray[np.int8], u: Linear) -> NDArray[np.int8]:
         """Rows [M, D] to query, key and value [M, 3 D]."""
         self._put("rows", x)
-        self._call("linear", image.linear(u), [None, 0, *x.shape, len(u.bias), 0, TO_QKV])
+        self._call("linear", image.linear(u), [None, 0, *x.shape, len(u.bias), 0, Epilogue.TO_QKV])
         dim = len(u.bias) // 3
-        step, skew = -(-len(x) // limits.LANES_ROW) * dim // limits.LANES, (0, 0, VALUE_SKEW)
+        step, skew = -(-len(x) // contract.LANES_ROW) * dim // contract.LANES, (0, 0, VALUE_SKEW)
         return np.concatenate([self._get("pool", len(x), dim, base=i * step, skew=skew[i]) for i in range(3)], 1)
 
     def linear_gelu(self, x: NDArray[np.int8], u: Linear, gelu: Gelu, *, wide: bool) -> NDArray[Any]:
         """Rows [M, K] through GELU to INT8 hidden rows, or to an INT16 stream when `wide`."""
         self._put("rows", x)
-        kind = TO_STREAM if wide else TO_HIDDEN
+        kind = Epilogue.TO_STREAM if wide else Epilogue.TO_HIDDEN
         tables = image.gelu(gelu) + image.linear(u)
         self._call("linear", tables, [None, 0, *x.shape, len(u.bias), 0, kind])
         return self._stream((len(x), len(u.bias))) if wide else self._get("pool", len(x), len(u.bias))
@@ -165,7 +163,7 @@ class CSim:
         self, q: NDArray[np.int8], k: NDArray[np.int8], v: NDArray[np.int8], u: Attention
     ) -> NDArray[np.int8]:
         """Like `reference.attention`."""
-        step = -(-len(q) // limits.LANES_ROW) * q.shape[1] // limits.LANES
+        step = -(-len(q) // contract.LANES_ROW) * q.shape[1] // contract.LANES
         for i, (part, skew) in enumerate(((q, 0), (k, 0), (v, VALUE_SKEW))):
             self._put("pool", part, base=i * step, skew=skew)
         self._call("attention", image.attention(u), [*q.shape, len(u.exp_multiplier)])
@@ -246,7 +244,7 @@ class CSim:
         self._memory["stream"][: stream.size] = stream.reshape(-1)
 
     def _put(self, memory: str, x: NDArray[np.int8], *, base: int = 0, skew: int = 0) -> None:
-        self._memory[memory][_diagonal(len(x), x.shape[1], base, skew)] = x.reshape(len(x), -1, limits.LANES)
+        self._memory[memory][_diagonal(len(x), x.shape[1], base, skew)] = x.reshape(len(x), -1, contract.LANES)
 
     def _get(self, memory: str, rows: int, width: int, *, base: int = 0, skew: int = 0) -> NDArray[np.int8]:
         return self._memory[memory][_diagonal(rows, width, base, skew)].reshape(rows, width).copy()
@@ -265,8 +263,8 @@ def tile_order(height: int, width: int, tile: int) -> NDArray[np.int64]:
 
 def _diagonal(rows: int, width: int, base: int, skew: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bank and word [rows, words] of every 16 values of a region: hls/include/types.h."""
-    row, word = np.mgrid[:rows, : width // limits.LANES].astype(np.int64)
-    return (row + word + skew) % limits.LANES_ROW, base + row // limits.LANES_ROW * (width // limits.LANES) + word
+    row, word = np.mgrid[:rows, : width // contract.LANES].astype(np.int64)
+    return (row + word + skew) % contract.LANES_ROW, base + row // contract.LANES_ROW * (width // contract.LANES) + word
 
 
 def _p(array: NDArray[Any]) -> ctypes.c_void_p:

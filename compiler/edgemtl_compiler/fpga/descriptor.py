@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgemtl.fpga.contract import LANES, LANES_ROW, OpCode
+from edgemtl.fpga.contract import GELU_ENTRIES, LANES, LANES_ROW, OpCode
 from edgemtl.graph import Node
+from edgemtl_compiler.fpga.image import QUAD
 
 if TYPE_CHECKING:
     from edgemtl_compiler.fpga.estimate.cycles import Lanes
 
-GELU_QUADS = 17
+GELU_QUADS = 1 + 2 * GELU_ENTRIES // QUAD
 
 
 class Record(NamedTuple):

@@ -18,6 +18,7 @@ ENUMS: tuple[tuple[type[IntEnum], str, str], ...] = (  # with the C++ name and t
     (contract.TaskField, "TaskField", "kT"),
     (contract.OpField, "OpField", "kO"),
     (contract.OpCode, "OpCode", "k"),
+    (contract.Epilogue, "Epilogue", "k"),
     (contract.Status, "Status", "k"),
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.fpga import contract
-from edgemtl.fpga.contract import *  # noqa: F403
 
 
 def check(config: ModelConfig, *, host_heads: bool = False) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgemtl_compiler.fpga import limits
+from edgemtl.fpga import contract
 
 
 @dataclass(frozen=True)
 class Lanes:
     """Compile-time parallelism: the constants of edgemtl.fpga.contract."""
 
-    row: int = limits.LANES_ROW
-    inputs: int = limits.LANES
-    outputs: int = limits.LANES
-    query: int = limits.LANES_QUERY
-    tile: int = limits.TILE_OUT  # output channels per weight tile, but for an expert's
-    norm: int = limits.LANES  # values per cycle of LayerNorm
+    row: int = contract.LANES_ROW
+    inputs: int = contract.LANES
+    outputs: int = contract.LANES
+    query: int = contract.LANES_QUERY
+    tile: int = contract.TILE_OUT  # output channels per weight tile, but for an expert's
+    norm: int = contract.LANES  # values per cycle of LayerNorm
 
     @property
     def macs(self) -> int:
@@ -76,14 +76,14 @@ def attention_cycles(tokens: int, heads: int, width: int, lanes: Lanes | None = 
     """All heads of one layer, II = 1 per key and head; `width` (at most 64) costs no time.
 
     Every block of queries sees all keys once; the last block's second pass follows, and p keys more until its last slot
-    has seen them all. The last queries' values leave limits.LANES_LEAVE at a time.
+    has seen them all. The last queries' values leave LANES_LEAVE at a time.
     """
     lanes = lanes or Lanes()
     p = lanes.query
     blocks = -(-tokens // p) + 1
     trip = (blocks * tokens + min(p, tokens)) * heads
     leave = (
-        min(p, tokens) * heads * -(-width // limits.LANES_LEAVE)
+        min(p, tokens) * heads * -(-width // contract.LANES_LEAVE)
     )  # of one block; slower than a pass when keys are few
     wait = max(0, leave - tokens * heads) * (blocks - 2)
     return loop(trip, 1, ATTENTION_DEPTH + 1) + wait + leave + LEAVE_DEPTH + CALL
@@ -97,7 +97,7 @@ def norm_cycles(rows: int, dim: int, lanes: Lanes | None = None) -> int:
 
 def gate_cycles(tokens: int) -> int:
     """Top-k, scores and queues, II = 16 per token; the logits before are a product of the linear unit."""
-    return loop(tokens, limits.MAX_EXPERTS, GATE_DEPTH + 1) + CALL
+    return loop(tokens, contract.MAX_EXPERTS, GATE_DEPTH + 1) + CALL
 
 
 def depthwise_cycles(pixels: int) -> int:
@@ -117,4 +117,4 @@ def patch_cycles(height: int, width: int) -> int:
 
 def position_cycles(tokens: int, dim: int) -> int:
     """The position table, 32 values per cycle at best, the stream's memory taking 16."""
-    return loop(-(-tokens * dim // limits.LANES), 1, 6) + DDR_LATENCY + CALL
+    return loop(-(-tokens * dim // contract.LANES), 1, 6) + DDR_LATENCY + CALL

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemtl.fpga import contract
 from edgemtl.fpga.board import Facts
 from edgemtl.fpga.contract import UNITS
-from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.descriptor import GELU_QUADS, Product, Step, tile_quads
 from edgemtl_compiler.fpga.estimate import cycles
 from edgemtl_compiler.fpga.estimate.cycles import CALL, DDR_LATENCY, Lanes
@@ -109,16 +109,16 @@ class Clockwork:
         return self.work.output_bytes if step.kind in ("narrow", "tokens") else 0
 
     def _tiles(self, product: Product) -> list[Tile]:
-        chunks = -(-product.inputs // limits.LANES)
-        most = limits.LANES * min(limits.TILE_BLOCKS // chunks, 32) if product.expert else self.lanes.tile
+        chunks = -(-product.inputs // contract.LANES)
+        most = contract.LANES * min(contract.TILE_BLOCKS // chunks, 32) if product.expert else self.lanes.tile
         out = []
         for first in range(0, product.outputs, most):
             channels = min(most, product.outputs - first)
-            quads = -(-channels // limits.LANES) * tile_quads(product.inputs)
+            quads = -(-channels // contract.LANES) * tile_quads(product.inputs)
             before = 0
             if first == 0:
                 before += self.load(GELU_QUADS) if product.gelu else 0
-                before += product.rows * -(-chunks // limits.LANES_ROW) + 8 + CALL if product.pick else 0
+                before += product.rows * -(-chunks // contract.LANES_ROW) + 8 + CALL if product.pick else 0
             compute = cycles.tile_cycles(product.rows, product.inputs, channels, self.lanes, product.least)
             out.append(Tile(quads, compute, before))
         return out

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgemtl.fpga import contract
 from edgemtl.fpga.board import Memories
-from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.schema import Memory
 
@@ -44,27 +44,27 @@ def memory(name: str, kind: Kind, copies: int, depth: int, width: int) -> Memory
 
 def memory_map(lanes: Lanes, kinds: Memories) -> tuple[Memory, ...]:
     """All arrays at the compiled maxima; those that parallelism partitions follow `lanes`. `kinds` are the board's."""
-    tokens, heads, experts = limits.MAX_TOKENS, limits.MAX_HEADS, limits.MAX_EXPERTS
-    banks = limits.LANES_ROW
-    records = 1 + limits.MAX_TASKS + limits.MAX_OPS
-    blocks, subs = limits.TILE_BLOCKS, 32
+    tokens, heads, experts = contract.MAX_TOKENS, contract.MAX_HEADS, contract.MAX_EXPERTS
+    banks = contract.LANES_ROW
+    records = 1 + contract.MAX_TASKS + contract.MAX_OPS
+    blocks, subs = contract.TILE_BLOCKS, 32
     return (
-        memory("stream", kinds.stream, 1, limits.MAX_STREAM // 16, 256),
-        memory("pool", kinds.pool, banks, limits.POOL_WORDS, WORD),
-        memory("rows", kinds.rows, banks, limits.ROW_WORDS, WORD),
+        memory("stream", kinds.stream, 1, contract.MAX_STREAM // 16, 256),
+        memory("pool", kinds.pool, banks, contract.POOL_WORDS, WORD),
+        memory("rows", kinds.rows, banks, contract.ROW_WORDS, WORD),
         memory("weight tiles", "BRAM36", 2 * lanes.inputs, blocks, 8 * lanes.outputs),
         memory("attention: scores", "BRAM36", lanes.query, tokens * heads, 32),
         memory("gate: logits", "BRAM36", 1, tokens, 32 * experts),
         memory("queues: tokens", "BRAM36", 1, experts * tokens, 16),
         memory("queues: scores", "BRAM36", 1, experts * tokens, 16),
-        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, limits.GELU_ENTRIES, 16),
-        memory("GELU tables of the depthwise unit", "BRAM36", 2, limits.GELU_ENTRIES, 16),
+        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, contract.GELU_ENTRIES, 16),
+        memory("GELU tables of the depthwise unit", "BRAM36", 2, contract.GELU_ENTRIES, 16),
         memory("descriptors", "BRAM36", 1, 4 * records, 128),
-        memory("checked descriptors", "BRAM36", 1, limits.MAX_OPS, 160),
+        memory("checked descriptors", "BRAM36", 1, contract.MAX_OPS, 160),
         memory("port buffers", "BRAM36", 5, 256, 128),
         memory("biases and factors of the tiles", "LUTRAM", 2, subs, 57 * lanes.outputs),
-        memory("attention: sums of values", "LUTRAM", lanes.query, heads, 64 * limits.MAX_HEAD_WIDTH),
-        memory("attention: queries", "LUTRAM", lanes.query, heads, 8 * limits.MAX_HEAD_WIDTH),
-        memory("attention: queries that leave", "LUTRAM", 1, lanes.query * heads, 64 * limits.MAX_HEAD_WIDTH + 48),
-        memory("LayerNorm: gamma and beta", "LUTRAM", 2 * lanes.norm, limits.MAX_DIM // lanes.norm, 32),
+        memory("attention: sums of values", "LUTRAM", lanes.query, heads, 64 * contract.MAX_HEAD_WIDTH),
+        memory("attention: queries", "LUTRAM", lanes.query, heads, 8 * contract.MAX_HEAD_WIDTH),
+        memory("attention: queries that leave", "LUTRAM", 1, lanes.query * heads, 64 * contract.MAX_HEAD_WIDTH + 48),
+        memory("LayerNorm: gamma and beta", "LUTRAM", 2 * lanes.norm, contract.MAX_DIM // lanes.norm, 32),
     )

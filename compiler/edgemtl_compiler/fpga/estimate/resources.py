@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgemtl.errors import CompileError
+from edgemtl.fpga import contract
 from edgemtl.fpga.board import Facts
-from edgemtl_compiler.fpga import limits
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.memory import memory_map
 from edgemtl_compiler.fpga.estimate.schema import Memory, Resource, Unit
@@ -34,7 +34,7 @@ class Cost:
 def units(lanes: Lanes) -> dict[str, Cost]:
     """Cost of every unit but its memories."""
     dots = lanes.row // 2 * lanes.outputs  # of two rows and a channel, `inputs` multipliers each
-    width, slots, out = limits.MAX_HEAD_WIDTH, lanes.query, lanes.outputs
+    width, slots, out = contract.MAX_HEAD_WIDTH, lanes.query, lanes.outputs
     # Per dot of 16 inputs packed_dot.sv, then operands and sums of mac_array.sv; per channel linear_epilogue.sv; then
     # weight_tiles.sv and the issue.
     part = lanes.inputs / 16
@@ -47,7 +47,7 @@ def units(lanes: Lanes) -> dict[str, Cost]:
     # packed_dot.sv with a head's width, per query exp2_weight.sv; then attention_mean.sv, the key stream, the ring.
     weigh, pairs = slots * width, slots // 2
     attention = Cost(
-        dsp=pairs * width + slots + limits.LANES_LEAVE * (4 + 1),  # pairs of queries; power; mean (34 x 28) and scale
+        dsp=pairs * width + slots + contract.LANES_LEAVE * (4 + 1),  # pairs of queries; power; mean (34 x 28) and scale
         lut=(weigh * 213 + pairs * 1088 + slots * 394 + 12_500, weigh * 213 + pairs * 3151 + slots * 401 + 12_600),
         ff=(weigh * 98 + pairs * 604 + slots * 68 + 7400, weigh * 98 + pairs * 5196 + slots * 197 + 8300),
     )
