@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from edgemtl.errors import CompileError
 from edgemtl.graph import from_state, run
 from edgemtl.graph.network import IMAGE
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.fpga import limits
-from edgemtl_compiler.fpga.network import IntegerNetwork
+from edgemtl_compiler.fpga import limits, ops
+from edgemtl_compiler.fpga.network import IntegerNetwork, graph_of
 from edgemtl_compiler.fpga.report import compare
 from edgemtl_compiler.quantise import factors
 from edgemtl_compiler.quantise.calibrate import Range, as_input, calibrate
+from edgemtl_compiler.quantise.fpga import quantise
 
 Quantised = tuple[MultiTaskViT, IntegerNetwork, NDArray[np.uint8]]
 
@@ -120,6 +122,30 @@ def test_the_wide_model_with_every_token_is_refused() -> None:
     limits.check(coarse, host_heads=True)
     with pytest.raises(CompileError, match="outputs of the head's projection"):
         limits.check(coarse)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("blocks.0.mlp.fc1", {"activation": "relu"}, "no linear for blocks.0.mlp.fc1, which is no part of attention"),
+        ("head.step1", {"kernel": (5, 5)}, "no separable_step for head.step1, whose kernel is not 3x3"),
+        ("head.out", {"kernel": (3, 3)}, "no convolution for head.out, which is not the last product of a light head"),
+        ("blocks.1.gate", {"bias": True}, "no route for blocks.1.gate, which adds a bias"),
+    ],
+)
+def test_a_node_that_no_descriptor_runs_is_named(name: str, changes: dict[str, object], message: str) -> None:
+    graph = graph_of(preset("micro"), "depth")
+    node = replace(graph[name], attributes={**graph[name].attributes, **changes})
+    with pytest.raises(CompileError, match=message):
+        ops.find(node).check(node, graph)
+
+
+def test_a_value_that_was_not_calibrated_is_named(quantised: Quantised) -> None:
+    model, _, images = quantised
+    ranges = calibrate(model.config, state(model), np.concatenate([images] * 4))
+    for missing in ("embed", "edge:head.step0.depthwise"):
+        with pytest.raises(CompileError, match=f"there is no range of {missing}: calibrate this model again"):
+            quantise(model.config, state(model), {k: r for k, r in ranges.items() if k != missing})
 
 
 def test_an_outlier_does_not_coarsen_the_hidden_codes() -> None:

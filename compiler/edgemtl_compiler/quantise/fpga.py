@@ -46,7 +46,7 @@ def quantise(
     codes: dict[str, Codes] = {}
     head_bits: dict[str, int] = {}
     try:
-        bits = factors.stream_bits(max(ranges[name].most for name in stream))
+        bits = factors.stream_bits(max(ops.seen(ranges, name).most for name in stream))
         for graph in graphs:
             q = Quantiser(config, graph, from_state(state), ranges, bits, percentile, max_saturation, codes)
             for node in graph.nodes:

@@ -1,10 +1,11 @@
 """DSP, LUT, FF, BRAM and URAM of the units, against the part.
 
 DSP48E2: one multiplies 27 x 18 bits signed (AMD UG579), so a wider product takes several; two INT8 products share one
-(hls/include/mul2.h). LUT and FF are a range: what yosys 0.23 finds in the modules of hls/rtl (tests/hls/rtl_cost.py), times their
-number, and an allowance for the units without a twin. The low end has the additions behind a multiplier and its
-registers inside the DSPs, where a DSP48E2 has room for them; at the high end they are LUTs and FFs (hls/rtl/README.md).
-Yosys knows no timing, and Vivado packs better than it: trust LUT to a half, FF to a factor of two.
+(hls/include/mul2.h). LUT and FF are a range: what yosys 0.23 finds in the modules of hls/rtl
+(tests/hls/rtl_cost.py), times their number, and an allowance for the units without a twin. The low end has the
+additions behind a multiplier and its registers inside the DSPs, where a DSP48E2 has room for them; at the high end they
+are LUTs and FFs (hls/rtl/README.md). Yosys knows no timing, and Vivado packs better than it: trust LUT to a half, FF to
+a factor of two.
 """
 
 from __future__ import annotations

@@ -31,6 +31,13 @@ from edgemtl_compiler.quantise.factors import Codes
 Add = Callable[[bytes], int]  # appends whole quads to the weight image and gives their address
 
 
+def seen(ranges: Mapping[str, Range], key: str) -> Range:
+    """A value's range. Raises CompileError where there is none."""
+    if key not in ranges:
+        raise CompileError(f"there is no range of {key}: calibrate this model again")
+    return ranges[key]
+
+
 @dataclass
 class Quantiser:
     """One task's graph, its float weights and ranges: what an op asks when a node's integers are made.
@@ -50,10 +57,7 @@ class Quantiser:
 
     def range(self, name: str) -> Range:
         """Of a value of the graph. Raises CompileError where calibration has not seen it."""
-        key = f"{self.graph.name}:{name}" if name.startswith("head.") else name
-        if key not in self.ranges:
-            raise CompileError(f"there is no range of {key}: calibrate this model again")
-        return self.ranges[key]
+        return seen(self.ranges, f"{self.graph.name}:{name}" if name.startswith("head.") else name)
 
     def weights(self, node: Node, at: int = 0) -> list[Float]:
         """The arrays of one of a node's weight tensors."""
