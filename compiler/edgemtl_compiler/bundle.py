@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgemtl.bundle.checkpoint import State, read_checkpoint
 from edgemtl.bundle.deployable import deployable
-from edgemtl.bundle.manifest import Preprocess, Quantisation
+from edgemtl.bundle.manifest import Manifest, Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
@@ -63,6 +63,7 @@ class Built:
     rounding: dict[str, float] = field(default_factory=dict)  # f16, bf16: task -> relative error of the rounded weights
     quantisation: Quantisation | None = None  # int8: what it costs
     emulated: tuple[str, ...] = ()  # GPU targets that were checked in an emulation on the CPU
+    manifest: Manifest | None = None  # of the bundle, once it is written
 
 
 def compile_bundle(
@@ -154,7 +155,9 @@ def compile_bundle(
     fields: dict[str, Any] = {"name": name, "model": config, "preprocess": settings}
     fields |= {"programs": [*(one.program for one in done.made), *entries], "origin": origin or ""}
     fields |= {"weight_layout": done.weights.layout, "quantisation": done.report, "golden_tolerance": done.tolerance}
-    write_bundle(out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden))
+    built.manifest = write_bundle(
+        out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden)
+    )
     built.size, built.seconds = out.stat().st_size, time.perf_counter() - start
     return built
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemtl.cli import _quantisation, _text
+from edgemtl.cli import _fallback, _quantisation, _text
 from edgemtl.errors import CompileError
 
 if TYPE_CHECKING:
@@ -91,7 +91,16 @@ def _facts(built: Built) -> dict[str, Any]:
         "precision": built.precision,
         "rounding_error": built.rounding or None,
         "quantisation": built.quantisation.model_dump(mode="json") if built.quantisation else None,
+        "fallback": _without_kernels(built),
     }
+
+
+def _without_kernels(built: Built) -> dict[str, dict[str, Any]]:
+    """What no kernel computes, by target; only targets with some."""
+    if built.manifest is None:
+        return {}
+    found = {p.target: _fallback.describe(p, built.manifest.model) for p in built.manifest.programs}
+    return {target: tasks for target, tasks in found.items() if tasks}
 
 
 def _print(built: Built) -> None:
@@ -108,6 +117,8 @@ def _print(built: Built) -> None:
         _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, {what}"),
         soft_wrap=True,
     )
+    for target, tasks in _without_kernels(built).items():
+        _text.console().print(_text.clean(_fallback.line(target, tasks)), soft_wrap=True)
     if built.rounding:
         kind = {"f16": "float16", "bf16": "bfloat16"}[built.precision]
         moved = ", ".join(f"{task} {error:.1e}" for task, error in built.rounding.items())

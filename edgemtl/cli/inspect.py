@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemtl.cli import _quantisation, _text
+from edgemtl.cli import _fallback, _quantisation, _text
 
 if TYPE_CHECKING:
     from edgemtl.bundle.manifest import Program
@@ -87,6 +87,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "bytes": sum(bundle.entries[m].size for m in members),
                 "built_with": program.built_with,
                 "cannot_run_here": _refused(program),
+                "fallback": _fallback.describe(program, config),
                 "accelerator": _accelerator(program, bundle),
             }
         )
@@ -172,6 +173,8 @@ def _print(facts: dict[str, Any], bundle: Bundle) -> None:
     else:
         console.print("no programs: only the torch backend can run this bundle")
     for program in facts["programs"]:
+        if program["fallback"]:
+            console.print(_text.clean(_fallback.line(program["target"], program["fallback"])))
         if program["accelerator"]:
             console.print(_text.clean(f"{program['target']}: {_accelerator_line(program['accelerator'])}"))
     golden = facts["golden"]

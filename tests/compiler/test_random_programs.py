@@ -20,15 +20,6 @@ CPU = targets.resolve("cpu")
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy on a boundary of 64 bytes, as compiled loads need."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    out = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    out[...] = array
-    return out
-
-
 def compiled(graph: Graph, inputs: list[Any], packed: Arrays, folder: Path) -> list[np.ndarray[Any, Any]]:
     """The outputs of the graph as a program, of `inputs` as the program takes them."""
     types = {ref: str(array.dtype) for ref, array in packed.items()}
@@ -36,7 +27,7 @@ def compiled(graph: Graph, inputs: list[Any], packed: Arrays, folder: Path) -> l
     assert set(built.function.params) == {w.ref for w in graph.weights}
     assert tuple(i.shape for i in inputs) == built.function.inputs
     arrays = [*inputs, *(packed[ref] for ref in built.function.params)]
-    outs = program.load_function(built.path)([aligned(np.asarray(a)) for a in arrays])
+    outs = program.load_function(built.path)([np.ascontiguousarray(a) for a in arrays])
     assert tuple(o.shape for o in outs) == built.function.outputs
     return outs
 

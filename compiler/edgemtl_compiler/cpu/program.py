@@ -7,9 +7,9 @@ How a device runs such a library (edgemtl/runtime/backends/tvm_cpu.py does it, a
    CPU 0 with a pooled allocator; run = vm["main"]. Keep `module` as long as anything that came from it.
 3. module.imports_[0]["edgemtl_set_threads"](n), in the thread that runs and before it does; each library has its own
    threads, which sleep between frames. Results have the same bits for every n.
-4. out = run(*inputs, *params): DLPack tensors, the weights in the manifest's order, one after the other. Weights are
-   read in place and never written. `out` is a tensor, or an array of them where the function has several outputs; it
-   belongs to TVM's pool, so copy what must last.
+4. out = run(*inputs, *params): DLPack tensors, the weights in the manifest's order, one after the other. All begin on
+   a boundary of 64 bytes; weights are read in place and never written. `out` is a tensor, or an array of them where the
+   function has several outputs; it belongs to TVM's pool, so copy what must last.
 """
 
 from __future__ import annotations
@@ -70,9 +70,20 @@ class Runner:
 
     def __call__(self, arrays: Sequence[Packed]) -> list[Array]:
         self._set_threads(self.threads)
-        given = self._run(*(self._tensor(a) for a in arrays))
+        given = self._run(*(self._tensor(_aligned(a)) for a in arrays))
         outs = [given] if hasattr(given, "__dlpack__") else given
         return [np.array(np.from_dlpack(out), np.float32) for out in outs]
+
+
+def _aligned(array: Packed) -> Packed:
+    """The array, or a copy of it, on a boundary of 64 bytes, where code that TVM compiled expects it."""
+    if array.ctypes.data % 64 == 0:
+        return array
+    room = np.empty(array.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    out = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
 
 
 def load_function(path: Path) -> Runner:
