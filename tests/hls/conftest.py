@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from csim_units import CSim
 from hls_models import HLS, integers, lively, pictures
 from numpy.typing import NDArray
 
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.csim import build
 from edgemtl_compiler.fpga.network import IntegerNetwork
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from csim_units import CSim
 from hls_models import HLS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from edgemtl.fpga.board import find
 from edgemtl.fpga.contract import COUNTER_WIDTH, UNITS
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import estimate as est
-from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.csim import build
 from edgemtl_compiler.fpga.estimate import workload as workload_module
 from edgemtl_compiler.fpga.estimate.workload import Workload, workload
 from edgemtl_compiler.fpga.network import IntegerNetwork

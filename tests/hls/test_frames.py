@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csim_units import CSim
 from hls_models import HLS, integers, lively, pictures
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError, FrameError, TaskError
 from edgemtl.fpga.contract import Header
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.csim import build
 from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import Program, checksum
 from edgemtl_compiler.fpga.program import build as build_program
@@ -224,7 +225,7 @@ def test_the_shim_agrees_with_xilinx_headers(tmp_path: Path, quantised: Quantise
 SANITIZED = """
 import sys, numpy as np
 from pathlib import Path
-from edgemtl_compiler.fpga.csim import CSim
+from csim_units import CSim
 from edgemtl.fpga.contract import Header
 from edgemtl_compiler.fpga.program import checksum
 sim, data = CSim(Path(sys.argv[1])), np.load(sys.argv[2])
@@ -267,7 +268,12 @@ def test_sanitizers_find_nothing(tmp_path: Path, quantised: Quantised, program: 
         want=words.view(np.uint64).reshape(-1, 2),
     )  # fmt: skip
     runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    env = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    env = {
+        **os.environ,
+        "LD_PRELOAD": runtime.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable, "-c", SANITIZED, str(library), str(tmp_path / "data.npz")]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr

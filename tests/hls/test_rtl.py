@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import twins
+from csim_units import CSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtl_models import RTL, attention_job, attention_want, library, linear_job, linear_want
@@ -19,7 +20,6 @@ from edgemtl.errors import CompileError
 from edgemtl.graph import integer as ref
 from edgemtl.graph.integer.params import Attention, Linear
 from edgemtl_compiler.fpga import rtl
-from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.estimate import Lanes, attention_cycles, linear_cycles
 
 seeds = st.integers(0, 2**31)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import twins
+from csim_units import CSim
 from hls_models import integers, lively, pictures
 from numpy.typing import NDArray
 from rtl_models import RTL, library
@@ -19,7 +20,6 @@ from rtl_models import RTL, library
 from edgemtl.fpga.contract import LANES, LANES_QUERY, LANES_ROW
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import rtl
-from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.estimate import attention_cycles, linear_cycles
 from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import build as build_program

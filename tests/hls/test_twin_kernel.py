@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csim_units import CSim
 from hls_models import HLS
 from numpy.typing import NDArray
 
@@ -16,7 +17,6 @@ from edgemtl.fpga.driver import Driver
 from edgemtl.fpga.simulation import TwinKernel
 from edgemtl.fpga.virtual import VirtualBoard
 from edgemtl.model import MultiTaskViT
-from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.csim import build as build_csim
 from edgemtl_compiler.fpga.network import IntegerNetwork
 from edgemtl_compiler.fpga.program import build

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from csim_units import CSim, tile_order
 from hls_models import HLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from edgemtl.graph import integer as ref
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga.csim import CSim, tile_order
 
 seeds = st.integers(0, 2**31)
 lanes = st.integers(1, 5).map(lambda n: 16 * n)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import unit_vectors
 import vectors
+from csim_units import CSim
 from hls_models import HLS
 from numpy.typing import NDArray
 
@@ -22,7 +23,6 @@ from edgemtl.fpga import board, counters
 from edgemtl.fpga.contract import WORD
 from edgemtl.model import MultiTaskViT
 from edgemtl_compiler.fpga import program, vitis, vitis_cli
-from edgemtl_compiler.fpga.csim import CSim
 from edgemtl_compiler.fpga.network import IntegerNetwork
 
 ROOT = HLS.parent

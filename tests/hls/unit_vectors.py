@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from csim_units import CSim
 from numpy.typing import NDArray
 from vector_file import file
 
 from edgemtl.graph import integer as ref
 from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
-from edgemtl_compiler.fpga.csim import CSim, build
+from edgemtl_compiler.fpga.csim import build
 from edgemtl_compiler.fpga.image import ImageBuilder
 
 SOURCES = Path(__file__).resolve().parents[2] / "hls"

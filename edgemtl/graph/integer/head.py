@@ -1,7 +1,7 @@
 """The light head's own units: depthwise 3x3 steps and the narrowing before the last product.
 
 In the accelerator's memory the pixels stay in tile order, as the projection left them: pixel shuffle is addressing
-there, not movement (`CSim.depthwise`). Sums are exact, so the order does not matter here.
+there, not movement (`tile_order` in tests/hls). Sums are exact, so the order does not matter here.
 """
 
 from __future__ import annotations
