@@ -1,7 +1,7 @@
 """Measure edgemtl against its peers on this machine, in fresh processes, interleaved, with paired ratios.
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
-    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino,torch,torch-compile \\
+    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino \\
         --tasks all --precision fp32,int8 --data ROOMS --threads 1,2 --json run.json
     python demos/benchmark.py --subjects rooms:depth --rounds 9
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
@@ -28,7 +28,6 @@ from edgemtl.bench.samples import Settings
 from edgemtl.errors import ConfigError, EdgeMTLError
 
 BUNDLE = Path("build/rooms.edgemtl")
-CHECKPOINT = Path("edgemtl/model/weights/rooms-tiny.safetensors")
 KNOWN = ", ".join(choice.FAMILIES)
 
 
@@ -42,7 +41,6 @@ def main(
     calibrate: Annotated[Path | None, typer.Option(help="Pictures for INT8 in place of --data's.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
     subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
-    checkpoint: Annotated[Path | None, typer.Option(help="The bundle's weights for peers, if not from it.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     seconds: Annotated[float, typer.Option(help="Of frames per process.")] = 0.6,
     minutes: Annotated[float, typer.Option(help="Begin nothing after this long, but do two rounds; 0: no limit.")] = 10,
@@ -76,9 +74,9 @@ def main(
         minutes=minutes or None,
         scored=4 if quick else Settings.scored,
     )
-    measured = _subjects(subject, bundle, tasks, checkpoint, console)
+    measured = _subjects(subject, bundle, tasks, console)
     calibrate = calibrate or data
-    int8 = any(ENGINES[n].precision == "int8" for n in chosen.engines)
+    int8 = any(ENGINES[n].precision == "int8" for n in chosen)
     if int8 and calibrate is None and any(s.bundle for s in measured):
         raise ConfigError(
             "INT8 of the shipped model is calibrated on pictures like those it sees: add --data FOLDER (labelled) or "
@@ -92,8 +90,7 @@ def main(
     with contextlib.ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgemtl-bench-")))
         status = stack.enter_context(Console(stderr=True).status("starting"))
-        run = Comparison(measured, chosen.engines, settings, folder, out, calibrate, data, status.update)
-        run.notes += chosen.notes
+        run = Comparison(measured, chosen, settings, folder, out, calibrate, status.update)
         run.record("machine", **about)
         interrupted = False
         try:
@@ -110,8 +107,8 @@ def main(
                 return
             if data is not None:
                 extras.score(run, data)
-            extras.switches(run)
             run.measure()
+            extras.switches(run)
         except KeyboardInterrupt:
             interrupted = True
         status.stop()
@@ -126,19 +123,16 @@ def main(
             sys.exit(130)
 
 
-def _subjects(
-    wanted: str, bundle: Path | None, tasks: str, checkpoint: Path | None, console: Console
-) -> list[subjects.Subject]:
+def _subjects(wanted: str, bundle: Path | None, tasks: str, console: Console) -> list[subjects.Subject]:
     """What to measure. Of a bundle that is named, its tasks alone; without one, the default, from which a shipped model
     that is not there is left out.
     """
     place = bundle or BUNDLE
-    checkpoint = checkpoint or (CHECKPOINT if place == BUNDLE else None)
     names = wanted.split(",") if wanted else ["rooms"] if bundle else list(subjects.DEFAULT)
     if not wanted and not bundle and not place.is_file():
         console.print(f"there is no {place} (`make {place}` builds it): the shipped model is left out", markup=False)
         names.remove("rooms")
-    found = [s for name in names for s in subjects.parse(name, place, checkpoint)]
+    found = [s for name in names for s in subjects.parse(name, place)]
     known = list(dict.fromkeys(s.task for s in found if s.bundle))
     kept = choice.tasks(tasks, known, place) if known else ()
     return [s for s in found if not s.bundle or s.task in kept]

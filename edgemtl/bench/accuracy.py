@@ -23,28 +23,23 @@ class Scored(NamedTuple):
     images: int
 
 
-def measure(call: Callable[[], Any], image: Array, folder: Path, data: str, images: int) -> dict[str, Any]:
-    """The fields of `Scored`. call: runs the network on `image`, float32 [1, 3, H, W], which is written to.
-
-    folder: of the subject, whose weights tell the model's shape; data: in the NYUD_MT layout. Raises DataError,
-    ConfigError for a data set that is missing, damaged or of other classes.
+def measure(call: Callable[[], Any], image: Array, config: dict[str, Any], task: str, data: str, images: int) -> Scored:
+    """call: runs the network on `image`, float32 [1, 3, H, W], which is written to. config: of the model, whose one
+    `task` it is; data: in the NYUD_MT layout. Raises DataError, ConfigError for a data set that is missing, damaged or
+    of other classes.
     """
-    from safetensors import safe_open
-
-    from edgemtl.bench.prepare import WEIGHTS
     from edgemtl.config import ModelConfig
     from edgemtl.train.data import open_data
     from edgemtl.train.evaluate import evaluate, main_metrics
 
-    with safe_open(str(folder / WEIGHTS), "np") as file:
-        config = ModelConfig.model_validate_json(file.metadata()["config"])
-    (task,) = config.tasks
-    shape = (1, task.channels, *config.map_size)
+    whole = ModelConfig.model_validate(config)
+    model = ModelConfig(**{**dict(whole), "tasks": (whole.task(task),), "paths": {}, "slots": None})
+    shape = (1, whole.task(task).channels, *whole.map_size)
 
     def predict(picture: Any) -> dict[str, Any]:
         image[...] = picture.numpy()
-        return {task.name: np.array(call(), np.float32).reshape(shape)}
+        return {task: np.array(call(), np.float32).reshape(shape)}
 
-    score = evaluate(predict, open_data(Path(data), "val", config), config, limit=images)
-    metric = next(m for m in main_metrics() if m in score[task.name])
-    return {"metric": metric, "value": float(score[task.name][metric]), "images": int(score["images"]["count"])}
+    score = evaluate(predict, open_data(Path(data), "val", model), model, limit=images)
+    metric = next(m for m in main_metrics() if m in score[task])
+    return Scored(metric, float(score[task][metric]), int(score["images"]["count"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgemtl.bench.engines import ENGINES
@@ -14,39 +13,23 @@ PRECISIONS = ("fp32", "int8")
 FAMILIES = tuple(dict.fromkeys(e.family for e in ENGINES.values()))
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Names of `ENGINES` in the table's order; `notes` says what was asked for in vain."""
-
-    engines: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
-def engines(text: str, precision: str) -> Chosen:
-    """The engines that `text` means: families (all their engines of these precisions), single engines.
-
-    Empty: every family. Raises ConfigError for a word that is none of them.
+def engines(text: str, precision: str) -> tuple[str, ...]:
+    """The engines that `text` means, in the table's order: families (all their engines of these precisions) or single
+    engines; empty: every family. Raises ConfigError for a word that is none of them.
     """
     wanted = _words(precision)
     if not wanted or not set(wanted) <= set(PRECISIONS):
         raise ConfigError(f"--precision is fp32, int8 or fp32,int8, not {precision!r}")
-    words = _words(text) or FAMILIES
     names: set[str] = set()
-    notes = []
-    for word in words:
+    for word in _words(text) or FAMILIES:
         if word in FAMILIES:
-            found = {e.name for e in ENGINES.values() if e.family == word and e.precision in wanted}
-            names |= found
-            if not found:
-                notes.append(f"{word} has no engine in {' or '.join(wanted)}: it is left out")
+            names |= {e.name for e in ENGINES.values() if e.family == word and e.precision in wanted}
         elif word in ENGINES:
             names.add(word)
         else:
             known = (*FAMILIES, *(n for n in ENGINES if n not in FAMILIES))
-            near = difflib.get_close_matches(word, known, 1, 0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"there is no engine {word!r}{hint}; choose of {', '.join(known)}")
-    return Chosen(tuple(n for n in ENGINES if n in names), tuple(notes))
+            raise ConfigError(f"there is no engine {word!r}{_near(word, known)}; choose of {', '.join(known)}")
+    return tuple(n for n in ENGINES if n in names)
 
 
 def threads(text: str) -> tuple[int, ...]:
@@ -64,9 +47,7 @@ def tasks(text: str, known: Sequence[str], bundle: Path) -> tuple[str, ...]:
         return tuple(known)
     for word in words:
         if word not in known:
-            near = difflib.get_close_matches(word, known, 1, 0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"{bundle.name} has no task {word!r}{hint}; it has {', '.join(known)}")
+            raise ConfigError(f"{bundle.name} has no task {word!r}{_near(word, known)}; it has {', '.join(known)}")
     return tuple(dict.fromkeys(words))
 
 
@@ -93,6 +74,11 @@ def files(wanted: Iterable[tuple[str, Path | None]]) -> None:
                 path.unlink()
         except OSError as e:
             raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _words(text: str) -> tuple[str, ...]:

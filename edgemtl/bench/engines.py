@@ -10,32 +10,28 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from edgemtl.bench.prepare import WEIGHTS
 
 Call = Callable[[], Any]  # runs the network once on the input, gives the raw map
 Load = Callable[[], Call]
+Prepare = Callable[[dict[str, Any], Any], Load]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One row of the report. `artifacts` are what it can run, of a sparse model; `own` marks edgemtl's; engines are
-    compared with others of their precision, "fp32" or "int8". `family` is what a user calls it, `how` the settings
+    """One row of the report: a runtime, and the form of a sparse model that it opens. `own` marks edgemtl's; engines
+    are compared with others of their precision, "fp32" or "int8". `family` is what a user calls it, `how` the settings
     that it runs with, in words, so that anyone can object.
     """
 
     name: str
     family: str
     packages: tuple[str, ...]
-    install: str
-    artifacts: tuple[str, ...]
-    prepare: Callable[[dict[str, Any], Any], Load]
+    artifact: str
+    prepare: Prepare
     how: str = ""
     own: bool = False
     precision: str = "fp32"
-    compiles: bool = False  # for tens of seconds, into a cache that a first run must fill
 
     def missing(self) -> str | None:
         """Why it cannot run on this machine; None when its packages are there."""
@@ -43,15 +39,14 @@ class Engine:
             from edgemtl.runtime import tvm_light
 
             return tvm_light.unusable()
-        if all(importlib.util.find_spec(p) for p in self.packages):
-            return None
-        return f"not installed: pip install {self.install}"
+        absent = [p for p in self.packages if importlib.util.find_spec(p) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else None
 
-    def candidates(self, dense: bool) -> tuple[str, ...]:
-        """Artifacts to try for a dense or a sparse model; "plain" stands for a model without experts."""
+    def opens(self, dense: bool) -> str | None:
+        """Its artifact of a dense or a sparse model; None where another row of the same runtime opens the same."""
         if not dense or self.own:
-            return self.artifacts
-        return tuple(dict.fromkeys(a.replace("sparse", "plain").replace("dense", "plain") for a in self.artifacts))
+            return self.artifact
+        return None if self.artifact.endswith("-dense") else self.artifact.replace("sparse", "plain")
 
 
 def _edgemtl(want: dict[str, Any], image: Any) -> Load:
@@ -108,118 +103,37 @@ def _openvino(want: dict[str, Any], image: Any) -> Load:
     return load
 
 
-def _torch(want: dict[str, Any], image: Any) -> Load:
-    torch: Any = importlib.import_module("torch")
-    forms: Any = importlib.import_module("edgemtl.bench.forms")
-    vit: Any = importlib.import_module("edgemtl.model.vit")
-    files: Any = importlib.import_module("safetensors")
-    from edgemtl.config import ModelConfig
-
-    torch.set_num_threads(want["threads"])
-    if want["compile"]:
-        importlib.import_module("torch._dynamo")
-        inductor: Any = importlib.import_module("torch._inductor.config")
-        inductor.freezing = True  # weights packed at compile time
-
-    def load() -> Call:
-        with files.safe_open(str(Path(want["folder"]) / WEIGHTS), "pt") as file:
-            config = ModelConfig.model_validate_json(file.metadata()["config"])
-            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  no mapping
-        with torch.device("meta"):
-            model = vit.MultiTaskViT(config)
-        model.load_state_dict(state, assign=True)
-        network = forms.Torch(model, want["task"], want["form"])
-        del model, state
-        if want["compile"]:
-            network = torch.compile(network)
-        tensor = torch.from_numpy(image)
-
-        def call() -> Any:
-            with torch.no_grad() if want["compile"] else torch.inference_mode():
-                return network(tensor).numpy()
-
-        return call
-
-    return load
-
-
 _ORT = "CPUExecutionProvider, all graph optimisations, sequential, intra-op threads as given"
 _OPENVINO = "LATENCY hint, inference precision f32, 1 stream, threads as given, input shared"
-_EXPORT = "written from the graph, opset {}; experts sparse (NonZero, GatherND, ScatterND each) or all dense"
-_INT8 = "experts sparse or dense, opset 18, calibrated on the same 32 pictures as edgemtl"
+_NATIVE = "one program for the task and this CPU, backend tvm-cpu, `Engine.raw`"
+_FORMS = {"": "sparse (NonZero, GatherND, ScatterND each)", "-dense": "all dense"}
 
 
-def _table() -> dict[str, Engine]:
-    ort, torch, forms = ("onnxruntime",), ("torch",), ("sparse", "dense")
-    onnx = {opset: tuple(f"onnx-{form}-{opset}" for form in forms) for opset in (18, 23)}
-    eager = ("torch-sparse", "torch-dense")
-    int8 = {tool: tuple(f"{tool}-{form}-18" for form in forms) for tool in ("dynamic", "static", "nncf")}
-    dynamic = "quantize_dynamic, INT8 weights per channel, INT8 activations by the frame"
-    static = "quantize_static, QDQ, UINT8 activations, INT8 weights per channel"
-    nncf = "nncf.quantize, transformer model type, MIXED preset"
-    native = "one program for the task and this CPU, backend tvm-cpu, `Engine.raw`"
-    rows = [
-        Engine("edgemtl", "edgemtl", ("tvm_ffi",), '"edgemtl[cpu]"', ("bundle",), _edgemtl, native, own=True),
-        Engine(
-            "edgemtl-int8",
-            "edgemtl",
-            ("tvm_ffi",),
-            '"edgemtl[cpu]"',
-            ("bundle-int8",),
-            _edgemtl,
-            f"{native}; INT8 weights and activations, calibrated on 32 pictures",
-            own=True,
-            precision="int8",
-        ),
-        *(
-            Engine(f"onnxruntime-{n}", "onnxruntime", ort, *ort, onnx[n], _onnxruntime, f"{_EXPORT.format(n)}; {_ORT}")
-            for n in (18, 23)
-        ),
-        *(
-            Engine(
-                f"onnxruntime-{tool}",
-                "onnxruntime",
-                ort,
-                *ort,
-                int8[tool],
-                _onnxruntime,
-                f"{how}; {_INT8}; {_ORT}",
-                precision="int8",
-            )
-            for tool, how in (("dynamic", dynamic), ("static", static))
-        ),
-        Engine(
-            "openvino",
-            "openvino",
-            ("openvino",),
-            "openvino",
-            (onnx[18][0], onnx[23][0], onnx[18][1], onnx[23][1]),
-            _openvino,
-            f"{_EXPORT.format('18 or 23')}; {_OPENVINO}",
-        ),
-        Engine(
-            "openvino-nncf",
-            "openvino",
-            ("openvino", "nncf"),
-            "openvino nncf",
-            int8["nncf"],
-            _openvino,
-            f"{nncf}; {_INT8}; {_OPENVINO}",
-            precision="int8",
-        ),
-        Engine("torch", "torch", torch, *torch, eager, _torch, "eager, inference mode, experts sparse or dense"),
-        Engine(
-            "torch-compile",
-            "torch-compile",
-            torch,
-            *torch,
-            eager,
-            _torch,
-            "torch.compile, inductor with frozen weights, its cache warm, experts sparse or dense",
-            compiles=True,
-        ),
+def _peer(name: str, how: str, prepare: Prepare, tool: str = "onnx", *more: str) -> list[Engine]:
+    """A runtime with one row per form of the experts. tool: first word of the artifacts; more: packages."""
+    precision, files = ("fp32", "written from the graph, opset 23") if tool == "onnx" else ("int8", _INT8[tool])
+    family, packages = name.split("-")[0], (name.split("-")[0], *more)
+    words = {form: f"{files}; experts {said}; {how}" for form, said in _FORMS.items()}
+    return [
+        Engine(name + form, family, packages, f"{tool}-{form[1:] or 'sparse'}", prepare, said, precision=precision)
+        for form, said in words.items()
     ]
-    return {e.name: e for e in rows}
 
 
-ENGINES = _table()
+_CALIBRATED = "of opset 18, calibrated on the same 32 pictures as edgemtl"
+_INT8 = {
+    "qdq": f"quantize_static, QDQ, UINT8 activations, INT8 weights per channel, {_CALIBRATED}",
+    "nncf": f"nncf.quantize, transformer model type, MIXED preset, {_CALIBRATED}",
+}
+ENGINES = {
+    e.name: e
+    for e in [
+        Engine("edgemtl", "edgemtl", (), "bundle", _edgemtl, _NATIVE, own=True),
+        Engine("edgemtl-int8", "edgemtl", (), "bundle-int8", _edgemtl, f"{_NATIVE}; INT8 weights and activations, "
+               "calibrated on 32 pictures", own=True, precision="int8"),
+        *_peer("onnxruntime", _ORT, _onnxruntime),
+        *_peer("onnxruntime-int8", _ORT, _onnxruntime, "qdq"),
+        *_peer("openvino", _OPENVINO, _openvino),
+        *_peer("openvino-int8", _OPENVINO, _openvino, "nncf", "nncf"),
+    ]
+}  # fmt: skip

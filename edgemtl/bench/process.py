@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 STALLED = "no result after"
@@ -54,7 +53,7 @@ def stop() -> None:
         process.kill()
 
 
-def environment(threads: int, folder: Path) -> dict[str, str]:
-    """Variables of a measuring process: the thread count for every library that reads one, and compile caches."""
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a measuring process: the thread count for every library that reads one."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS")
-    return {**dict.fromkeys(names, str(threads)), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    return dict.fromkeys(names, str(threads))

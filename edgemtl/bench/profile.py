@@ -132,11 +132,11 @@ def run(comparison: Comparison, seconds: float, console: Console) -> str:
         engine = ENGINES[name]
         for threads in comparison.settings.threads:
             artifacts = comparison.artifacts
-            if not artifacts.ready(subject, engine):
-                raise BackendError(f"{subject.name}: {artifacts.reason(subject, engine)}")
+            path = artifacts.find(subject, engine.artifact)
+            if path is None:
+                raise BackendError(f"{subject.name}: {artifacts.reason(subject, engine.artifact)}")
             image = np.load(artifacts.place(subject) / prepare.INPUT)
-            path = Path(artifacts.path(subject, engine.artifacts[0]))
-            lines, whole = measure(path, subject.task, image, threads=threads, seconds=seconds)
+            lines, whole = measure(Path(path), subject.task, image, threads=threads, seconds=seconds)
             peaks = comparison.peaks.get(threads, {})
             title = f"{subject.name}, {engine.precision}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
             made = table(title, lines, whole, peaks)

@@ -1,4 +1,4 @@
-"""INT8 for the peers, each by its makers' own tool: ONNX Runtime dynamic and static, OpenVINO through NNCF.
+"""INT8 for the peers, each by its makers' own tool: ONNX Runtime static (QDQ), OpenVINO through NNCF.
 
 All are calibrated on the same pictures as edgemtl's own INT8, and all are judged on other pictures that none has seen.
 Needs the extra [bench]; everything heavy is imported where it is used.
@@ -19,7 +19,7 @@ from edgemtl.media.preprocess import Array
 CALIBRATION, CHECK, CHECK_EXPECTED = "calibration.npy", "check.npy", "check_expected.npy"
 PICTURES = "pictures"  # the calibration pictures as files, for `edgemtl compile`
 CALIBRATED, CHECKED = 32, 8  # pictures
-TOOLS = ("dynamic", "static", "nncf")  # first words of the artifacts made here
+TOOLS = ("qdq", "nncf")  # first words of the artifacts made here
 
 
 def prepare_pictures(source: Path | None, config: ModelConfig, folder: Path) -> tuple[Array, Array]:
@@ -56,16 +56,13 @@ def prepare_pictures(source: Path | None, config: ModelConfig, folder: Path) -> 
 
 
 def quantise(name: str, onnx: Path, folder: Path) -> Path:
-    """The artifact TOOL-FORM-OPSET from the float export `onnx`, calibrated on what `prepare_pictures` wrote."""
+    """The artifact TOOL-FORM from the float export `onnx`, calibrated on what `prepare_pictures` wrote."""
     tool = name.split("-")[0]
     inputs = np.load(folder / CALIBRATION)
     if tool == "nncf":
         return _nncf(onnx, inputs, folder / f"{name}.xml")
     out = folder / f"{name}.onnx"
     ort: Any = importlib.import_module("onnxruntime.quantization")
-    if tool == "dynamic":
-        ort.quantize_dynamic(str(onnx), str(out), per_channel=True, weight_type=ort.QuantType.QInt8)
-        return out
     ort.quantize_static(
         str(onnx),
         str(out),

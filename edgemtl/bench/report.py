@@ -222,8 +222,7 @@ export does more; of SGEMM: of the best library's rate, of roof: of multiply-add
 largest difference from torch eager, relative to the largest value; of INT8 the root mean square over 8 pictures that no
 engine was calibrated on, by the float map's standard deviation. A metric is that of `edgemtl eval`; one fp32 engine's
 stands for all that agree with torch. import: Python's modules of the engine. load: opening the model and making it
-ready; torch-compile loads from its warm cache. growth: resident memory after the frames minus before loading. weights:
-mapped weights in memory (smaps)."""
+ready. growth: resident memory after the frames minus before loading. weights: mapped weights in memory (smaps)."""
 
 
 def main(source: Path, page: Path) -> None:

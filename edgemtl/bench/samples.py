@@ -40,7 +40,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sample:
-    """One fresh process: what it measured, or why not. `round` is -1 for a trial that chose an export."""
+    """One fresh process: what it measured, or why not."""
 
     subject: str
     engine: str
@@ -72,8 +72,8 @@ class Sample:
 
 
 def of(samples: Iterable[Sample], subject: str, threads: int) -> Iterator[Sample]:
-    """The samples of rounds, trials left out, of one subject with one thread count."""
-    return (s for s in samples if s.subject == subject and s.threads == threads and s.round >= 0)
+    """The samples of one subject with one thread count."""
+    return (s for s in samples if s.subject == subject and s.threads == threads)
 
 
 def times(samples: Iterable[Sample]) -> dict[int, float]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Rounds = Mapping[int, float]  # round -> median milliseconds of one engine in that round
+Rounds = Mapping[Any, float]  # round -> median milliseconds of one engine in that round
 
 
 class Summary(NamedTuple):
@@ -57,7 +57,7 @@ def best(engines: Mapping[str, Rounds]) -> str | None:
     Rounds are compared, not medians over all of them, so that a slow minute of the machine harms nobody; engines with
     fewer rounds compete in the rounds that they have.
     """
-    fastest: dict[int, float] = {}
+    fastest: dict[Any, float] = {}
     for rounds in engines.values():
         for number, value in rounds.items():
             fastest[number] = min(value, fastest.get(number, value))

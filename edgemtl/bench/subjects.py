@@ -39,19 +39,13 @@ _TASK = TaskConfig(name="depth", kind="depth", channels=1)
 
 @dataclass(frozen=True)
 class Subject:
-    """One model and one task of it. `bundle` and `checkpoint` say where its weights are; without them: random."""
+    """One model and one task of it. `bundle` says where its weights are; without it: random."""
 
     name: str
     config: ModelConfig
     task: str
     origin: str = RANDOM
     bundle: str | None = None
-    checkpoint: str | None = None
-
-    @property
-    def alternative(self) -> bool:
-        """Whether it stands for what one might take in place of the sparse model."""
-        return self.name.split(":")[0] in ALTERNATIVES
 
     @property
     def work(self) -> int:
@@ -65,17 +59,17 @@ class Subject:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What decides which export is a peer's best: equal for tasks of one model with paths of equal size."""
+        """What decides how fast it is: equal for tasks of one model with paths of equal size."""
         c = self.config
         path = tuple(len(bank) for bank in c.path(self.task))
         return c.stem, c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
 
 
-def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None) -> list[Subject]:
+def parse(name: str, bundle: Path | None = None) -> list[Subject]:
     """The subjects that `name` stands for. Raises ConfigError for an unknown name, BundleError for a bad bundle."""
     first, *rest = name.split(":")
     if first == "rooms" and len(rest) <= 1:
-        return _rooms(rest, bundle, checkpoint)
+        return _rooms(rest, bundle)
     if first in ALTERNATIVES and len(rest) == 1:
         return [_alternative(first, rest[0], bundle)]
     if name in ("micro", "micro-dense"):
@@ -94,7 +88,7 @@ def parse(name: str, bundle: Path | None = None, checkpoint: Path | None = None)
     return [Subject(name, config, "depth")]
 
 
-def _rooms(tasks: list[str], bundle: Path | None, checkpoint: Path | None) -> list[Subject]:
+def _rooms(tasks: list[str], bundle: Path | None) -> list[Subject]:
     from edgemtl.bundle.reader import Bundle
 
     if bundle is None:
@@ -109,8 +103,7 @@ def _rooms(tasks: list[str], bundle: Path | None, checkpoint: Path | None) -> li
     for task in tasks:
         if task not in config.task_names:
             raise ConfigError(f"{bundle.name} has no task {task!r}; it has {', '.join(config.task_names)}")
-    source = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
-    return [Subject(f"rooms:{t}", config, t, origin, str(bundle), source) for t in tasks or config.task_names]
+    return [Subject(f"rooms:{t}", config, t, origin, str(bundle)) for t in tasks or config.task_names]
 
 
 def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:

@@ -41,7 +41,7 @@ def main(request: str) -> None:
     if "score" in want:
         from edgemtl.bench import accuracy
 
-        print(json.dumps(accuracy.measure(call, image, folder, **want["score"])))
+        print(json.dumps(accuracy.measure(call, image, **want["score"])._asdict()))
         return
     got = np.asarray(call(), np.float32)
     first = time.perf_counter()

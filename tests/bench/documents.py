@@ -13,18 +13,18 @@ from edgemtl.bench.subjects import Subject, parse
 from edgemtl.bench.switching import Visit, Walk
 
 MACHINE = {"cpu": "a CPU", "cpus": 2, "features": ["avx2"], "load": 0.1, "python": "3.11"}
-ENGINES = {"edgemtl": 10.0, "edgemtl-int8": 4.0, "onnxruntime-18": 15.0, "openvino": 12.0, "openvino-nncf": 6.0}
-EXPORTS = {"edgemtl": "bundle", "edgemtl-int8": "bundle-int8", "openvino-nncf": "nncf-dense-18"}
+ENGINES = {"edgemtl": 10.0, "edgemtl-int8": 4.0, "onnxruntime": 15.0, "openvino": 12.0, "openvino-int8-dense": 6.0}
+EXPORTS = {"edgemtl": "bundle", "edgemtl-int8": "bundle-int8", "openvino-int8-dense": "nncf-dense"}
 MEMORY = {"before": {"resident": 10 << 20}, "after": {"resident": 30 << 20, "peak": 40 << 20}}
 
 
 def sample(subject: str, engine: str, number: int, factor: float = 1.0) -> Sample:
-    precision = "int8" if "int8" in engine or "nncf" in engine else "fp32"
+    precision = "int8" if "int8" in engine else "fp32"
     error = 0.02 if precision == "int8" else 1e-7
     times = [factor * ENGINES[engine] * f for f in (1.0, 1.1, 1.3)]
     found: dict[str, Any] = {"import_s": 0.1, "load_s": 0.02, "first_s": 0.03, "ms": times, "error": error,
                              "precision": precision, "memory": MEMORY, "weights": None}  # fmt: skip
-    return Sample(subject, engine, EXPORTS.get(engine, "onnx-sparse-18"), 2, number, found)
+    return Sample(subject, engine, EXPORTS.get(engine, "onnx-sparse"), 2, number, found)
 
 
 def visits(ms: float, cold: float, warm: float, mb: tuple[float, float], grown: float) -> tuple[Visit, ...]:
@@ -55,12 +55,14 @@ def comparison(folder: Path) -> Comparison:
     (micro,) = parse("micro")
     subjects = [Subject(f"rooms:{t}", micro.config, "depth", "trained", "rooms.edgemtl") for t in ("depth", "edge")]
     subjects += parse("single:depth")
-    run = Comparison(subjects, [*ENGINES, "torch"], Settings(threads=(2,), rounds=2), folder)
+    run = Comparison(subjects, [*ENGINES, "onnxruntime-dense"], Settings(threads=(2,), rounds=2), folder)
     run.samples += [sample(s.name, e, n) for s in subjects[:2] for e in ENGINES for n in (0, 1)]
     run.samples.append(sample("single:depth", "openvino", 0, 0.583))
-    run.samples.append(Sample("rooms:depth", "torch", "", 2, 0, failure="killed by signal 11: it printed nothing"))
+    run.samples.append(
+        Sample("rooms:depth", "onnxruntime-dense", "", 2, 0, failure="killed by signal 11: it printed nothing")
+    )
     for s, metric, value in zip(subjects[:2], ("rmse", "edge_f"), (0.5, 0.8), strict=True):
-        for name, off in (("fp32", 0.0), ("edgemtl-int8", 0.01), ("openvino-nncf", 0.02)):
+        for name, off in (("fp32", 0.0), ("edgemtl-int8", 0.01), ("openvino-int8-dense", 0.02)):
             run.scores[s.name, name] = Scored(metric, value + off, 100)
     run.walks += [
         Walk("edgemtl", "active", 2, visits(10, 3, 1, (3.2, 3.2), 0)),

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from edgemtl.bench import quantise
-from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.forms import Torch, export
+from edgemtl.bench.engines import ENGINES, Engine
+from edgemtl.bench.forms import export
 from edgemtl.errors import BackendError
 from edgemtl.model import MultiTaskViT
 from edgemtl.runtime import backends
@@ -32,7 +32,7 @@ SHARED = {"sparse experts": "sparse experts", "active task alone": "residency", 
 class Cell(NamedTuple):
     """One answer of the page's lists; `test` is FILE::FUNCTION or FILE::CLASS::METHOD."""
 
-    engine: str  # the last words in brackets of its title: a backend's name, or a peer's engine and form
+    engine: str  # in brackets in its title: the name of a backend, or of a peer in the benchmark
     feature: str
     verdict: str
     test: str
@@ -54,7 +54,7 @@ MINE = [
     pytest.param(
         c.engine,
         c.verdict,
-        marks=[pytest.mark.slow] if c.engine.startswith(("torch-c", "openvino-n", "onnxruntime-d")) else [],
+        marks=[pytest.mark.slow] if "int8" in c.engine else [],
     )
     for c in CELLS
     if c.test.endswith("::test_a_peer_keeps_its_verdict")
@@ -86,7 +86,7 @@ def test_every_backend_and_every_peer_has_a_row() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["edgemtl.backends"]
     named = {c.engine for c in CELLS}
     assert set(declared) <= named
-    assert {e for e, peer in ENGINES.items() if not peer.own and not e.endswith("-23")} <= {n.split()[0] for n in named}
+    assert {e for e, peer in ENGINES.items() if not peer.own} <= named
 
 
 @pytest.mark.parametrize("name", sorted({c.engine for c in CELLS} & set(backends.names())))
@@ -133,37 +133,32 @@ def poisoned(micro: Any, tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 
 @pytest.mark.filterwarnings("ignore")  # of exporters, quantisers and compilers
-@pytest.mark.parametrize(("row", "verdict"), MINE)
-def test_a_peer_keeps_its_verdict(row: str, verdict: str, poisoned: Poisoned) -> None:
-    name, form = row.split()
+@pytest.mark.parametrize(("name", "verdict"), MINE)
+def test_a_peer_keeps_its_verdict(name: str, verdict: str, poisoned: Poisoned) -> None:
     engine = ENGINES[name]
     if reason := engine.missing():
         pytest.skip(reason)
-    if not engine.family.startswith("torch") and importlib.util.find_spec("onnx") is None:
+    if importlib.util.find_spec("onnx") is None:
         pytest.skip("onnx is not installed: pip install 'edgemtl[compile]'")
-    assert (_int8 if engine.precision == "int8" else _float)(name, form, poisoned) == verdict
+    assert (_int8 if engine.precision == "int8" else _float)(engine, poisoned) == verdict
 
 
-def _float(name: str, form: Any, poisoned: Poisoned) -> str:
+def _float(engine: Engine, poisoned: Poisoned) -> str:
     """Dense engines spread what is not a number."""
-    if name.startswith("torch"):
-        network: Any = Torch(poisoned.model, TASK, form)
-        network = torch.compile(network) if ENGINES[name].compiles else network
-        with torch.no_grad():
-            got = network(torch.from_numpy(poisoned.image)).numpy()
-    else:
-        got = ENGINES[name].prepare({"path": str(poisoned.onnx(form)), "threads": 1}, poisoned.image)()()
+    path = poisoned.onnx(engine.artifact.split("-")[1])
+    got = engine.prepare({"path": str(path), "threads": 1}, poisoned.image)()()
     if np.isnan(got).any():
         return "dense-fallback"
     np.testing.assert_allclose(got, poisoned.expected, atol=1e-4 * float(np.abs(poisoned.expected).max()))
     return "sparse-kept"
 
 
-def _int8(name: str, form: str, poisoned: Poisoned) -> str:
+def _int8(engine: Engine, poisoned: Poisoned) -> str:
     """What is not a number cannot be quantised, so nodes are counted: each expert of each block finds its own rows."""
     config, folder = poisoned.whole.config, poisoned.folder
     quantise.prepare_pictures(None, config, folder)
-    path = quantise.quantise(f"{name.split('-')[-1]}-{form}-18", poisoned.onnx(form, poisoned=False), folder)
+    form = engine.artifact.split("-")[1]
+    path = quantise.quantise(engine.artifact, poisoned.onnx(form, poisoned=False), folder)
     if path.suffix == ".xml":
         ov = importlib.import_module("openvino")
         found = [op.get_type_name() for op in ov.Core().read_model(str(path)).get_ops()]

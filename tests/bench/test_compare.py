@@ -83,13 +83,13 @@ def test_ratios_are_paired_within_a_round(faked: Any) -> None:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         slow = 10.0 if len(calls) in (3, 4) else 1.0
-        return result(slow * {"edgemtl": 1.5, "torch": 3.0}[request["engine"]])
+        return result(slow * {"edgemtl": 1.5, "onnxruntime": 3.0}[request["engine"]])
 
-    comparison, calls = faked(answer, ["edgemtl", "torch"])
+    comparison, calls = faked(answer, ["edgemtl", "onnxruntime"])
     comparison.measure()
-    assert calls == ["edgemtl", "torch", "torch", "edgemtl", "edgemtl", "torch"]
+    assert calls == ["edgemtl", "onnxruntime", "onnxruntime", "edgemtl", "edgemtl", "onnxruntime"]
     found = rows(comparison)
-    assert (found["edgemtl"].ratio, found["torch"].ratio) == (0.5, 1.0)
+    assert (found["edgemtl"].ratio, found["onnxruntime"].ratio) == (0.5, 1.0)
     assert found["edgemtl"].rounds == 3
     lines = [json.loads(line) for line in (comparison.out or Path()).read_text().splitlines()]
     assert sum(x["kind"] == "sample" and x["round"] >= 0 for x in lines) == 6
@@ -100,35 +100,10 @@ def test_the_order_rotates() -> None:
     assert order([], 3) == []
 
 
-def test_the_better_export_is_measured(faked: Any) -> None:
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
-        return result({"sparse": 5.0, "dense": 2.0}[request["form"]])
-
-    comparison, calls = faked(answer, ["onnxruntime-18"], doubtful=99)
-    comparison.measure()
-    assert calls == ["onnxruntime-18"] * 3
-    assert rows(comparison)["onnxruntime-18"].export == "onnx-dense-18"
-
-
-def test_a_trial_is_not_done_again_in_the_same_folder(faked: Any) -> None:
-    """The exports are chosen once for a folder; the second run finds the choice of the first, and its speed."""
-
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
-        return result({"sparse": 5.0, "dense": 2.0}[request["form"]])
-
-    first, _ = faked(answer, ["onnxruntime-18"], doubtful=99)
-    again, _ = faked(lambda _: result(1.0), ["onnxruntime-18"], doubtful=99)
-    assert sum(s.round == module.TRIAL for s in first.samples) == 2
-    assert not again.samples
-    assert again.artifacts.trials == first.artifacts.trials == {("micro", "onnxruntime-18", 1): ("onnx-dense-18", 2.0)}
-    again.measure()
-    assert {s.artifact for s in again.samples} == {"onnx-dense-18"}
-
-
 def test_a_dense_export_with_much_more_work_is_not_tried(faked: Any) -> None:
-    comparison, _ = faked(lambda _: result(1.0), ["onnxruntime-18"], subject="edge-moe:129")
+    comparison, _ = faked(lambda _: result(1.0), ["onnxruntime", "onnxruntime-dense"], subject="edge-moe:129")
     comparison.measure()
-    assert {s.artifact for s in comparison.samples} == {"onnx-sparse-18"}
+    assert {s.artifact for s in comparison.samples} == {"onnx-sparse"}
     assert any("dense exports do 3." in note for note in comparison.notes)
 
 
@@ -136,12 +111,12 @@ def test_a_wrong_output_is_a_row_and_no_ratio(faked: Any) -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         return result(1.0, 0.5) if request["engine"] == "openvino" else result(2.0)
 
-    comparison, _ = faked(answer, ["openvino", "torch"])
+    comparison, _ = faked(answer, ["openvino", "onnxruntime"])
     comparison.measure()
     found = rows(comparison)
     assert found["openvino"].p50 is None
     assert found["openvino"].reason.startswith("wrong: differs from torch by 5.0e-01")
-    assert found["torch"].ratio == 1.0
+    assert found["onnxruntime"].ratio == 1.0
     assert "wrong: differs" in printed(comparison)
 
 
@@ -151,35 +126,62 @@ def test_a_crash_is_a_row(faked: Any) -> None:
             raise ProcessError("killed by signal 11: it printed nothing")
         return result(2.0)
 
-    comparison, calls = faked(answer, ["openvino", "torch"])
+    comparison, calls = faked(answer, ["openvino", "onnxruntime"])
     comparison.measure()
     assert calls.count("openvino") == 2  # not a third time
     assert "killed by signal 11" in printed(comparison)
-    assert rows(comparison)["torch"].rounds == 3
+    assert rows(comparison)["onnxruntime"].rounds == 3
 
 
 def test_a_slow_peer_is_left_out_after_two_rounds(faked: Any) -> None:
-    speed = {"edgemtl": 9.0, "torch": 4.0, "openvino": 2.0}
+    speed = {"edgemtl": 9.0, "onnxruntime": 4.0, "openvino": 2.0}
     comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), rounds=4)
     comparison.measure()
-    assert {e: r.rounds for e, r in rows(comparison).items()} == {"edgemtl": 4, "torch": 2, "openvino": 4}
+    assert {e: r.rounds for e, r in rows(comparison).items()} == {"edgemtl": 4, "onnxruntime": 2, "openvino": 4}
     assert rows(comparison)["edgemtl"].ratio == 4.5
 
 
-def test_tasks_of_one_shape_share_what_the_first_decided(faked: Any) -> None:
-    """The second task tries no exports, compiles nothing for a minute, and leaves out who was far behind."""
+def test_both_forms_of_a_peer_are_measured_and_the_better_one_counts(faked: Any) -> None:
+    speed = {"edgemtl": 4.0, "openvino": 6.0, "openvino-dense": 5.0}
+    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), doubtful=99)
+    comparison.measure()
+    assert {e: r.export for e, r in rows(comparison).items()}["openvino-dense"] == "onnx-dense"
+    assert rows(comparison)["edgemtl"].ratio == pytest.approx(0.8)
+
+
+def test_a_model_without_experts_has_one_form(faked: Any) -> None:
+    comparison, _ = faked(lambda _: result(1.0), ["openvino", "openvino-dense", "openvino-int8"], subject="micro-dense")
+    comparison.measure()
+    assert {(s.engine, s.artifact) for s in comparison.samples} == {
+        ("openvino", "onnx-plain"),
+        ("openvino-int8", "nncf-plain"),
+    }
+
+
+def test_tasks_of_one_shape_leave_out_the_same_peer(faked: Any) -> None:
     (first,) = parse("micro")
     second = replace(first, name="micro:second")
-    speed = {"edgemtl": 1.0, "openvino": 2.0, "torch": 9.0, "torch-compile": 2.0}
-    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), [first, second], doubtful=99)
+    speed = {"edgemtl": 1.0, "openvino": 2.0, "onnxruntime": 9.0}
+    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), [first, second])
     comparison.measure()
     found = {r.engine: r for r in made_rows(comparison.samples, second, 1)}
-    assert not any(s.round == module.TRIAL and s.subject == second.name for s in comparison.samples)
-    assert found["torch-compile"].reason.startswith("compiles for long, so measured on micro alone")
-    assert found["torch"].reason == "left out: 4.5 times slower than the best on micro, which has the same shape"
+    assert found["onnxruntime"].rounds == 1  # with that of the first it is far behind twice
     assert found["openvino"].rounds == found["edgemtl"].rounds == 3
-    assert {s.artifact for s in comparison.samples if s.engine == "openvino" and s.round >= 0} == {"onnx-sparse-18"}
-    assert "left out: 4.5 times slower" in printed(comparison)
+
+
+def test_what_edgemtl_runs_is_made_once_for_a_bundle(faked: Any, tmp_path: Path) -> None:
+    (micro,) = parse("micro")
+    (tmp_path / "rooms.edgemtl").write_bytes(b"")
+    tasks = [replace(micro, name=f"rooms:{t}", bundle=str(tmp_path / "rooms.edgemtl")) for t in ("depth", "edge")]
+    comparison, _ = faked(lambda _: result(1.0), ["edgemtl-int8", "openvino"], tasks)
+    lines = [json.loads(line) for line in (comparison.out or Path()).read_text().splitlines()]
+    made = [(x["subject"], x["artifact"]) for x in lines if x["kind"] == "prepared"]
+    assert sorted(made) == [
+        ("rooms:depth", "bundle-int8"),
+        ("rooms:depth", "onnx-sparse"),
+        ("rooms:edge", "onnx-sparse"),
+    ]
+    assert comparison.ready == {s.name: ["edgemtl-int8", "openvino"] for s in tasks}
 
 
 def test_shares_are_of_the_best_library_and_of_the_roof(faked: Any) -> None:
@@ -197,8 +199,8 @@ def test_shares_are_of_the_best_library_and_of_the_roof(faked: Any) -> None:
 
 def test_each_precision_has_its_own_best_peer(faked: Any) -> None:
     """A fast INT8 peer does not push the float ones out, and is what edgemtl's INT8 is held against."""
-    speed = {"edgemtl": 4.0, "openvino": 5.0, "edgemtl-int8": 2.0, "openvino-nncf": 2.5, "onnxruntime-dynamic": 9.0}
-    error = {"openvino-nncf": 0.01}
+    speed = {"edgemtl": 4.0, "openvino": 5.0, "edgemtl-int8": 2.0, "openvino-int8": 2.5, "onnxruntime-int8": 9.0}
+    error = {"openvino-int8": 0.01}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         made = {**result(speed[request["engine"]]), "precision": request["precision"]}
@@ -210,7 +212,7 @@ def test_each_precision_has_its_own_best_peer(faked: Any) -> None:
     assert found["edgemtl"].ratio == pytest.approx(0.8)
     assert found["edgemtl-int8"].ratio == pytest.approx(0.8)
     assert found["openvino"].rounds == 3
-    assert found["onnxruntime-dynamic"].rounds == 2
+    assert found["onnxruntime-int8"].rounds == 2
     said = printed(comparison)
     assert ", 2.5 ms, which errs less" in said
 
@@ -223,7 +225,7 @@ def test_ctrl_c_keeps_what_was_measured(faked: Any) -> None:
             raise KeyboardInterrupt
         return result(2.0)
 
-    comparison, calls = faked(answer, ["edgemtl", "torch"])
+    comparison, calls = faked(answer, ["edgemtl", "onnxruntime"])
     with pytest.raises(KeyboardInterrupt):
         comparison.measure()
     assert rows(comparison)["edgemtl"].rounds == 1
@@ -231,7 +233,7 @@ def test_ctrl_c_keeps_what_was_measured(faked: Any) -> None:
 
 
 def test_time_is_up_but_two_rounds_are_done(faked: Any) -> None:
-    comparison, calls = faked(lambda _: result(1.0), ["torch"], minutes=1e-9)
+    comparison, calls = faked(lambda _: result(1.0), ["onnxruntime"], minutes=1e-9)
     comparison.measure()
     assert len(calls) == 2
     assert "stopped after 2 of 3 rounds" in printed(comparison)
@@ -239,11 +241,11 @@ def test_time_is_up_but_two_rounds_are_done(faked: Any) -> None:
 
 def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        ENGINES, "openvino", Engine("openvino", "openvino", ("no_such_package",), "openvino", (), lambda *_: None)
+        ENGINES, "openvino", Engine("openvino", "openvino", ("no_such_package",), "onnx-sparse", lambda *_: None)
     )  # type: ignore[arg-type, return-value]
     comparison = Comparison(parse("micro"), ["openvino"], Settings(threads=(1,), rounds=1), tmp_path)
     comparison.samples += [Sample("micro", e, "", 1, 0, failure=ENGINES[e].missing()) for e in ("openvino",)]
-    assert "not installed: pip install openvino" in printed(comparison)
+    assert "not installed: pip install no_such_package" in printed(comparison)
 
 
 def test_a_child_that_fails_is_one_line() -> None:

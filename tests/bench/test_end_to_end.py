@@ -57,7 +57,7 @@ def test_every_form_is_the_model(micro: Any, form: Form) -> None:
 def test_every_form_is_the_model_in_onnx(micro: Any, form: Form, opset: int, tmp_path: Path) -> None:
     model, image = whole(form, micro.model), micro.inputs["0"]
     path = export(model, "depth", form, tmp_path / "x.onnx", opset)
-    call = ENGINES["onnxruntime-18"].prepare({"path": str(path), "threads": 1}, image)()
+    call = ENGINES["onnxruntime"].prepare({"path": str(path), "threads": 1}, image)()
     with torch.inference_mode():
         assert relative(call(), model(torch.from_numpy(image), ["depth"])["depth"].numpy()) < 1e-5
 
@@ -73,13 +73,13 @@ def test_relative_error() -> None:
 
 @needs_onnx
 def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped-model way: weights and input from a bundle; ONNX in both opsets and torch agree with PyTorch."""
+    """The shipped-model way: weights and input from a bundle; both forms in ONNX agree with PyTorch."""
     monkeypatch.setattr(prepare, "fingerprint", lambda *_: "the same")
     (subject,) = parse("rooms:depth", bundle)
     settings = Settings(
-        threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=1, peak_s=0
+        threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=99, peak_s=0
     )
-    engines = ["edgemtl", "onnxruntime-18", "onnxruntime-23", "torch"]
+    engines = ["edgemtl", "onnxruntime", "onnxruntime-dense"]
     if importlib.util.find_spec("tvm") is None:
         engines.remove("edgemtl")
     comparison = Comparison([subject], engines, settings, tmp_path / "work", tmp_path / "out.jsonl")
@@ -102,14 +102,14 @@ def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "work" / "rooms-depth" / "made.json").read_bytes() == made
     expected = tmp_path / "work" / "rooms-depth" / prepare.EXPECTED
     np.save(expected, 2 * np.load(expected))
-    again._run(subject, "torch", "torch-sparse", 1, 0) if again._choose(subject, 1) else None
+    again._run(subject, "onnxruntime", 1, 0)
     assert not again.samples[-1].right
     assert rows(again.samples, subject, 1)[-1].reason.startswith("wrong: ")
 
 
 def test_an_export_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
     (subject,) = parse("micro")
-    said = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, ["onnx-sparse-99"]), 120)
+    said = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, ["onnx-plain"]), 120)
     assert "error" in json.loads(said[0])
     assert json.loads((tmp_path / prepare.INFO).read_text())["touched"]
 
@@ -141,7 +141,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
 
 
-WORDS = ["--subjects", "micro-dense", "--engines", "onnxruntime-18", "--threads", "1"]
+WORDS = ["--subjects", "micro-dense", "--engines", "onnxruntime", "--threads", "1"]
 
 
 @needs_onnx
@@ -152,12 +152,12 @@ def test_the_command(work: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "micro-dense, 1 thread(s)" in done.stdout
     assert "not measured" in done.stdout
-    assert "onnxruntime-18: written from the graph, opset 18" in done.stdout
+    assert "onnxruntime: written from the graph, opset 23" in done.stdout
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert kinds.count("sample") == 2
     assert kinds[0] == "machine"
     made = document.read(tmp_path / "o.json")
-    assert [r["engine"] for r in made["rows"]] == ["onnxruntime-18"]
+    assert [r["engine"] for r in made["rows"]] == ["onnxruntime"]
     assert not made["interrupted"]
 
 

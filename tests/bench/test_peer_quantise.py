@@ -75,9 +75,8 @@ def test_int8_may_err_more_but_not_without_end() -> None:
 @pytest.mark.parametrize(
     ("engine", "artifact"),
     [
-        pytest.param("onnxruntime-dynamic", "dynamic-sparse-18", marks=pytest.mark.slow),
-        ("onnxruntime-static", "static-sparse-18"),
-        pytest.param("openvino-nncf", "nncf-sparse-18", marks=pytest.mark.slow),
+        ("onnxruntime-int8", "qdq-sparse"),
+        pytest.param("openvino-int8", "nncf-sparse", marks=pytest.mark.slow),
     ],
 )
 def test_a_peer_in_int8_is_near_the_float_model(engine: str, artifact: str, tmp_path: Path) -> None:
@@ -87,6 +86,6 @@ def test_a_peer_in_int8_is_near_the_float_model(engine: str, artifact: str, tmp_
     (line,) = child("edgemtl.bench.prepare", prepare.request(subject, tmp_path, [artifact]), 300)
     assert '"path"' in line, line
     image = np.load(tmp_path / prepare.INPUT)
-    want = {"path": str(tmp_path / f"{artifact}.{'xml' if engine == 'openvino-nncf' else 'onnx'}"), "threads": 1}
+    want = {"path": str(tmp_path / f"{artifact}.{'xml' if engine == 'openvino-int8' else 'onnx'}"), "threads": 1}
     call = ENGINES[engine].prepare(want, image)()
     assert 1e-6 < _over_pictures(call, image, tmp_path) < 0.3  # not float any more, and not garbage

@@ -14,7 +14,7 @@ from edgemtl.bench import extras, prepare, switching
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.process import child
-from edgemtl.bench.samples import Settings
+from edgemtl.bench.samples import Sample, Settings
 from edgemtl.bench.subjects import parse
 from edgemtl.bundle.reader import Bundle
 from edgemtl.runtime.mapping import segments, sizes
@@ -38,18 +38,18 @@ def test_a_peer_reads_a_model_or_holds_all(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, Settings(threads=(1,)))
     place = artifacts.place(subject)
     place.mkdir()
-    (line,) = child("edgemtl.bench.prepare", prepare.request(subject, place, ["onnx-sparse-18"]), 300)
-    artifacts._paths[subject.name, "onnx-sparse-18"] = json.loads(line)["path"]
+    (line,) = child("edgemtl.bench.prepare", prepare.request(subject, place, ["onnx-sparse"]), 300)
+    artifacts._paths[subject.name, "onnx-sparse"] = json.loads(line)["path"]
     size = Path(json.loads(line)["path"]).stat().st_size
-    models = [{**artifacts.request(subject, "onnxruntime-18", "onnx-sparse-18", 1, 0), "task": t} for t in TASKS]
-    swap, keep = (run("onnxruntime-18", policy, models) for policy in switching.policies(False))
+    models = [{**artifacts.request(subject, "onnxruntime", 1, 0), "task": t} for t in TASKS]
+    swap, keep = (run("onnxruntime", policy, models) for policy in switching.policies(False))
     assert [v.task for v in swap.visits] == [*TASKS, *TASKS]
     assert [v.kind for v in swap.visits] == ["cold", "cold", "warm", "warm"]
     assert [v.bytes for v in swap.visits] == [size] * 4
     assert [v.bytes for v in keep.visits] == [size, size, 0, 0]
     assert all(v.weights is None and len(v.frames) == switching.STAY for v in (*swap.visits, *keep.visits))
     assert max(v.switch_ms for v in keep.of("warm")) < min(v.switch_ms for v in swap.of("warm"))
-    assert keep.name == "onnxruntime-18, all models open"
+    assert keep.name == "onnxruntime, all models open"
 
 
 def test_edgemtl_maps_what_the_task_lacks(bundle: Path, tmp_path: Path) -> None:
@@ -70,9 +70,8 @@ def test_edgemtl_maps_what_the_task_lacks(bundle: Path, tmp_path: Path) -> None:
             t: sum(sizes(opened, held[t] - held[other]).values()) for t, other in zip(TASKS, TASKS[::-1], strict=True)
         }
         whole = sum(sizes(opened, held["depth"]).values())
-    for s in subjects:
-        artifacts._paths[s.name, "bundle"] = str(bundle)
-    by_task = {s.task: artifacts.request(s, "edgemtl", "bundle", 1, 0) for s in subjects}
+    artifacts._paths[str(bundle), "bundle"] = str(bundle)
+    by_task = {s.task: artifacts.request(s, "edgemtl", 1, 0) for s in subjects}
     for request in by_task.values():
         request["folder"] = str(tmp_path / "rooms-depth")
     found = run("edgemtl", "active", [by_task[t] for t in TASKS])
@@ -82,15 +81,9 @@ def test_edgemtl_maps_what_the_task_lacks(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_best_peer_of_each_kind_walks(tmp_path: Path) -> None:
-    """Of two ONNX Runtime exports the faster one; torch is left out, and edgemtl is always in."""
-    (subject,) = parse("micro")
-    comparison = Comparison([subject], [], Settings(threads=(1,)), tmp_path)
-    speed = {"onnxruntime-18": 3.0, "onnxruntime-23": 2.0, "openvino": 9.0, "torch": 1.0}
-    comparison.artifacts.trials |= {("micro", e, 1): ("", ms) for e, ms in speed.items()}
-    engines = ["edgemtl", *speed, "onnxruntime-static"]
-    assert extras._best(comparison, subject, engines, 1) == [
-        "edgemtl",
-        "onnxruntime-23",
-        "openvino",
-        "onnxruntime-static",
-    ]
+    """Of ONNX Runtime's forms the faster one, and edgemtl is always in."""
+    comparison = Comparison(parse("micro"), [], Settings(threads=(1,)), tmp_path)
+    speed = {"onnxruntime": 3.0, "onnxruntime-dense": 2.0, "openvino": 9.0}
+    comparison.samples += [Sample("micro", e, "", 1, 0, {"ms": [ms], "error": 0.0}) for e, ms in speed.items()]
+    engines = ["edgemtl", *speed, "onnxruntime-int8"]
+    assert extras._best(comparison, engines) == ["edgemtl", "onnxruntime-dense", "openvino", "onnxruntime-int8"]
