@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import virtual_files
 
 import edgemtl.fpga
-from edgemtl.fpga import lock, registers, simulation, virtual_files
+from edgemtl.fpga import lock, registers, simulation
 from edgemtl.fpga.contract import KERNEL
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl.fpga.virtual import VirtualBoard

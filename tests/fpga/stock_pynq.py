@@ -18,12 +18,13 @@ from pathlib import Path
 bundle, kernel, folder = map(Path, sys.argv[1:])
 os.environ["PYNQ_REMOTE_DEVICES"] = "127.0.0.1"
 os.environ["EDGEMTL_BITSTREAM"] = str(folder / "edgemtl.bit")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(folder) for folder in Path(__file__).parents[:2]]
 
 import door_cases  # noqa: E402
+import remote_board  # noqa: E402
+import virtual_files  # noqa: E402
 
 from edgemtl.errors import BoardError  # noqa: E402
-from edgemtl.fpga import remote, virtual_files  # noqa: E402
 
 
 def refuses(words: str, call: Callable[[], object]) -> None:
@@ -41,7 +42,7 @@ def refuses(words: str, call: Callable[[], object]) -> None:
 def written() -> int:
     import pynq
 
-    return int(pynq.Device.active_device.read_file(remote.WRITTEN))
+    return int(pynq.Device.active_device.read_file(remote_board.WRITTEN))
 
 
 def a_stuck_kernel(load: door_cases.Load, want: door_cases.Want) -> None:
@@ -50,7 +51,7 @@ def a_stuck_kernel(load: door_cases.Load, want: door_cases.Want) -> None:
 
     engine = load("depth")
     engine(want.golden.pixels[0])
-    pynq.Device.active_device.write_file(remote.FAULT, b"stuck")
+    pynq.Device.active_device.write_file(remote_board.FAULT, b"stuck")
     refuses("did not finish task 'depth' within 1 s; started 1, idle 0", lambda: engine(want.golden.pixels[0]))
     door_cases.np.testing.assert_array_equal(engine(want.golden.pixels[1])["depth"].raw, want.raw("depth", 1))
 
@@ -97,7 +98,7 @@ OWN = (a_stuck_kernel, a_switch_writes_little, no_memory, a_bad_address, a_stale
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "edgemtl.fpga.remote", str(kernel), "--files", str(folder), "--cma", str(64 << 20)]
+    command = [sys.executable, remote_board.__file__, str(kernel), "--files", str(folder), "--cma", str(64 << 20)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     found = {}
     try:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import virtual_files
 
 from edgemtl.errors import BoardError
-from edgemtl.fpga import bitstream, board, handoff, registers, virtual_files
+from edgemtl.fpga import bitstream, board, handoff, registers
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import virtual_files
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.errors import BoardError
-from edgemtl.fpga import bitstream, board, check, program, virtual_files
+from edgemtl.fpga import bitstream, board, check, program
 from edgemtl_compiler.fpga import vitis
 from edgemtl_compiler.fpga.image_bundle import FpgaPart, pack
 

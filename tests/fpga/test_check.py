@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import virtual_files
 
-from edgemtl.fpga import bitstream, check, virtual_files
+from edgemtl.fpga import bitstream, check
 from edgemtl.fpga.board import find
 from edgemtl.fpga.check import Machine
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import virtual_files
 
 import edgemtl
 from edgemtl.errors import BoardError, BundleError
-from edgemtl.fpga import bitstream, board_test, contract, deploy, model_folder, simulation, virtual_files
+from edgemtl.fpga import bitstream, board_test, contract, deploy, model_folder, simulation
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl_compiler.fpga.image_bundle import FpgaPart
 

@@ -20,6 +20,7 @@ import pytest
 from edgemtl.fpga import deploy, simulation
 from edgemtl.runtime.pack import cache
 
+HERE = Path(__file__).parent
 PYNQ = "pynq==4.0.0"
 ADDRESS, PORT = "127.0.0.1", 7967
 NEEDS = (
@@ -73,7 +74,7 @@ def run(python: Path, *words: object, cwd: Path, **variables: str) -> subprocess
 @pytest.mark.slow
 @pytest.mark.usefixtures("free_port")
 def test_the_unmodified_driver_under_stock_pynq(python: Path, integer_bundle: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parent / "stock_pynq.py"
+    script = HERE / "stock_pynq.py"
     done = run(python, script, integer_bundle, simulation.library(), tmp_path / "board", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -88,7 +89,7 @@ def test_the_suite_of_every_backend(python: Path, micro: Any, integer_bundle: Pa
     """tests/suite with the backend `fpga`, pynq installed and no PyTorch."""
     files, root = tmp_path / "board", Path(__file__).parents[2]
     given.write(tmp_path, micro, integer_bundle)
-    command = [str(python), "-m", "edgemtl.fpga.remote", str(simulation.library()), "--files", str(files)]
+    command = [str(python), str(HERE / "remote_board.py"), str(simulation.library()), "--files", str(files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
         try:
             assert server.stdout is not None

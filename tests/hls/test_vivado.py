@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import virtual_files
 from hls_models import HLS
 
 from edgemtl.errors import CompileError
-from edgemtl.fpga import bitstream, board, handoff, registers, virtual_files
+from edgemtl.fpga import bitstream, board, handoff, registers
 from edgemtl.fpga.contract import ARGUMENTS
 from edgemtl_compiler.fpga import vitis_cli, vivado
 

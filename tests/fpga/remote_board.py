@@ -1,6 +1,6 @@
 """The virtual board's second door: a server that speaks PYNQ.remote's protocol, for stock pynq 4.0.0 on this machine.
 
-    python -m edgemtl.fpga.remote KERNEL.so     serves 127.0.0.1:7967: PYNQ_REMOTE_DEVICES=127.0.0.1
+    python tests/fpga/remote_board.py KERNEL.so     serves 127.0.0.1:7967: PYNQ_REMOTE_DEVICES=127.0.0.1
 
 Runs where pynq is installed, whose package holds the protocol's messages. KERNEL.so is what
 `edgemtl.fpga.simulation.library()` gives; with `--twins LINEAR.so ATTENTION.so`, of `twin_libraries()`, it is that of
@@ -30,9 +30,13 @@ from pynq.remote import (
     remote_device_pb2_grpc,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import virtual_files
+
 from edgemtl.errors import BoardError
 from edgemtl.fpga import board as boards
-from edgemtl.fpga import registers, virtual_files
+from edgemtl.fpga import registers
 from edgemtl.fpga.board import Facts
 from edgemtl.fpga.simulation import CSimKernel, TwinKernel
 from edgemtl.fpga.virtual import CMA_BYTES, VirtualBoard
