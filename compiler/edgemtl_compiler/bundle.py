@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,29 +24,19 @@ from edgemtl.bundle.manifest import Manifest, Preprocess, Quantisation
 from edgemtl.bundle.writer import write_bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl.fpga.board import DEFAULT, names
-from edgemtl_compiler import goldens, programs
+from edgemtl_compiler import family, goldens, programs
 from edgemtl_compiler import precision as precisions
-from edgemtl_compiler.cpu import targets
-from edgemtl_compiler.cuda import CudaTarget
-from edgemtl_compiler.cuda import build as cuda_build
-from edgemtl_compiler.onnx import export as onnx_export
+from edgemtl_compiler.family import Job, Made, Measured, Report, Wanted
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.quantise import job as int8_job
 from edgemtl_compiler.quantise.job import Finished
 
 if TYPE_CHECKING:
     from edgemtl.model.vit import MultiTaskViT
-    from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
-FPGA = "fpga"  # the board where none is named
-CUDA = "cuda"
-TORCH = "torch"  # weights and goldens alone, which backend torch runs
 CALIBRATION_IMAGES = 64
 EVALUATED_IMAGES = 200
 TOLERANCE = 1e-4  # of a program against PyTorch, relative to the largest value of the map
-
-Report = Callable[[str], None]
 
 
 @dataclass
@@ -99,24 +89,23 @@ def compile_bundle(
     start = time.perf_counter()
     out = Path(out)
     name = _name(name, out)
-    targets, known = [DEFAULT if t == FPGA else t for t in targets], names()
-    boards = [t for t in dict.fromkeys(targets) if t in known]
-    compiled = [t for t in targets if t not in (*known, TORCH)]
-    wanted = _targets(compiled, precision, arches, needed=not boards and TORCH not in targets)
-    precisions.check(precision, wanted, calibrate)
-    _check_calibration(boards, calibrate, images, precision)
+    if not targets:
+        raise CompileError("no target was asked for; --target cpu builds for this machine")
+    wanted = family.resolve(targets, precision, arches)
+    integers = [w for w in wanted if w.family.integers]
+    _check_calibration([w.target.name for w in integers], calibrate, images, precision)
     if not out.parent.is_dir():
         raise CompileError(f"cannot write {out}: there is no folder {out.parent}")
     report("reading the model")
     config, state, found = _read(model)
     origin = found if origin is None else origin
     config, state = deployable(config, state, tasks)
-    if wanted or boards:
-        programs.refuse(config, boards, precision)
-    for gpu in (t for t in wanted if isinstance(t, CudaTarget)):
-        cuda_build.plans(config, gpu.precision)  # what has no kernel is refused now, not after the other work
+    together = {one: [w.target for w in wanted if w.family is one] for one in dict.fromkeys(w.family for w in wanted)}
+    for one, its in together.items():
+        one.refuse(config, its, precision)
+    for one, its in together.items():
+        one.start(its)
     settings = preprocess or Preprocess.of(config, "letterbox" if letterbox else "resize")
-    programs.start_compilers(wanted)
     prepared = None
     if precision == "int8":
         prepared = int8_job.prepare(config, state, Path(str(calibrate)), images, evaluate, report)
@@ -125,35 +114,37 @@ def compile_bundle(
     weights = precisions.half(config, state, precision) if halves else precisions.single(config, state)
     given = goldens.inputs(config, settings, golden_images)
     golden = goldens.outputs(config, weights.state, given)
-    built = Built(out, 0, (*(t if isinstance(t, str) else t.name for t in wanted), *boards), precision=precision)
+    built = Built(out, 0, tuple(w.target.name for w in wanted), precision=precision)
     if halves:
         built.rounding = _rounding(config, state, given, golden)
-    entries, files = [], {}
-    for board in boards:
-        report(f"quantising for {board}")
-        part = _fpga(config, state, board, Path(str(calibrate)), images)
-        entries.append(part.entry)
-        files.update(part.files)
-        built.boards[board] = part.size
     with tempfile.TemporaryDirectory(prefix="edgemtl-compile-") as folder:
 
-        def build(weights: Weights) -> list[programs.Made]:
+        def build(weights: Weights, which: Sequence[Wanted]) -> list[Made]:
             """In a folder of its own each time: a library that is loaded must not be written over."""
-            return programs.build(weights, wanted, Path(tempfile.mkdtemp(dir=folder)), report)
+            job = Job(config, state, weights, Path(tempfile.mkdtemp(dir=folder)), report, measured)
+            return [one.build(job, target) for one, target in which]
 
+        def measured() -> Measured:
+            return _measured(config, state, Path(str(calibrate)), images)
+
+        own = build(weights, integers)
+        checked = [w for w in wanted if not w.family.integers]
         if prepared is not None:
-            done = int8_job.run(prepared, build, given, golden, report)
+            done = int8_job.run(prepared, lambda weights: build(weights, checked), given, golden, report)
         else:
-            made = build(weights)
+            made = build(weights, checked)
             emulate = programs.worth_emulating(config)
             errors = programs.check_all(made, weights.parts, given, golden, TOLERANCE, report, emulate)
             done = Finished(weights, made, errors, TOLERANCE)
-        files.update({member: path.read_bytes() for one in done.made for member, path in one.paths.items()})
+        made = [*done.made, *own]
+        held = {name: f for one in made for name, f in one.files.items()}
+        files = {name: f if isinstance(f, bytes) else f.read_bytes() for name, f in held.items()}
     built.errors, built.quantisation = done.errors, done.report
+    built.boards = {one.program.target: one.size for one in own}
     built.emulated = tuple(one.program.target for one in done.made if one.emulated and built.errors[one.program.target])
     report("writing the bundle")
     fields: dict[str, Any] = {"name": name, "model": config, "preprocess": settings}
-    fields |= {"programs": [*(one.program for one in done.made), *entries], "origin": origin or ""}
+    fields |= {"programs": [one.program for one in made], "origin": origin or ""}
     fields |= {"weight_layout": done.weights.layout, "quantisation": done.report, "golden_tolerance": done.tolerance}
     built.manifest = write_bundle(
         out, manifest_fields=fields, weights=done.weights.parts, files=files, golden=(given, golden)
@@ -170,12 +161,6 @@ def _read(model: MultiTaskViT | str | os.PathLike[str]) -> tuple[ModelConfig, St
     from edgemtl.model.checkpoint import arrays
 
     return model.config, arrays(model.state_dict()), ""
-
-
-def _model(config: ModelConfig, state: State) -> MultiTaskViT:
-    from edgemtl.model.checkpoint import model_of
-
-    return model_of(config, state)
 
 
 def _rounding(config: ModelConfig, state: State, given: goldens.Inputs, golden: goldens.Outputs) -> dict[str, float]:
@@ -195,46 +180,21 @@ def _check_calibration(
     boards: Sequence[str], calibrate: str | os.PathLike[str] | None, images: int, precision: str
 ) -> None:
     """Raises CompileError where pictures are needed and not given, given and not needed, or asked for in no number."""
+    if precision == "int8" and calibrate is None:
+        raise CompileError("--precision int8 needs pictures to calibrate on: add --calibrate FOLDER, 32 or more")
     if boards and calibrate is None:
         raise CompileError(f"{boards[0]} computes in INT8 and needs pictures to calibrate on: add --calibrate FOLDER")
     if not boards and precision != "int8" and calibrate is not None:
         raise CompileError(
-            f"no target asked for needs calibration: leave out --calibrate, or add --precision int8 or --target {FPGA}"
+            "no target asked for needs calibration: leave out --calibrate, or add --precision int8 or --target fpga"
         )
     if images < 1:
         raise CompileError(f"calibration needs pictures; given --images {images}")
 
 
-def _fpga(config: ModelConfig, state: State, board: str, folder: Path, images: int) -> FpgaPart:
-    from edgemtl_compiler.fpga.image_bundle import pack
-    from edgemtl_compiler.fpga.network import graph_of
+def _measured(config: ModelConfig, state: State, folder: Path, images: int) -> Measured:
     from edgemtl_compiler.quantise.calibrate import calibrate
-    from edgemtl_compiler.quantise.fpga import quantise
     from edgemtl_compiler.quantise.pictures import pictures
 
-    graph_of(config, config.task_names[0])  # refuses what the accelerator lacks before the slow part
     seen = pictures(folder, config, images).images
-    network = quantise(config, state, calibrate(config, state, seen))
-    facts: dict[str, str | int | float] = {"images": len(seen), "source": folder.resolve().name}
-    return pack(network, seen[:1], target=board, calibration={**facts, "numpy": np.__version__})
-
-
-def _targets(
-    names: Sequence[str], precision: str, arches: Sequence[str], *, needed: bool = True
-) -> list[programs.Wanted]:
-    """Resolved targets without repeats; "onnx" stays a word. No name is an error where one is `needed`."""
-    if precision not in targets.PRECISIONS:
-        raise CompileError(f"there is no precision {precision!r}; choose {', '.join(targets.PRECISIONS)}")
-    if arches and CUDA not in names:
-        raise CompileError("--arch is for GPUs: add --target cuda, or leave it out")
-    if not names and not needed:
-        return []
-    if not names:
-        raise CompileError("no target was asked for; --target cpu builds for this machine")
-    found: list[programs.Wanted] = []
-    for name in names:
-        if name == CUDA:
-            found += cuda_build.targets(arches, precision)
-        else:
-            found += (name,) if name == onnx_export.TARGET else targets.resolve_all(name, precision)
-    return list(dict.fromkeys(found))
+    return Measured(calibrate(config, state, seen), seen, folder.resolve().name)

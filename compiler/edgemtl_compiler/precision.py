@@ -7,8 +7,7 @@ measured.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from edgemtl.bundle.checkpoint import State
 from edgemtl.bundle.layout import AllCodes, Packed, pack_state, unpack_state
 from edgemtl.bundle.manifest import WeightLayout
 from edgemtl.config import ModelConfig
-from edgemtl.errors import CompileError
 
 if TYPE_CHECKING:
     from edgemtl.model.vit import MultiTaskViT
@@ -46,17 +44,6 @@ class Weights:
     def types(self) -> dict[str, str]:
         """NumPy type of every tensor, by reference."""
         return {f"{part}:{name}": str(a.dtype) for part, held in self.parts.items() for name, a in held.items()}
-
-
-def check(precision: str, wanted: Sequence[object], calibrate: str | os.PathLike[str] | None) -> None:
-    """Raises CompileError for INT8 without pictures, or for a target (of `wanted`, resolved) that has no INT8."""
-    if precision == "int8" and "onnx" in wanted:
-        raise CompileError(
-            "target onnx has no INT8 form here: compile it alone with --precision f32, and quantise it with ONNX"
-            " Runtime's own tools"
-        )
-    if precision == "int8" and calibrate is None:
-        raise CompileError("--precision int8 needs pictures to calibrate on: add --calibrate FOLDER, 32 or more")
 
 
 def single(config: ModelConfig, state: State) -> Weights:

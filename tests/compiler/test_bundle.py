@@ -96,7 +96,9 @@ class TestErrors:
         return call
 
     def test_targets(self, fails: Any) -> None:
-        assert "there is no target 'gpu' (did you mean cpu?); choose cpu, onnx, x86_64" in fails(targets=("cpu", "gpu"))
+        assert "there is no target 'gpu' (did you mean cpu?); choose cpu, x86_64, aarch64" in fails(
+            targets=("cpu", "gpu")
+        )
         assert "no target was asked for" in fails(targets=())
 
     def test_tasks(self, fails: Any) -> None:

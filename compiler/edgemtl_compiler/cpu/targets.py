@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from edgemtl.errors import CompileError
 from edgemtl.runtime import cpu
 
-PRECISIONS = ("f32", "f16", "bf16", "int8")
 _CPU_PRECISIONS = ("f32", "f16", "int8")
 # What g++ and LLVM call a feature where it is not what the kernel calls it.
 _COMPILER_NAMES = {"avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni"}

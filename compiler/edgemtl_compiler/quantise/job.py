@@ -11,8 +11,8 @@ from edgemtl.bundle.manifest import FloatLayer, Quantisation
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl_compiler import goldens, precision, programs
+from edgemtl_compiler.family import Made
 from edgemtl_compiler.precision import Weights
-from edgemtl_compiler.programs import Made
 from edgemtl_compiler.quantise import accuracy
 from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, calibrate
 from edgemtl_compiler.quantise.cpu import Quantised, quantise
