@@ -92,6 +92,8 @@ def compile_bundle(
     if not targets:
         raise CompileError("no target was asked for; --target cpu builds for this machine")
     wanted = family.resolve(targets, precision, arches)
+    if precision == "int8":
+        family.need("torch")  # what INT8 costs is measured beside PyTorch
     integers = [w for w in wanted if w.family.integers]
     _check_calibration([w.target.name for w in integers], calibrate, images, precision)
     if not out.parent.is_dir():

@@ -7,6 +7,7 @@ runs its programs in "edgemtl.backends"; nothing here needs to know it.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,12 @@ class Made:
         """As `edgemtl.train.evaluate` wants a model, one image at a time."""
         run = self.runner(parts)
         return lambda image: run(image.contiguous().numpy(), tasks)
+
+
+def need(*packages: str) -> None:
+    """Raises CompileError, with the command that installs it, for a package that is not there."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise CompileError(f"{', '.join(missing)} not installed; compiling needs it: pip install 'edgemtl[compile]'")
 
 
 class Family(ABC):

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -22,6 +23,13 @@ KERNELS = Path(__file__).parent / "cpu" / "kernels"
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-ffp-contract=fast")
 # Two programs with different kernels share a process: nothing of one may be taken for the other's.
 HIDDEN = ("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-fno-gnu-unique")
+
+
+@functools.cache
+def kernel_names() -> tuple[str, ...]:
+    """The functions that the kernels export, as their sources say."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("exports*")))
+    return tuple(dict.fromkeys(re.findall(r"(?:FUNC\(|__tvm_ffi_)(edgemtl_\w+)", text)))
 
 
 def find_compiler(target: Target | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemtl.cli import _fallback, _quantisation, _text
-from edgemtl.errors import CompileError
 
 if TYPE_CHECKING:
     from edgemtl_compiler.bundle import Built
@@ -51,9 +49,6 @@ def compile_(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, and check every program in it."""
-    missing = [package for package in ("torch", "tvm", "onnx") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise CompileError(f"{', '.join(missing)} not installed; compiling needs it: pip install 'edgemtl[compile]'")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch beside the C++ compiler: waiting threads must sleep
     from edgemtl_compiler import compile_bundle
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,9 +176,10 @@ class TestErrors:
         assert (said.code, said.out) == (2, "")
         assert "there is no checkpoint" in said.err
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        said = cli("compile", tmp_path / "no.safetensors", "-o", tmp_path / "x.edgemtl")
-        assert said.code == 2
-        assert "torch, tvm, onnx not installed" in said.err
+        for more, package in (((), "tvm"), (("--target", "onnx"), "onnx")):
+            said = cli("compile", tmp_path / "no.safetensors", "-o", tmp_path / "x.edgemtl", *more)
+            assert said.code == 2
+            assert f"{package} not installed; compiling needs it: pip install" in said.err
 
 
 def test_default_golden_images_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,3 +194,23 @@ def test_default_golden_images_are_the_same_every_time(monkeypatch: pytest.Monke
 def test_values_that_are_not_finite_never_pass() -> None:
     with pytest.raises(CompileError, match="differs from the reference by inf"):
         goldens.check("x", np.array([np.nan]), np.array([1.0]), 1e-4)
+
+
+BLOCKED = """
+import sys
+for name in ("torch", "onnxscript", "torchvision"):
+    sys.modules[name] = None  # an import of it fails
+from edgemtl.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("target", ["cpu", "onnx"])
+def test_float32_needs_no_torch(micro: Any, tmp_path: Path, target: str) -> None:
+    checkpoint, out = tmp_path / "m.safetensors", tmp_path / "m.edgemtl"
+    save_checkpoint(checkpoint, micro.model)
+    command = [sys.executable, "-c", BLOCKED, "compile", str(checkpoint), "--target", target, "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Bundle.open(out) as opened:
+        assert len(opened.manifest.programs) == 1

@@ -20,6 +20,7 @@ class Cpu(family.Family):
     words = ("cpu", *dict.fromkeys(t.machine for t in TARGETS.values()), *TARGETS)
 
     def resolve(self, word: str, precision: str, arches: Sequence[str]) -> Sequence[Target]:
+        family.need("tvm")
         return targets.resolve_all(word, precision)
 
     def refuse(self, config: ModelConfig, targets: Sequence[family.Target], precision: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemtl.errors import CompileError
+from edgemtl_compiler import toolchain
 from edgemtl_compiler.cpu.targets import Target
 from edgemtl_compiler.toolchain import failing
 
@@ -105,38 +106,11 @@ class Builder:
 
     def build(self, target: Target, kernels: Path, compiler: str, out: Path) -> None:
         """Build the finished function and link it with the kernels to `out`."""
-        library = tvm.runtime.load_static_library(str(kernels), [f"edgemtl_{name}" for name in KERNELS])
+        library = tvm.runtime.load_static_library(str(kernels), list(toolchain.kernel_names()))
         module = self._builder.get().with_attr("external_mods", [library])
         with failing("TVM cannot build the program"):
             built = tvm.compile(module, tvm.target.Target(target.llvm))
             built.export_library(str(out), cc=compiler, options=["-pthread", "-Wl,-s", "-Wl,--gc-sections"])
-
-
-KERNELS = (
-    "attention",
-    "attention_i8",
-    "attention_linear_i8",
-    "conv_relu",
-    "experts",
-    "experts_i8",
-    "layernorm",
-    "linear",
-    "linear_gelu",
-    "linear_gelu_i8",
-    "linear_i8",
-    "linear_residual",
-    "linear_residual_i8",
-    "mlp_i8",
-    "norm_linear_i8",
-    "patch_embed",
-    "patch_embed_i8",
-    "profile",
-    "profile_read",
-    "route",
-    "separable_step",
-    "to_map",
-    "set_threads",
-)
 
 
 def _argument(value: Any) -> Any:

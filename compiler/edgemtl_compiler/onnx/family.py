@@ -24,6 +24,7 @@ class Onnx(family.Family):
                 "target onnx has no INT8 form here: compile it alone with --precision f32, and quantise it with ONNX"
                 " Runtime's own tools"
             )
+        family.need("onnx")
         return (family.Named(TARGET),)
 
     def build(self, job: Job, target: family.Target) -> Made:
