@@ -12,8 +12,10 @@ from hls_models import integers, lively, pictures, state
 from numpy.typing import NDArray
 
 from edgemtl.errors import CompileError
-from edgemtl.graph import from_state, run
+from edgemtl.graph import Node, from_state, run
+from edgemtl.graph import ops as graph_ops
 from edgemtl.graph.network import IMAGE
+from edgemtl.graph.run import NUMPY
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.fpga import limits, ops
 from edgemtl_compiler.fpga.network import IntegerNetwork, graph_of
@@ -122,6 +124,15 @@ def test_the_wide_model_with_every_token_is_refused() -> None:
     limits.check(coarse, host_heads=True)
     with pytest.raises(CompileError, match="outputs of the head's projection"):
         limits.check(coarse)
+
+
+def test_an_op_of_the_accelerator_says_what_it_gives_on_integers() -> None:
+    """The two files of an op agree on whether there is one; the graph's says so for those that it lacks."""
+    have = {name for name in graph_ops.names() if type(graph_ops.find(name)).integer is not graph_ops.Op.integer}
+    assert have == set(ops.names())
+    node = Node("head.double0", "upsample", ("x",))
+    with pytest.raises(CompileError, match="head.double0: the accelerator has no op upsample"):
+        graph_ops.find("upsample").integer(node, [np.zeros((2, 2, 16), np.int16)], None, NUMPY)
 
 
 @pytest.mark.parametrize(

@@ -25,17 +25,17 @@ from edgemtl.graph.integer.gelu import REACH
 from edgemtl.graph.run import Values
 from edgemtl_compiler.fpga.descriptor import Record, Step
 from edgemtl_compiler.quantise import factors
-from edgemtl_compiler.quantise.calibrate import Float, Range
+from edgemtl_compiler.quantise.calibrate import Float, Range, key
 from edgemtl_compiler.quantise.factors import Codes
 
 Add = Callable[[bytes], int]  # appends whole quads to the weight image and gives their address
 
 
-def seen(ranges: Mapping[str, Range], key: str) -> Range:
+def seen(ranges: Mapping[str, Range], name: str) -> Range:
     """A value's range. Raises CompileError where there is none."""
-    if key not in ranges:
-        raise CompileError(f"there is no range of {key}: calibrate this model again")
-    return ranges[key]
+    if name not in ranges:
+        raise CompileError(f"there is no range of {name}: calibrate this model again")
+    return ranges[name]
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Quantiser:
 
     def range(self, name: str) -> Range:
         """Of a value of the graph. Raises CompileError where calibration has not seen it."""
-        return seen(self.ranges, f"{self.graph.name}:{name}" if name.startswith("head.") else name)
+        return seen(self.ranges, key(self.graph.name, name))
 
     def weights(self, node: Node, at: int = 0) -> list[Float]:
         """The arrays of one of a node's weight tensors."""
