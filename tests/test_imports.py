@@ -67,7 +67,7 @@ MAY = {
     "bundle": "config errors graph tasks version",
     "safe_xml": "errors",
     "media": "bundle config errors runtime tasks",
-    "fpga": "bundle compiler config errors graph runtime safe_xml version",
+    "fpga": "bundle compiler config errors runtime safe_xml version",
     "runtime": "bundle config errors fpga graph media model tasks",
     "data": "config errors tasks",
     "model": "bundle config data errors graph tasks",

@@ -10,8 +10,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Literal
 
-from edgemtl.graph.integer import gelu
-
 # Maxima that the memories on chip are compiled for.
 MAX_TOKENS = 1025  # a 512 x 512 image in 16-pixel patches, and the class token
 MAX_DIM = 384  # ViT-S
@@ -37,7 +35,6 @@ TILE_OUT = 64  # output channels of a weight tile, but for an expert's
 TILE_BLOCKS = 384  # of 16 x 16 weights that a tile's buffer holds
 ROW_WORDS = 2048  # of 16 bytes per bank, of the normalised rows
 POOL_WORDS = 8192  # per bank, of query, key and value, or the hidden rows
-GELU_ENTRIES = gelu.ENTRIES  # of a table
 VALUE_SKEW = 4  # banks by which a head's value lies beside its key
 PORTS = 4  # of the weights: banks of the weight image
 WORD = 16  # bytes of a port's word

@@ -4,17 +4,9 @@
 
 #include <cstdint>
 
-#include "exp2_table.h"
 #include "types.h"
 
 namespace edgemtl {
-
-constexpr int kMinShift = 1;
-constexpr int kMaxShift = 46;
-constexpr int32_t kBiasLimit = (1 << 25) - 1;
-constexpr int kScoreBits = 15;
-constexpr int kGuardBits = 8;
-constexpr int kReciprocalBits = 42;
 
 struct Factor {
   int32_t multiplier;  // below 2^17

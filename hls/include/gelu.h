@@ -6,7 +6,6 @@
 
 namespace edgemtl {
 
-constexpr int kGeluFraction = 4;  // fraction bits of the INT16 input below the INT8 output's unit
 constexpr int kGeluQuads = 1 + kGeluEntries * 2 / 64;
 
 struct Gelu {

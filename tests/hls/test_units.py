@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import pytest
 from csim_units import CSim, tile_order
-from hls_models import HLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -260,8 +258,3 @@ def test_values_outside_their_range_are_refused(csim: CSim) -> None:
             csim.gate(x, Gate(g.weight, g.bias, path, g.multiplier, g.shift), 8, 2, False)
     with pytest.raises(ValueError, match="weight image"):
         csim.linear_gelu(x, u, Gelu(gelu(rng).table, 16, 0), wide=True)
-
-
-def test_the_table_of_powers_is_the_reference() -> None:
-    table = (HLS / "include" / "exp2_table.h").read_text().split("{")[2].split("}")[0]
-    assert [int(v) for v in re.findall(r"\d+", table)] == ref.EXP2_TABLE.tolist()

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgemtl.fpga.contract import GELU_ENTRIES, LANES, LANES_ROW, OpCode
+from edgemtl.fpga.contract import LANES, LANES_ROW, OpCode
 from edgemtl.graph import Node
+from edgemtl.graph.integer.gelu import ENTRIES
 from edgemtl_compiler.fpga.image import QUAD
 
 if TYPE_CHECKING:
     from edgemtl_compiler.fpga.estimate.cycles import Lanes
 
-GELU_QUADS = 1 + 2 * GELU_ENTRIES // QUAD
+GELU_QUADS = 1 + 2 * ENTRIES // QUAD
 
 
 class Record(NamedTuple):

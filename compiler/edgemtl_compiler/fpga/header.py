@@ -1,11 +1,15 @@
-"""hls/include/contract.h, made from edgemtl/fpga/contract.py: `python -m edgemtl_compiler.fpga.header > FILE`."""
+"""hls/include/contract.h, made from edgemtl/fpga/contract.py and the integer reference's constants:
+`python -m edgemtl_compiler.fpga.header > FILE`.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from enum import IntEnum
 
 from edgemtl.fpga import contract
+from edgemtl.graph.integer import fixed, gelu, linear, softmax
 
 TYPES = {
     "read": "const edgemtl::word_t* {}",
@@ -21,12 +25,22 @@ ENUMS: tuple[tuple[type[IntEnum], str, str], ...] = (  # with the C++ name and t
     (contract.Epilogue, "Epilogue", "k"),
     (contract.Status, "Status", "k"),
 )
+NUMERICS = {  # docs/numerics.md
+    "kMinShift": fixed.MIN_SHIFT,
+    "kMaxShift": fixed.MAX_SHIFT,
+    "kBiasLimit": fixed.BIAS_LIMIT,
+    "kScoreBits": linear.SCORE_BITS,
+    "kGuardBits": linear.GUARD_BITS,
+    "kReciprocalBits": softmax.RECIPROCAL_BITS,
+    "kGeluEntries": gelu.ENTRIES,
+    "kGeluFraction": gelu.FRACTION_BITS,
+}
 
 
 def text() -> str:
     """The whole header."""
     lines = [
-        "// Made from edgemtl/fpga/contract.py, which says what each is: change it there, then type make contract.",
+        "// Made from edgemtl/fpga/contract.py, which says what each is, and edgemtl/graph/integer: make contract.",
         "// clang-format off",
         "#ifndef EDGEMTL_HLS_CONTRACT_H",
         "#define EDGEMTL_HLS_CONTRACT_H",
@@ -36,6 +50,11 @@ def text() -> str:
         "namespace edgemtl {",
         "",
         *_numbers(),
+        *(f"constexpr int {name} = {value};" for name, value in NUMERICS.items()),
+        f"constexpr uint16_t kExp2[{len(softmax.EXP2_TABLE)}] = {{",
+        *textwrap.wrap(
+            ", ".join(map(str, softmax.EXP2_TABLE)) + "};", 110, initial_indent="  ", subsequent_indent="  "
+        ),
         "",
     ]
     for kind, name, prefix in ENUMS:

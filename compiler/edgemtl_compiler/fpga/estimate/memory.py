@@ -10,6 +10,7 @@ from typing import Literal
 
 from edgemtl.fpga import contract
 from edgemtl.fpga.board import Memories
+from edgemtl.graph.integer.gelu import ENTRIES
 from edgemtl_compiler.fpga.estimate.cycles import Lanes
 from edgemtl_compiler.fpga.estimate.schema import Memory
 
@@ -57,8 +58,8 @@ def memory_map(lanes: Lanes, kinds: Memories) -> tuple[Memory, ...]:
         memory("gate: logits", "BRAM36", 1, tokens, 32 * experts),
         memory("queues: tokens", "BRAM36", 1, experts * tokens, 16),
         memory("queues: scores", "BRAM36", 1, experts * tokens, 16),
-        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, contract.GELU_ENTRIES, 16),
-        memory("GELU tables of the depthwise unit", "BRAM36", 2, contract.GELU_ENTRIES, 16),
+        memory("GELU tables of the linear unit", "BRAM36", lanes.outputs, ENTRIES, 16),
+        memory("GELU tables of the depthwise unit", "BRAM36", 2, ENTRIES, 16),
         memory("descriptors", "BRAM36", 1, 4 * records, 128),
         memory("checked descriptors", "BRAM36", 1, contract.MAX_OPS, 160),
         memory("port buffers", "BRAM36", 5, 256, 128),
