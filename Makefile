@@ -10,7 +10,7 @@ CLIP   := demos/rooms.mp4
 BOARD  := build/board.edgemtl
 DEMO   := build/demo
 ROOMS  := data/rooms7
-BENCH  := $(BUNDLE) --subjects rooms,single:depth,stem:depth --precision fp32,int8 --threads 1,2 --data $(ROOMS) --work build/bench
+BENCH  := $(BUNDLE) --subjects rooms,single:depth,stem:depth --precision fp32,int8 --threads 1,2 --calibrate $(ROOMS) --work build/bench
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: demo live demo-board contract test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean

@@ -2,7 +2,7 @@
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
     python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino \\
-        --tasks all --precision fp32,int8 --data ROOMS --threads 1,2 --json run.json
+        --tasks all --precision fp32,int8 --calibrate ROOMS --threads 1,2 --json run.json
     python demos/benchmark.py --subjects rooms:depth --rounds 9
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
 
@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgemtl.bench import choice, document, extras, machine, profile, report, subjects
+from edgemtl.bench import choice, document, machine, profile, report, subjects, switching
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.samples import Settings
@@ -37,8 +37,7 @@ def main(
     tasks: Annotated[str, typer.Option(help="Of the bundle, comma-separated, or all.")] = "all",
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32",
     threads: Annotated[str, typer.Option(help="Comma-separated thread counts.")] = "2",
-    data: Annotated[Path | None, typer.Option(help="Labelled pictures: accuracy, and calibration for INT8.")] = None,
-    calibrate: Annotated[Path | None, typer.Option(help="Pictures for INT8 in place of --data's.")] = None,
+    calibrate: Annotated[Path | None, typer.Option(help="Pictures, or a data set, that INT8 is fitted to.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
     subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
     rounds: Annotated[int, typer.Option(min=1)] = 7,
@@ -72,19 +71,15 @@ def main(
         peak_s=0.1 if quick else Settings.peak_s,
         doubtful=float("inf") if all_exports else Settings.doubtful,
         minutes=minutes or None,
-        scored=4 if quick else Settings.scored,
     )
     measured = _subjects(subject, bundle, tasks, console)
-    calibrate = calibrate or data
     int8 = any(ENGINES[n].precision == "int8" for n in chosen)
     if int8 and calibrate is None and any(s.bundle for s in measured):
         raise ConfigError(
-            "INT8 of the shipped model is calibrated on pictures like those it sees: add --data FOLDER (labelled) or "
-            "--calibrate FOLDER"
+            "INT8 of the shipped model is calibrated on pictures like those it sees: add --calibrate FOLDER"
         )
-    for option, folder in (("--data", data), ("--calibrate", calibrate)):
-        if folder is not None and not folder.is_dir():
-            raise ConfigError(f"{option} {folder} is no folder; give one with pictures")
+    if calibrate is not None and not calibrate.is_dir():
+        raise ConfigError(f"--calibrate {calibrate} is no folder; give one with pictures")
     out.write_text("")
     about = machine.describe()
     with contextlib.ExitStack() as stack:
@@ -99,16 +94,13 @@ def main(
                 console.print(f"prepared {', '.join(s.name for s in measured)} in {folder}", markup=False)
                 return
             if profile_frame:
-                run.measure_peaks()
                 status.stop()
                 text = profile.run(run, seconds=0.05 if quick else 2, console=console)
                 out.with_suffix(".md").write_text(text)
                 console.print(f"the same as Markdown: {out.with_suffix('.md')}", markup=False)
                 return
-            if data is not None:
-                extras.score(run, data)
             run.measure()
-            extras.switches(run)
+            switching.walk(run)
         except KeyboardInterrupt:
             interrupted = True
         status.stop()

@@ -14,14 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench import peak, stats
-from edgemtl.bench.accuracy import Scored
+from edgemtl.bench import stats
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
 from edgemtl.bench.samples import Sample, Settings, of
 from edgemtl.bench.subjects import Subject
-from edgemtl.bench.switching import Walk
 
 
 def order(engines: Sequence[str], number: int) -> list[str]:
@@ -42,15 +40,13 @@ class Comparison:
     pictures: Path | None = None  # what INT8 is calibrated on
     tell: Callable[[str], None] = lambda _: None
     samples: list[Sample] = field(default_factory=list)
-    peaks: dict[int, dict[str, float]] = field(default_factory=dict)  # threads -> source of peak.py -> rate
-    scores: dict[tuple[str, str], Scored] = field(default_factory=dict)  # (subject, INT8 engine or "fp32")
     ready: dict[str, list[str]] = field(default_factory=dict)  # subject -> engines that have what they open
-    walks: list[Walk] = field(default_factory=list)
+    walks: list[Any] = field(default_factory=list)  # of switching.py
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.artifacts = Artifacts(self.folder, self.settings, self.pictures, self.tell, self.record, notes=self.notes)
-        self._began, self._reserve = time.monotonic(), 0.0  # seconds; the second for the peaks at the end
+        self._began = time.monotonic()
 
     def prepare(self) -> None:
         """Export and compile all that is missing from the folder."""
@@ -70,14 +66,10 @@ class Comparison:
                     self.add(Sample(subject.name, name, "", threads, 0, failure=reason))
 
     def measure(self) -> None:
-        """Rounds over all subjects until `rounds` or `minutes` are done; the machine's peaks before and
-        after.
+        """Rounds over all subjects until `rounds` or `minutes` are done.
 
         An interrupt passes through; what was measured is in `samples`.
         """
-        start = time.monotonic()
-        self.measure_peaks()
-        self._reserve = time.monotonic() - start
         steps = [(n, t, s) for n in range(self.settings.rounds) for t in self.settings.threads for s in self.subjects]
         for number, threads, subject in steps:
             if number >= self.settings.least and self._late():
@@ -87,7 +79,6 @@ class Comparison:
             for engine in order(self._keen(subject, threads), number):
                 self.tell(f"round {number + 1}/{self.settings.rounds}: {subject.name} on {engine}, {threads} thread(s)")
                 self._run(subject, engine, threads, number)
-        self.measure_peaks()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one line to the file of raw samples."""
@@ -139,21 +130,6 @@ class Comparison:
         self.samples.append(sample)
         self.record("sample", **asdict(sample))
 
-    def measure_peaks(self) -> None:
-        """Every source's best of this run, per thread count; measured again at the end, the higher one counts."""
-        for threads in self.settings.threads if self.settings.peak_s > 0 else ():
-            for source in peak.SOURCES:
-                self.tell(f"measuring the machine's peak with {threads} thread(s): {source}")
-                request = {"peak": source, "threads": threads, "seconds": self.settings.peak_s}
-                try:
-                    lines = child("edgemtl.bench.worker", request, 120, environment(threads))
-                    rate = float(json.loads(lines[-1])["rate"])
-                except (ProcessError, ValueError, IndexError):
-                    continue  # the library is not installed, or there is no compiler
-                known = self.peaks.setdefault(threads, {})
-                known[source] = max(rate, known.get(source, 0))
-                self.record("peak", threads=threads, source=source, rate=rate)
-
     def _late(self) -> bool:
         limit = self.settings.minutes
-        return limit is not None and time.monotonic() + self._reserve - self._began > 60 * limit
+        return limit is not None and time.monotonic() - self._began > 60 * limit

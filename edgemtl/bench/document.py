@@ -22,8 +22,6 @@ from edgemtl.graph.count import weight_bytes
 SCHEMA_VERSION = 2
 ORIGINS = {
     "rows": "measured, in fresh processes; gmac: counted by formula; weights_mb: measured (smaps)",
-    "peaks": "measured in this run: GFLOP/s; int8 roof GOP/s; read roof GB/s",
-    "scores": "measured on labelled pictures; fp32: one engine for all that agree with PyTorch",
     "walks": "measured; weights: smaps",
 }
 
@@ -31,10 +29,7 @@ ORIGINS = {
 def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *, interrupted: bool) -> dict[str, Any]:
     """The document of what `run` found so far."""
     every = [
-        asdict(row)
-        for threads in run.settings.threads
-        for s in run.subjects
-        for row in rows(run.samples, s, threads, run.peaks.get(threads), run.scores)
+        asdict(row) for threads in run.settings.threads for s in run.subjects for row in rows(run.samples, s, threads)
     ]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -47,20 +42,10 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
         "settings": asdict(run.settings),
         "engines": {n: {"how": ENGINES[n].how, "precision": ENGINES[n].precision} for n in run.engines},
         "subjects": [
-            {
-                "name": s.name,
-                "task": s.task,
-                "weights": s.origin,
-                "gmac": s.work / 1e9,
-                "read_mb": _read(run, s),
-            }
+            {"name": s.name, "task": s.task, "weights": s.origin, "gmac": s.work / 1e9, "read_mb": _read(run, s)}
             for s in run.subjects
         ],
-        "peaks": {str(threads): found for threads, found in run.peaks.items()},
         "rows": every,
-        "scores": [
-            {"subject": subject, "engine": engine, **found._asdict()} for (subject, engine), found in run.scores.items()
-        ],
         "walks": [{**asdict(w), "name": w.name} for w in run.walks],
         "notes": list(run.notes),
     }

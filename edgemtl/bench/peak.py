@@ -9,8 +9,10 @@ are compiled here (kernels/roof.cc).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
+import json
 import tempfile
 import threading
 import time
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from edgemtl.bench.process import ProcessError, child, environment
 
 SIZES = (768, 1536)  # square products: one whose operands stay in the second-level cache, one larger
 LIBRARIES = ("torch", "openvino", "numpy")
@@ -42,6 +46,17 @@ def measure(source: str, threads: int, seconds: float) -> float:
         return _roof("edgemtl_roof_read", threads, seconds)
     make = {"torch": _torch, "openvino": _openvino, "numpy": _numpy}[source]
     return max(2e-9 * float(size) ** 3 / _fastest(make(size, threads), seconds / len(SIZES)) for size in SIZES)
+
+
+def fresh(threads: int, seconds: float) -> dict[str, float]:
+    """The rate of every source that can be measured here, each in a process of its own."""
+    found = {}
+    for source in SOURCES:
+        request = {"peak": source, "threads": threads, "seconds": seconds}
+        with contextlib.suppress(ProcessError, ValueError, IndexError):  # no such library, or no compiler
+            lines = child("edgemtl.bench.worker", request, 120, environment(threads))
+            found[source] = float(json.loads(lines[-1])["rate"])
+    return found
 
 
 def best_library(found: Mapping[str, float]) -> str | None:

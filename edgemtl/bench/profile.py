@@ -128,6 +128,7 @@ def summarise(frames: Sequence[tuple[float, str]]) -> tuple[list[Line], float]:
 def run(comparison: Comparison, seconds: float, console: Console) -> str:
     """Profile the comparison's engines, edgemtl's own, on every subject; print tables, give them as Markdown."""
     text = []
+    peaks_of = {threads: peak.fresh(threads, comparison.settings.peak_s) for threads in comparison.settings.threads}
     for subject, name in product(comparison.subjects, comparison.engines):
         engine = ENGINES[name]
         for threads in comparison.settings.threads:
@@ -137,7 +138,7 @@ def run(comparison: Comparison, seconds: float, console: Console) -> str:
                 raise BackendError(f"{subject.name}: {artifacts.reason(subject, engine.artifact)}")
             image = np.load(artifacts.place(subject) / prepare.INPUT)
             lines, whole = measure(Path(path), subject.task, image, threads=threads, seconds=seconds)
-            peaks = comparison.peaks.get(threads, {})
+            peaks = peaks_of[threads]
             title = f"{subject.name}, {engine.precision}, {threads} thread(s), {whole:.2f} ms a frame (measured)"
             made = table(title, lines, whole, peaks)
             console.print(made.printed(), "")

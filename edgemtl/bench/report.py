@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgemtl.bench import document, peak
+from edgemtl.bench import document
 from edgemtl.errors import ConfigError, EdgeMTLError
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
@@ -54,42 +54,22 @@ def show(value: float | None, form: str = ".2f", none: str = "–") -> str:
     return none if value is None else format(value, form)
 
 
-def speed(found: Found, subject: Found, threads: int) -> Table:
-    """Latency of the network alone, an engine a row."""
-    rows = _of(found, subject, threads)
-    cells, metric = [], next((r["metric"] for r in rows if r["metric"]), "")
-    for r in rows:
-        figures = [show(r[k]) for k in ("p50", "p95", "p99")] + [
-            show(r["fps"], ".1f"),
-            _ratio(r),
-            show(r["gmac"], ".3g"),
-        ]
-        figures += [show(r["gflops"], ".1f"), show(r["share"], ".0%"), show(r["roof"], ".0%"), show(r["error"], ".0e")]
-        figures += [show(r["score"], ".4g")] if metric else []
+def details(found: Found, subject: Found, threads: int) -> Table:
+    """Latency of the network alone, what loading took, and memory: an engine a row."""
+    cells = []
+    for r in _of(found, subject, threads):
+        figures = [show(r[k]) for k in ("p50", "p95", "p99")]
+        figures += [show(r["fps"], ".1f"), _ratio(r), show(r["gmac"], ".3g"), show(r["error"], ".0e")]
+        figures += [show(r[k], ".0f") for k in ("import_ms", "load_ms", "first_ms")]
+        figures += [show(r[k], ".1f") for k in ("resident_mb", "growth_mb", "weights_mb")]
         cells.append([r["engine"], _form(r["export"]), r["reason"], f"{r['rounds']}", *figures])
-    head = ["rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GMAC done", "GFLOP/s", "of SGEMM", "of roof"]
-    weights = "" if subject["read_mb"] is None else f" and {subject['read_mb']:.1f} MB of weights read"
+    head = ("rounds", "p50 ms", "p95", "p99", "frames/s", "to best peer", "GMAC done", "error", "import ms", "load ms",
+            "first run ms", "resident MB", "growth MB", "weights MB")  # fmt: skip
     title = (
-        f"{subject['name']}, {threads} thread(s): {subject['gmac']:.3g} GMAC{weights} per frame (counted);"
-        f" {subject['weights']}; milliseconds measured"
+        f"{subject['name']}, {threads} thread(s): {subject['gmac']:.3g} GMAC and {show(subject['read_mb'], '.1f')} MB"
+        f" of weights read per frame (counted); {subject['weights']}; milliseconds measured"
     )
-    return Table(title, ("engine", "export", ""), (*head, "error", *([metric] if metric else [])), cells)
-
-
-def loading(found: Found, subject: Found, threads: int) -> Table:
-    """Load and memory of the engines that ran."""
-    cells = [
-        [
-            r["engine"],
-            *(show(r[k], ".0f") for k in ("import_ms", "load_ms", "first_ms")),
-            *(show(r[k], ".1f") for k in ("resident_mb", "growth_mb")),
-            show(r["weights_mb"], ".1f", "not measured"),
-        ]
-        for r in _of(found, subject, threads)
-        if r["p50"] is not None
-    ]
-    head = ("import ms", "load ms", "first run ms", "resident MB", "growth MB", "weights MB")
-    return Table(f"{subject['name']}: load and memory", ("engine",), head, cells)
+    return Table(title, ("engine", "export", ""), head, cells)
 
 
 def ratios(found: Found) -> Table:
@@ -113,19 +93,6 @@ def ratios(found: Found) -> Table:
         cells.append([subject, f"{precision}, {threads}", *mine, peer, ratio])
     head = ("model, task", "precision, threads", "edgemtl p50, p95", "frames/s", "best peer", "edgemtl / best peer")
     return Table("edgemtl / peer, median over rounds of paired ratios: less than 1: edgemtl is faster", head, (), cells)
-
-
-def accuracy(found: Found) -> Table:
-    """The metric in float and in INT8, per task."""
-    scores = found["scores"]
-    engines = tuple(dict.fromkeys(s["engine"] for s in scores))
-    cells = []
-    for subject in dict.fromkeys(s["subject"] for s in scores):
-        mine = {s["engine"]: s for s in scores if s["subject"] == subject}
-        values = [show(mine[e]["value"] if e in mine else None, ".4g") for e in engines]
-        cells.append([f"{subject}, {next(iter(mine.values()))['metric']}", *values])
-    images = max((s["images"] for s in scores), default=0)
-    return Table("accuracy", (f"metric on {images} unseen synthetic rooms", *engines), (), cells)
 
 
 def switches(found: Found) -> Table:
@@ -152,12 +119,10 @@ def print_all(found: Found, console: Console) -> None:
     words = f"{machine['cpu']}, {machine['cpus']} CPU(s), {', '.join(machine['features'])}; load {machine['load']:.2f}"
     console.print(f"{words} before the run", markup=False)
     for threads in found["settings"]["threads"]:
-        if peaks := found["peaks"].get(str(threads)):
-            console.print(peak.sentence(peaks, threads), markup=False)
         for subject in found["subjects"]:
             if _of(found, subject, threads):
-                console.print("", speed(found, subject, threads).printed(), loading(found, subject, threads).printed())
-    for table in (make(found) for make in (ratios, accuracy, switches)):
+                console.print("", details(found, subject, threads).printed())
+    for table in (make(found) for make in (ratios, switches)):
         if table.rows:
             console.print("", table.printed())
     if found["rows"]:
@@ -177,7 +142,7 @@ def block(found: Found) -> str:
     ]
     ran = {r["engine"] for r in found["rows"] if r["p50"] is not None}
     failed = {r["engine"]: r["reason"] for r in found["rows"] if r["engine"] not in ran and r["reason"]}
-    for table in (make(found) for make in (ratios, accuracy, switches)):
+    for table in (make(found) for make in (ratios, switches)):
         lines += ["", *table.markdown()] if table.rows else []
     lines += ["", *(f"- {engine}: {reason}" for engine, reason in failed.items())] if failed else []
     return "\n".join([BEGIN, *lines, "", END])
@@ -217,12 +182,10 @@ def _median(values: Iterable[float]) -> float:
 LEGEND = """
 rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
 rounds of p50 / best peer's p50 in the same round, and from 5 rounds on its 95 % interval (bootstrap over rounds). GMAC
-done: by the export, counted. GFLOP/s: twice the model's own multiply-accumulates (counted) by p50, also where a dense
-export does more; of SGEMM: of the best library's rate, of roof: of multiply-adds that never leave the registers. error:
-largest difference from torch eager, relative to the largest value; of INT8 the root mean square over 8 pictures that no
-engine was calibrated on, by the float map's standard deviation. A metric is that of `edgemtl eval`; one fp32 engine's
-stands for all that agree with torch. import: Python's modules of the engine. load: opening the model and making it
-ready. growth: resident memory after the frames minus before loading. weights: mapped weights in memory (smaps)."""
+done: by the export, counted. error: largest difference from PyTorch, relative to the largest value; of INT8 the root
+mean square over 8 pictures that no engine was calibrated on, by the float map's standard deviation. import: Python's
+modules of the engine. load: opening the model and making it ready. growth: resident memory after the frames minus
+before loading. weights: mapped weights in memory (smaps)."""
 
 
 def main(source: Path, page: Path) -> None:

@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgemtl.bench import peak, stats
-from edgemtl.bench.accuracy import Scored
+from edgemtl.bench import stats
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.samples import TOLERANCE, Sample, of, times
 from edgemtl.bench.subjects import Subject
@@ -34,12 +33,7 @@ class Row:
     low: float | None = None  # its 95 % interval
     high: float | None = None
     gmac: float | None = None  # done, which a dense export does more of
-    gflops: float | None = None  # of the model's own arithmetic, dense export or not
-    share: float | None = None  # of the best SGEMM library
-    roof: float | None = None  # of the FMA roof
     error: float | None = None
-    metric: str = ""
-    score: float | None = None  # of the metric, on labelled pictures
     import_ms: float | None = None
     load_ms: float | None = None
     first_ms: float | None = None
@@ -56,40 +50,16 @@ def best_peer(samples: Sequence[Sample], subject: str, threads: int, precision: 
     return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
 
 
-def rows(
-    samples: Sequence[Sample],
-    subject: Subject,
-    threads: int,
-    peaks: Mapping[str, float] | None = None,
-    scores: Mapping[tuple[str, str], Scored] | None = None,
-) -> list[Row]:
-    """A row per engine, in the order of the table of engines. peaks: rates by source of peak.py. scores: by subject
-    and engine; the one of fp32 counts for every fp32 engine, as all that agree with PyTorch have the same.
-    """
+def rows(samples: Sequence[Sample], subject: Subject, threads: int) -> list[Row]:
+    """A row per engine, in the order of the table of engines."""
     mine = list(of(samples, subject.name, threads))
     base = {p: best_peer(samples, subject.name, threads, p) for p in ("fp32", "int8")}
     base_times = {p: times(s for s in mine if s.engine == name) for p, name in base.items()}
-    names = [n for n in ENGINES if any(s.engine == n for s in mine)]
-    work, known = subject.work, peaks or {}
-
-    def row(name: str) -> Row:
-        ran = [s for s in mine if s.engine == name]
-        row = _row(subject, threads, name, ran, base_times[ENGINES[name].precision], work, known)
-        score = (scores or {}).get((subject.name, name if row.precision == "int8" else "fp32"))
-        return replace(row, metric=score.metric, score=score.value) if score and row.p50 is not None else row
-
-    return [row(name) for name in names]
+    ran = {n: [s for s in mine if s.engine == n] for n in ENGINES}
+    return [_row(subject, threads, n, of_it, base_times[ENGINES[n].precision]) for n, of_it in ran.items() if of_it]
 
 
-def _row(
-    subject: Subject,
-    threads: int,
-    engine: str,
-    mine: Sequence[Sample],
-    base: Mapping[int, float],
-    work: int,
-    peaks: Mapping[str, float],
-) -> Row:
+def _row(subject: Subject, threads: int, engine: str, mine: Sequence[Sample], base: Mapping[int, float]) -> Row:
     ran = [s.result for s in mine if s.result]
     error = max((float(r["error"]) for r in ran), default=None)
     export = next((s.artifact for s in mine if s.artifact), "")
@@ -104,8 +74,6 @@ def _row(
         return replace(start, reason=failures[0] if failures else "not measured")
     frames = [t for r in good for t in r["ms"]]
     p = stats.summary(frames)
-    gflops = 2e-6 * work / p.p50
-    library = peak.best_library(peaks)
     memory = [r["memory"] for r in good if r["memory"]["after"]]
     weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
     low, high = stats.interval(times(mine), base) or (None, None)
@@ -119,10 +87,7 @@ def _row(
         ratio=stats.paired(times(mine), base),
         low=low,
         high=high,
-        gmac=(_dense(subject) if "-dense" in export else work) / 1e9,
-        gflops=gflops,
-        share=gflops / peaks[library] if library else None,
-        roof=gflops / peaks[peak.FMA] if peaks.get(peak.FMA) else None,
+        gmac=count(subject.config, subject.task, every_expert="-dense" in export).total / 1e9,
         error=error,
         import_ms=1e3 * statistics.median(r["import_s"] for r in good),
         load_ms=1e3 * statistics.median(r["load_s"] for r in good),
@@ -132,11 +97,6 @@ def _row(
         weights_mb=_median(weights),
         reason=f"{len(failures)} of {len(mine)} processes failed: {failures[0]}" if failures else "",
     )
-
-
-def _dense(subject: Subject) -> int:
-    """The work of an export that runs every expert on every token."""
-    return count(subject.config, subject.task, every_expert=True).total
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -34,8 +34,7 @@ class Settings:
     minutes: float | None = None
     timeout: float = 120.0
     build_timeout: float = 1800.0
-    peak_s: float = 1.0  # of each source of peak.py, before and after
-    scored: int = 100  # labelled pictures, for accuracy
+    peak_s: float = 1.0  # of each source of peak.py, for a profile
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from edgemtl.bench.compare import Comparison
+from edgemtl.bench.engines import ENGINES
+from edgemtl.bench.process import ProcessError, child, environment
 
 Policy = Literal["active", "swap", "keep"]
 STAY = 12  # frames per visit
@@ -41,7 +45,6 @@ class Visit:
     bytes: int
     resident: int
     weights: int | None
-    frames: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,42 @@ class Walk:
         """What a reader calls it."""
         return self.engine if self.policy == "active" else f"{self.engine}, {WORDS[self.policy]}"
 
-    def of(self, kind: str) -> list[Visit]:
-        """The cold or the warm visits; the very first, which also starts the engine, is no switch."""
-        return [v for v in self.visits[1:] if v.kind == kind]
-
 
 WORDS: Mapping[Policy, str] = {"active": "active task alone", "swap": "one model at a time", "keep": "all models open"}
 
 
-def policies(own: bool) -> tuple[Policy, ...]:
-    """The ways to change the task that an engine has."""
-    return ("active",) if own else ("swap", "keep")
+def walk(run: Comparison) -> None:
+    """Switches between the tasks of the given bundle, by edgemtl and the best peer of each kind; `run.walks`."""
+    mine = [s for s in run.subjects if s.bundle and s.bundle == run.subjects[0].bundle]
+    if len(mine) < 2:
+        return
+    threads = max(run.settings.threads)
+    for engine in _best(run, [e for e in run.ready[mine[0].name] if all(e in run.ready[s.name] for s in mine)]):
+        models = [run.artifacts.request(s, engine, threads, 0) for s in mine]
+        policies: tuple[Policy, ...] = ("active",) if ENGINES[engine].own else ("swap", "keep")
+        for policy in policies:
+            run.tell(f"switches of the task on {engine}, {policy}")
+            want = {"engine": engine, "policy": policy, "threads": threads, "models": models}
+            env = environment(threads)
+            try:
+                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, env)
+                done = Walk(engine, policy, threads, tuple(Visit(**v) for v in json.loads(said)["visits"]))
+            except (ProcessError, ValueError) as e:
+                done = Walk(engine, policy, threads, failure=str(e))
+            run.walks.append(done)
+            run.record("walk", **asdict(done))
 
 
-def walk(said: Mapping[str, Any]) -> Walk:
-    """From a child's line."""
-    visits = tuple(Visit(**{**v, "frames": tuple(v["frames"])}) for v in said["visits"])
-    return Walk(said["engine"], said["policy"], said["threads"], visits)
+def _best(run: Comparison, engines: Sequence[str]) -> list[str]:
+    """edgemtl's engines, and of each family and precision the peer that was fastest in the rounds so far."""
+    speed: dict[str, float] = {}
+    for s in run.samples:
+        if s.right:
+            speed[s.engine] = min(s.p50, speed.get(s.engine, float("inf")))
+    kept: dict[tuple[str, str], str] = {}
+    for name in sorted(engines, key=lambda e: -speed.get(e, float("inf"))):
+        kept[ENGINES[name].family, ENGINES[name].precision] = name
+    return [e for e in engines if e in kept.values()]
 
 
 def main(text: str) -> None:
@@ -116,10 +138,9 @@ def main(text: str) -> None:
                 "bytes": size,
                 "resident": machine.memory().get("resident", 0) - before,
                 "weights": weights(),
-                "frames": frames,
             }
         )
-    print(json.dumps({**{k: want[k] for k in ("engine", "policy", "threads")}, "visits": visits}))
+    print(json.dumps({"visits": visits}))
 
 
 Step = Callable[[dict[str, Any]], tuple[Callable[[], Any], int, Callable[[], int | None]]]

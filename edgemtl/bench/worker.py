@@ -2,8 +2,7 @@
 
 The network alone is timed, one image at a time, on an input that is already preprocessed; its output is compared with
 PyTorch's. The request names the function that opens an engine (`Engine.prepare`) and what it shall open, or is {"peak":
-a source of `edgemtl.bench.peak`, "threads": ..., "seconds": ...}; with "score" the engine runs labelled pictures
-instead. The process is pinned to as many cores as threads.
+a source of `edgemtl.bench.peak`, "threads": ..., "seconds": ...}. The process is pinned to as many cores as threads.
 """
 
 from __future__ import annotations
@@ -38,11 +37,6 @@ def main(request: str) -> None:
     before = machine.memory()
     call = load()
     loaded = time.perf_counter()
-    if "score" in want:
-        from edgemtl.bench import accuracy
-
-        print(json.dumps(accuracy.measure(call, image, **want["score"])._asdict()))
-        return
     got = np.asarray(call(), np.float32)
     first = time.perf_counter()
     int8 = want.get("precision") == "int8"

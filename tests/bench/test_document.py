@@ -26,8 +26,6 @@ def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read["command"] == "benchmark.py --data rooms"
     rows = {(r["subject"], r["engine"]): r for r in read["rows"]}
     assert rows["rooms:depth", "edgemtl"]["ratio"] == pytest.approx(10 / 12)
-    assert rows["rooms:depth", "openvino"]["score"] == 0.5
-    assert rows["rooms:edge", "openvino-int8-dense"]["score"] == pytest.approx(0.82)
     assert rows["rooms:depth", "onnxruntime-dense"]["reason"].startswith("killed by signal 11")
     assert rows["rooms:depth", "openvino-int8-dense"]["gmac"] > rows["rooms:depth", "edgemtl-int8"]["gmac"]
 
@@ -49,7 +47,6 @@ def test_the_block_says_what_the_document_says(tmp_path: Path) -> None:
     assert "| rooms:depth | fp32, 2 | 11.0, 13.0 ms | 88 | openvino (sparse), 13.2 ms | 0.83 |" in text
     assert "| rooms:depth | int8, 2 | 4.4, 5.2 ms | 221 | openvino-int8-dense (dense), 6.6 ms | 0.67 |" in text
     assert "- onnxruntime-dense: killed by signal 11: it printed nothing" in text
-    assert "| rooms:depth, rmse | 0.5 | 0.51 | 0.52 |" in text
     assert "| single:depth | fp32, 2 | – | – | openvino (sparse), 7.7 ms | – |" in text
     assert "| edgemtl | 8.0 ms, 3.2 MB | 6.0 ms, 3.2 MB | 30 MB, 26 MB (smaps) |" in text
     assert "| openvino, all models open | no result after 120 s |  |  |" in text
@@ -91,6 +88,5 @@ def test_every_block_is_printed(tmp_path: Path) -> None:
         "no result after 120 s",
         "how each engine was run",
         "openvino-int8-dense: nncf.quantize, transformer model type",
-        "100 unseen synthetic rooms",
     ):
         assert words in said

@@ -76,9 +76,7 @@ def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """The shipped-model way: weights and input from a bundle; both forms in ONNX agree with PyTorch."""
     monkeypatch.setattr(prepare, "fingerprint", lambda *_: "the same")
     (subject,) = parse("rooms:depth", bundle)
-    settings = Settings(
-        threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=99, peak_s=0
-    )
+    settings = Settings(threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=99)
     engines = ["edgemtl", "onnxruntime", "onnxruntime-dense"]
     if importlib.util.find_spec("tvm") is None:
         engines.remove("edgemtl")
@@ -194,7 +192,7 @@ def test_ctrl_c_prints_what_was_measured(work: Path, tmp_path: Path) -> None:
         (["--threads", "many"], "thread counts are whole numbers"),
         (["--prepare-only"], "needs --work FOLDER"),
         (["--precision", "fp8"], "--precision is fp32, int8 or fp32,int8, not 'fp8'"),
-        (["--data", "nowhere", "--subjects", "micro"], "--data nowhere is no folder"),
+        (["--calibrate", "nowhere", "--subjects", "micro"], "--calibrate nowhere is no folder"),
     ],
 )
 def test_refusals_are_one_sentence(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgemtl.bench import extras, prepare, switching
+from edgemtl.bench import prepare, switching
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.process import child
@@ -28,7 +28,7 @@ needs_onnx = pytest.mark.skipif(
 def run(engine: str, policy: switching.Policy, models: list[dict[str, Any]]) -> switching.Walk:
     want = {"engine": engine, "policy": policy, "threads": 1, "models": models}
     (said,) = child("edgemtl.bench.switching", want, 300)
-    return switching.walk(json.loads(said))
+    return switching.Walk(engine, policy, 1, tuple(switching.Visit(**v) for v in json.loads(said)["visits"]))
 
 
 @needs_onnx
@@ -42,13 +42,13 @@ def test_a_peer_reads_a_model_or_holds_all(tmp_path: Path) -> None:
     artifacts._paths[subject.name, "onnx-sparse"] = json.loads(line)["path"]
     size = Path(json.loads(line)["path"]).stat().st_size
     models = [{**artifacts.request(subject, "onnxruntime", 1, 0), "task": t} for t in TASKS]
-    swap, keep = (run("onnxruntime", policy, models) for policy in switching.policies(False))
+    swap, keep = (run("onnxruntime", policy, models) for policy in ("swap", "keep"))
     assert [v.task for v in swap.visits] == [*TASKS, *TASKS]
     assert [v.kind for v in swap.visits] == ["cold", "cold", "warm", "warm"]
     assert [v.bytes for v in swap.visits] == [size] * 4
     assert [v.bytes for v in keep.visits] == [size, size, 0, 0]
-    assert all(v.weights is None and len(v.frames) == switching.STAY for v in (*swap.visits, *keep.visits))
-    assert max(v.switch_ms for v in keep.of("warm")) < min(v.switch_ms for v in swap.of("warm"))
+    assert all(v.weights is None for v in (*swap.visits, *keep.visits))
+    assert max(v.switch_ms for v in keep.visits[2:]) < min(v.switch_ms for v in swap.visits[2:])
     assert keep.name == "onnxruntime, all models open"
 
 
@@ -86,4 +86,4 @@ def test_the_best_peer_of_each_kind_walks(tmp_path: Path) -> None:
     speed = {"onnxruntime": 3.0, "onnxruntime-dense": 2.0, "openvino": 9.0}
     comparison.samples += [Sample("micro", e, "", 1, 0, {"ms": [ms], "error": 0.0}) for e, ms in speed.items()]
     engines = ["edgemtl", *speed, "onnxruntime-int8"]
-    assert extras._best(comparison, engines) == ["edgemtl", "onnxruntime-dense", "openvino", "onnxruntime-int8"]
+    assert switching._best(comparison, engines) == ["edgemtl", "onnxruntime-dense", "openvino", "onnxruntime-int8"]
