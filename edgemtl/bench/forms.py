@@ -114,13 +114,15 @@ class _Dense(nn.Module):
         self.w2 = nn.Parameter(down.weight.detach().transpose(1, 2).flatten(0, 1).contiguous())
         self.b1, self.b2 = up.bias, down.bias  # [E, H] and [E, C]
 
-    def export_forward(self, tokens: Tensor, residual: Tensor, task: str) -> Tensor:
+    def route(self, tokens: Tensor, task: str) -> tuple[Tensor, Tensor]:
         logits = tokens @ self.gate if self.bias is None else torch.addmm(self.bias, tokens, self.gate)
         score, index = logits.softmax(-1).topk(self.top_k, dim=-1)
-        score = score / score.sum(-1, keepdim=True) if self.renormalise else score
-        weight = torch.zeros_like(logits).scatter(1, index, score)
+        return index, score / score.sum(-1, keepdim=True) if self.renormalise else score
+
+    def apply_experts(self, tokens: Tensor, index: Tensor, score: Tensor) -> Tensor:
+        weight = score.new_zeros(len(tokens), len(self.b1)).scatter(1, index, score)
         wide = F.gelu(torch.addmm(self.b1.flatten(), tokens, self.w1)).view(-1, *self.b1.shape)
-        out: Tensor = residual + (wide * weight.unsqueeze(-1)).flatten(1) @ self.w2 + weight @ self.b2
+        out: Tensor = (wide * weight.unsqueeze(-1)).flatten(1) @ self.w2 + weight @ self.b2
         return out
 
 

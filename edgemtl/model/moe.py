@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemtl.config import ExpertIds
-from edgemtl.model.gates import DSelectGate, Gate, Routing, gate_logits, route
+from edgemtl.model.gates import DSelectGate, Gate, Routing
 
 AnyGate = Gate | DSelectGate
 
@@ -36,79 +36,6 @@ class Experts(nn.Module):
         super().__init__()
         self.htoh4 = Expert(experts, dim, hidden)
         self.h4toh = Expert(experts, hidden, dim)
-
-
-@torch.library.custom_op("edgemtl::experts", mutates_args=())
-def experts_op(
-    tokens: Tensor,
-    index: Tensor,
-    score: Tensor,
-    residual: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-) -> Tensor:
-    """residual + Σ_k score · expert_index(tokens); one opaque node in an exported graph.
-
-    tokens, residual [n, C]; index int64 [n, k]; score [n, k]; w1 [E, H, C], b1 [E, H], w2 [E, C, H], b2 [E, C].
-    """
-    return residual + sparse_experts(tokens, index, score, w1, b1, w2, b2)
-
-
-@experts_op.register_fake
-def _experts_fake(
-    tokens: Tensor,
-    index: Tensor,
-    score: Tensor,
-    residual: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-) -> Tensor:
-    return torch.empty_like(residual)
-
-
-@torch.library.custom_op("edgemtl::route", mutates_args=())
-def route_op(tokens: Tensor, w_gate: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor]:
-    """Index int64 [n, k] and score [n, k] of tokens [n, C] under w_gate [C, E]; one node in an exported graph."""
-    routing = route(gate_logits(tokens, w_gate, exact=True), top_k, renormalise=renormalise)
-    return routing.expert.contiguous(), routing.score.contiguous()
-
-
-@route_op.register_fake
-def _route_fake(tokens: Tensor, w_gate: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor]:
-    shape = (tokens.shape[0], top_k)
-    return tokens.new_empty(shape, dtype=torch.int64), tokens.new_empty(shape)
-
-
-@torch.library.custom_op("edgemtl::route_biased", mutates_args=())
-def route_biased_op(
-    tokens: Tensor, w_gate: Tensor, bias: Tensor, top_k: int, renormalise: bool
-) -> tuple[Tensor, Tensor]:
-    """`edgemtl::route` with bias [E] added to the logits."""
-    logits = gate_logits(tokens, w_gate, exact=True) + bias
-    routing = route(logits, top_k, renormalise=renormalise)
-    return routing.expert.contiguous(), routing.score.contiguous()
-
-
-@route_biased_op.register_fake
-def _route_biased_fake(
-    tokens: Tensor, w_gate: Tensor, bias: Tensor, top_k: int, renormalise: bool
-) -> tuple[Tensor, Tensor]:
-    return _route_fake(tokens, w_gate, top_k, renormalise)
-
-
-def routed(gate: AnyGate, tokens: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor]:
-    """Index and score of a slice's gate as one custom op, for export."""
-    assert isinstance(gate, Gate)
-    ops = torch.ops.edgemtl
-    if gate.bias is None:
-        index, score = ops.route(tokens, gate.w_gate, top_k, renormalise)
-    else:
-        index, score = ops.route_biased(tokens, gate.w_gate, gate.bias, top_k, renormalise)
-    return index, score
 
 
 def sparse_experts(
@@ -187,19 +114,3 @@ class MoE(nn.Module):
         return sparse_experts(
             tokens, index, score, bank.htoh4.weight, bank.htoh4.bias, bank.h4toh.weight, bank.h4toh.bias
         )
-
-    def export_forward(self, tokens: Tensor, residual: Tensor, task: str) -> Tensor:
-        """residual + experts(tokens) as two custom ops; only for a bank whose experts are all open to `task`."""
-        bank = self.experts
-        index, score = routed(self.gate_of(task), tokens, self.top_k, self.renormalise)
-        out: Tensor = torch.ops.edgemtl.experts(
-            tokens,
-            index,
-            score,
-            residual,
-            bank.htoh4.weight,
-            bank.htoh4.bias,
-            bank.h4toh.weight,
-            bank.h4toh.bias,
-        )
-        return out

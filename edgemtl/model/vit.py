@@ -227,10 +227,7 @@ class MultiTaskViT(nn.Module):
         return Prefix(x, pyramid, self._rays(image, fov) if self.config.rays else None)
 
     def suffix(self, shared: Prefix, task: str) -> Tensor:
-        """Raw map of `task` from what `prefix` gave, of one image, with the experts as custom ops, for export.
-
-        Only for a slice: its banks hold the task's path and nothing else, so no mask is needed.
-        """
+        """Raw map of `task`, whose gates read nothing but tokens, from what `prefix` gave."""
         x, first = shared.tokens, self._first_gate()
         for i in range(first, self.config.depth):
             block = self._block(i)
@@ -239,9 +236,9 @@ class MultiTaskViT(nn.Module):
             if isinstance(block.mlp, Mlp):
                 x = x + block.mlp(block.norm2(x))
             else:
-                shape = x.shape
-                tokens = block.norm2(x).reshape(-1, shape[-1])
-                x = block.mlp.export_forward(tokens, x.reshape(-1, shape[-1]), task).reshape(shape)
+                tokens = block.norm2(x).flatten(0, 1)
+                index, score = block.mlp.route(tokens, task)[:2]
+                x = x + block.mlp.apply_experts(tokens, index, score).view_as(x)
         return self._map(task, x, shared)
 
     def _map(self, task: str, tokens: Tensor, shared: Prefix) -> Tensor:
