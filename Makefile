@@ -30,7 +30,7 @@ $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target cpu -o $@
 
-$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(CLIP)
+$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(CLIP) $(wildcard edgemtl/fpga/*.py)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga --calibrate $(CLIP) -o $@
 
