@@ -26,9 +26,10 @@ from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl_compiler import family, goldens, programs
 from edgemtl_compiler import precision as precisions
-from edgemtl_compiler.family import Job, Made, Measured, Report, Wanted
+from edgemtl_compiler.family import Job, Made, Report, Wanted
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.quantise import job as int8_job
+from edgemtl_compiler.quantise import ranges
 from edgemtl_compiler.quantise.job import Finished
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Built:
     precision: str = "f32"
     rounding: dict[str, float] = field(default_factory=dict)  # f16, bf16: task -> relative error of the rounded weights
     quantisation: Quantisation | None = None  # int8: what it costs
+    ranges: str = ""  # of INT8: over what they were measured
     emulated: tuple[str, ...] = ()  # GPU targets that were checked in an emulation on the CPU
     manifest: Manifest | None = None  # of the bundle, once it is written
 
@@ -78,10 +80,11 @@ def compile_bundle(
 
     targets: "cpu" (the best for this machine), a machine ("x86_64", "aarch64": all its targets), names of
     `targets.TARGETS`, "onnx", "cuda" (for the GPUs `arches`, by default this machine's), "fpga" or a board's name (the
-    accelerator, in INT8: calibrated on up to `images` pictures of the folder `calibrate`, a data set or any folder of
-    images), "torch" (no program: backend torch rebuilds the model from the weights).
-    precision: "f32", "f16" (weights stored in half precision), "bf16" (as bfloat16; no CPU target has it), "int8"
-    (calibrated likewise, and its cost measured on up to `evaluate` images). tasks: those to keep (default all); experts
+    accelerator, in INT8), "torch" (no program: backend torch rebuilds the model from the weights).
+    precision: "f32", "f16" (weights stored in half precision), "bf16" (as bfloat16; no CPU target has it), "int8". INT8
+    takes the ranges stored beside the checkpoint (`edgemtl calibrate`); or they are measured on up to `images` pictures
+    of the folder `calibrate`, a data set or any folder of images, and with precision "int8" what it costs on up to
+    `evaluate` of them. tasks: those to keep (default all); experts
     that none of them may choose are left out. letterbox: a frame keeps its shape and gets a border. preprocess: instead
     of the model's own. golden_images: RGB frames to check with, now and on the device.
     Raises CompileError, or CheckpointError, ConfigError, TaskError, BundleError; then no file is left behind.
@@ -92,15 +95,18 @@ def compile_bundle(
     if not targets:
         raise CompileError("no target was asked for; --target cpu builds for this machine")
     wanted = family.resolve(targets, precision, arches)
-    if precision == "int8":
-        family.need("torch")  # what INT8 costs is measured beside PyTorch
     integers = [w for w in wanted if w.family.integers]
-    _check_calibration([w.target.name for w in integers], calibrate, images, precision)
+    whose = "--precision int8" if precision == "int8" else integers[0].target.name if integers else ""
+    seen = None if calibrate is None else Path(calibrate)
+    if precision == "int8" and seen is not None:
+        family.need("torch")  # what INT8 costs is measured beside PyTorch
+    stored = _stored(whose, model, seen, images)
     if not out.parent.is_dir():
         raise CompileError(f"cannot write {out}: there is no folder {out.parent}")
     report("reading the model")
     config, state, found = _read(model)
     origin = found if origin is None else origin
+    calibration = None if stored is None else ranges.read(stored, config, state)
     config, state = deployable(config, state, tasks)
     together = {one: [w.target for w in wanted if w.family is one] for one in dict.fromkeys(w.family for w in wanted)}
     for one, its in together.items():
@@ -108,26 +114,28 @@ def compile_bundle(
     for one, its in together.items():
         one.start(its)
     settings = preprocess or Preprocess.of(config, "letterbox" if letterbox else "resize")
+    if seen is not None:
+        report("calibrating")
+        calibration = ranges.measure(config, state, seen, images, exactly=precision == "int8")
     prepared = None
-    if precision == "int8":
-        prepared = int8_job.prepare(config, state, Path(str(calibrate)), images, evaluate, report)
+    if precision == "int8" and calibration is not None:
+        prepared = int8_job.prepare(config, state, calibration, seen, evaluate, report)
     report("computing the expected outputs")
     halves = precision in precisions.HALVES
     weights = precisions.half(config, state, precision) if halves else precisions.single(config, state)
     given = goldens.inputs(config, settings, golden_images)
     golden = goldens.outputs(config, weights.state, given)
     built = Built(out, 0, tuple(w.target.name for w in wanted), precision=precision)
+    if calibration is not None:
+        built.ranges = f"{calibration.images} images of {calibration.about}"
     if halves:
         built.rounding = _rounding(config, state, given, golden)
     with tempfile.TemporaryDirectory(prefix="edgemtl-compile-") as folder:
 
         def build(weights: Weights, which: Sequence[Wanted]) -> list[Made]:
             """In a folder of its own each time: a library that is loaded must not be written over."""
-            job = Job(config, state, weights, Path(tempfile.mkdtemp(dir=folder)), report, measured)
+            job = Job(config, state, weights, Path(tempfile.mkdtemp(dir=folder)), report, calibration)
             return [one.build(job, target) for one, target in which]
-
-        def measured() -> Measured:
-            return _measured(config, state, Path(str(calibrate)), images)
 
         own = build(weights, integers)
         checked = [w for w in wanted if not w.family.integers]
@@ -178,25 +186,23 @@ def _name(name: str | None, out: Path) -> str:
     return name
 
 
-def _check_calibration(
-    boards: Sequence[str], calibrate: str | os.PathLike[str] | None, images: int, precision: str
-) -> None:
-    """Raises CompileError where pictures are needed and not given, given and not needed, or asked for in no number."""
-    if precision == "int8" and calibrate is None:
-        raise CompileError("--precision int8 needs pictures to calibrate on: add --calibrate FOLDER, 32 or more")
-    if boards and calibrate is None:
-        raise CompileError(f"{boards[0]} computes in INT8 and needs pictures to calibrate on: add --calibrate FOLDER")
-    if not boards and precision != "int8" and calibrate is not None:
+def _stored(whose: str, model: MultiTaskViT | str | os.PathLike[str], seen: Path | None, images: int) -> Path | None:
+    """The file of ranges for INT8, if it is `whose` word; none where they are to be measured on pictures.
+
+    Raises CompileError where there is neither, where pictures are not needed, or asked for in no number.
+    """
+    if not whose and seen is not None:
         raise CompileError(
             "no target asked for needs calibration: leave out --calibrate, or add --precision int8 or --target fpga"
         )
     if images < 1:
         raise CompileError(f"calibration needs pictures; given --images {images}")
-
-
-def _measured(config: ModelConfig, state: State, folder: Path, images: int) -> Measured:
-    from edgemtl_compiler.quantise.calibrate import calibrate
-    from edgemtl_compiler.quantise.pictures import pictures
-
-    seen = pictures(folder, config, images).images
-    return Measured(calibrate(config, state, seen), seen, folder.resolve().name)
+    if not whose or seen is not None:
+        return None
+    path = ranges.beside(Path(model)) if isinstance(model, str | os.PathLike) else None
+    if path is None or not path.is_file():
+        raise CompileError(
+            f"{whose} needs the model's ranges: store them once with `edgemtl calibrate CHECKPOINT PICTURES`,"
+            " or add --calibrate PICTURES"
+        )
+    return path

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgemtl_compiler.precision import Parts, Weights
-    from edgemtl_compiler.quantise.calibrate import Range
+    from edgemtl_compiler.quantise.ranges import Calibration
 
 GROUP = "edgemtl.targets"
 PRECISIONS = ("f32", "f16", "bf16", "int8")
@@ -48,17 +48,10 @@ class Named(NamedTuple):
     name: str
 
 
-class Measured(NamedTuple):
-    """Ranges of activations, the pictures uint8 [n, 3, H, W] that they are of, and their name."""
-
-    ranges: Mapping[str, Range]
-    images: Any
-    source: str
-
-
 @dataclass(frozen=True)
 class Job:
-    """What is built: the model in float32, its weights as the bundle holds them, and the ranges of its activations.
+    """What is built: the model in float32, its weights as the bundle holds them, and its ranges, where
+    some target is in INT8.
 
     folder: for files, and nobody else's.
     """
@@ -68,7 +61,7 @@ class Job:
     weights: Weights
     folder: Path
     report: Report
-    measured: Callable[[], Measured]
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,14 @@ def compile_(
     ] = False,
     precision: Annotated[
         str,
-        typer.Option(help="f32; f16 (weights stored in half precision); bf16 (cuda, onnx); int8 (needs --calibrate)."),
+        typer.Option(help="f32; f16 (weights stored in half precision); bf16 (cuda, onnx); int8."),
     ] = "f32",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="For int8 and fpga: a data set in the NYUD_MT layout, any folder of images, or a video."),
+        typer.Option(
+            help="For int8 and fpga: measure ranges anew, on a data set in the NYUD_MT layout, any folder of images, or"
+            " a video; else those that `edgemtl calibrate` stored beside the checkpoint are taken."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Calibrate on so many images, evenly spaced; 32 or more.")] = 64,
     evaluate: Annotated[
@@ -85,6 +88,7 @@ def _facts(built: Built) -> dict[str, Any]:
         "fpga_bytes": built.boards,
         "precision": built.precision,
         "rounding_error": built.rounding or None,
+        "ranges": built.ranges or None,
         "quantisation": built.quantisation.model_dump(mode="json") if built.quantisation else None,
         "fallback": _without_kernels(built),
     }
@@ -106,7 +110,10 @@ def _print(built: Built) -> None:
         worst = ", ".join(f"{task} {error:.1e}" for task, error in errors.items())
         how = "emulated on a CPU, not run on a GPU; " if target in built.emulated else ""
         checks.append(f"{target} ({how}{what}: {worst})" if errors else f"{target} (not checked: it runs elsewhere)")
-    checks += [f"{board} (INT8, {show_size(size)}, integer goldens)" for board, size in built.boards.items()]
+    checks += [
+        f"{board} (INT8, {show_size(size)}, integer goldens; ranges over {built.ranges})"
+        for board, size in built.boards.items()
+    ]
     what = f"programs {'; '.join(checks)}" if checks else "no program: backend torch alone runs it"
     _text.console().print(
         _text.clean(f"{built.path}: {show_size(built.size)}, {built.seconds:.1f} s, {what}"),

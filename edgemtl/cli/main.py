@@ -36,6 +36,7 @@ def _root(
 def _join() -> None:
     """Add every command; each module imports only light things at its top."""
     from edgemtl.cli import (
+        calibrate,
         compile,
         data,
         deploy,
@@ -58,6 +59,7 @@ def _join() -> None:
     app.command("inspect")(inspect.inspect)
     app.command("verify")(verify.verify)
     app.command("compile")(compile.compile_)
+    app.command("calibrate")(calibrate.calibrate)
     app.command("quantise")(quantise.quantise)
     app.command("import-m3vit")(import_m3vit.import_m3vit)
     app.command("import-stem")(import_stem.import_stem)

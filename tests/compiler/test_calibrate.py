@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, SEEN, Range, as_input, calibrate
+from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, SEEN, Range, as_input, calibrate, channels
 
 PATHS = {
     "semseg": ((0, 2), (1, 3)),
@@ -87,6 +87,7 @@ def test_every_expert_held_has_a_range() -> None:
     config = preset("micro", paths=PATHS)
     _, state = lively(config)
     ranges = calibrate(config, state, images(config))
+    assert {name: len(r.low) for name, r in ranges.items()} == channels(config)
     for i, held in zip(config.moe_blocks, config.held, strict=True):
         for expert in held:
             assert ranges[f"blocks.{i}.experts.fc1.{expert}"].count >= SEEN
@@ -103,6 +104,7 @@ def test_a_hybrid() -> None:
     for key in ("stem.first", "stem.blocks.3.depthwise", "pos_embed", "depth:head.wide", "depth:head.step2.depthwise"):
         assert np.isfinite(ranges[key].most)
     assert not any(key.startswith("head.") for key in ranges)
+    assert {name: len(r.low) for name, r in ranges.items()} == channels(config)
 
 
 class TestErrors:

@@ -219,7 +219,7 @@ class TestErrors:
         return call
 
     def test_what_does_not_go_together(self, fails: Any, rooms: Path) -> None:
-        assert "--precision int8 needs pictures to calibrate on: add --calibrate FOLDER" in fails()
+        assert "--precision int8 needs the model's ranges: store them once with `edgemtl calibrate" in fails()
 
     def test_onnx(self, fails: Any, rooms: Path) -> None:
         assert "target onnx has no INT8 form here" in fails(targets=("onnx",), calibrate=rooms)

@@ -71,7 +71,7 @@ def test_some_tasks_and_fewer_pictures(compiled: Callable[..., Any], files: tupl
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ((), "zcu104 computes in INT8 and needs pictures to calibrate on: add --calibrate FOLDER"),
+        ((), "zcu104 needs the model's ranges: store them once with `edgemtl calibrate"),
         (("--calibrate", "nowhere"), "nowhere does not exist"),
         (("--calibrate", __file__), "is no folder"),
         (("--calibrate", "{pictures}", "--images", 8), "32"),

@@ -48,8 +48,13 @@ def test_the_graphs_give_the_models_maps(config: ModelConfig, task: str, seed: i
         np.testing.assert_allclose(next(iter(shared.values())), prefix.tokens[0].numpy(), rtol=1e-4, atol=1e-4)
     (got,) = run(parts.task, shared, values).values()
     close(got, want)
-    (again,) = run(parts.whole, {"image": image}, values).values()
+    shown: dict[str, Any] = {}
+    (again,) = run(parts.whole, {"image": image}, values, lambda name, value: shown.update({name: value})).values()
     np.testing.assert_array_equal(again, got)
+    within = {f"{n.name}.{part}": c for n in parts.nodes for part, c in ops.find(n.op).parts(n).items()}
+    seen = {name: value.shape[-1] for name, value in shown.items() if name not in {n.name for n in parts.nodes}}
+    assert seen.items() <= within.items()
+    assert all(".fc1." in name for name in within.keys() - seen.keys())  # an expert that no token chose
 
 
 @settings(max_examples=40, deadline=None)

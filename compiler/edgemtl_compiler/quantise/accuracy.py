@@ -1,8 +1,8 @@
 """What INT8 costs each task, and which layers go back to float where it costs too much.
 
 With labels: every task's main metric of the float model and of the INT8 one over the same validation images. Without:
-how far the maps agree. The rule is at most 1 % relative loss of every metric; where it does not hold, the units that
-alone move the maps most become float again, as few as make it hold.
+how far the maps agree; without pictures, those of the bundle's goldens. The rule is at most 1 % relative loss of every
+metric; where it does not hold, the units that alone move the maps most become float again, as few as make it hold.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edgemtl.bundle.checkpoint import State
 from edgemtl.bundle.layout import entries
 from edgemtl.bundle.manifest import TaskAccuracy
 from edgemtl.config import ModelConfig
+from edgemtl_compiler.goldens import Outputs
 from edgemtl_compiler.precision import pack_int8
 from edgemtl_compiler.quantise.calibrate import as_input
 from edgemtl_compiler.quantise.cpu import Quantised
@@ -108,11 +109,26 @@ class Judge:
                 found = np.asarray(got[task.name]).reshape(wanted.shape)
                 shares[task.name].append(tasks.find(task.kind).agreement(found, wanted))
             self.report(f"comparing maps: {i + 1} of {self.count} images")
-        means = {task: float(np.mean(values)) for task, values in shares.items()}
-        return {
-            task: TaskAccuracy(metric=AGREEMENT, images=self.count, float32=1, int8=m, loss=1 - m, origin=origin)
-            for task, m in means.items()
-        }
+        return _agreed(shares, origin)
+
+
+def of_goldens(config: ModelConfig, found: Outputs, golden: Outputs) -> Accuracies:
+    """How far the INT8 reference's maps of the goldens agree with the float ones."""
+    shares: dict[str, list[float]] = {}
+    for task in config.tasks:
+        agreement = tasks.find(task.kind).agreement
+        shares[task.name] = [agreement(found[task.name][n], want) for n, want in golden[task.name].items()]
+    return _agreed(shares, FAKE)
+
+
+def _agreed(shares: Mapping[str, Sequence[float]], origin: str) -> Accuracies:
+    out = {}
+    for task, values in shares.items():
+        mean = float(np.mean(values))
+        out[task] = TaskAccuracy(
+            metric=AGREEMENT, images=len(values), float32=1, int8=mean, loss=1 - mean, origin=origin
+        )
+    return out
 
 
 def beyond(accuracies: Mapping[str, TaskAccuracy]) -> list[str]:

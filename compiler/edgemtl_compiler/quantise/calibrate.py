@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
-from edgemtl.graph import from_state, network, run, weights
+from edgemtl.graph import Node, Weight, from_state, network, ops, run, weights
 from edgemtl.graph.network import IMAGE
 from edgemtl.graph.node import Array
+from edgemtl.graph.run import Values
 
 MIN_IMAGES = 32
 KEPT_ROWS = 512  # rows of each activation kept for percentiles and for the search of a channel balance
@@ -56,6 +57,48 @@ class Range:
 def key(task: str, name: str) -> str:
     """What the range of a value of the task's network is called."""
     return f"{task}:{name}" if name.startswith("head.") else name
+
+
+def channels(config: ModelConfig) -> dict[str, int]:
+    """The name of every range that `calibrate` gives, and how many channels it has."""
+    out: dict[str, int] = {}
+    for task in config.task_names:
+        for node in network(config, task).nodes:
+            if node.op != "route":
+                each = {node.name: node.shape[-1]}
+                each |= {f"{node.name}.{part}": n for part, n in ops.find(node.op).parts(node).items()}
+                out |= {key(task, name): n for name, n in each.items()}
+    return out | {name: hidden.weight.sources[0][1][0] for name, hidden in hidden_values(config).items()}
+
+
+class Hidden(NamedTuple):
+    """Values before GELU: the linear layer that makes them, and the range's name of what it reads."""
+
+    weight: Weight
+    reads: str
+
+    def rows(self, ranges: Mapping[str, Range], values: Values) -> NDArray[np.float32]:
+        """Some, made of the rows kept of what is read."""
+        weight, bias, *_ = values(self.weight)
+        return (ranges[self.reads].sample.astype(np.float32) @ weight.T + bias).astype(np.float32)
+
+
+def hidden_values(config: ModelConfig) -> dict[str, Hidden]:
+    """By the name of their range, those of every linear layer with GELU and of every expert held, also of experts on
+    no task's path.
+    """
+    out: dict[str, Hidden] = {}
+    banks: dict[str, Node] = {}
+    for task in config.task_names:
+        for node in network(config, task).nodes:
+            if node.op == "experts":
+                banks[node.weights[0].part] = node
+            elif node.op == "linear" and node.attributes["activation"] == "gelu":
+                out[key(task, f"{node.name}.inner")] = Hidden(node.weights[0], key(task, node.inputs[0]))
+    for w in weights(config):
+        if w.kind == "expert":
+            out[f"{banks[w.part].name}.fc1.{w.tensor}"] = Hidden(w, banks[w.part].inputs[0])
+    return out
 
 
 class _Ranges:
@@ -107,15 +150,10 @@ def calibrate(config: ModelConfig, state: Mapping[str, Array], images: NDArray[n
             shared = run(prefix, {IMAGE: as_input(image, config)}, values, found.see)
             for found.task, parts in networks.items():
                 run(parts.task, shared, values, found.see)
-    banks = {n.weights[0].part: n for parts in networks.values() for n in parts.task.nodes if n.op == "experts"}
-    for weight in weights(config):
-        if weight.kind != "expert":
-            continue
-        name, tokens = f"{banks[weight.part].name}.fc1.{weight.tensor}", banks[weight.part].inputs[0]
+    for name, hidden in hidden_values(config).items():
         if name not in found.ranges or found.ranges[name].count < SEEN:
-            w1, b1, *_ = values(weight)
             found.ranges.pop(name, None)
-            found.add(name, found.ranges[tokens].sample.astype(np.float32) @ w1.T + b1, KEPT_ROWS)
+            found.add(name, hidden.rows(found.ranges, values), KEPT_ROWS)
     return {name: r.widened() for name, r in found.ranges.items()}
 
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from edgemtl.bundle.checkpoint import State
 from edgemtl.bundle.manifest import FloatLayer, Quantisation
 from edgemtl.config import ModelConfig
-from edgemtl.errors import CompileError
 from edgemtl_compiler import goldens, precision, programs
 from edgemtl_compiler.family import Made
 from edgemtl_compiler.precision import Weights
 from edgemtl_compiler.quantise import accuracy
-from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, calibrate
 from edgemtl_compiler.quantise.cpu import Quantised, quantise
 from edgemtl_compiler.quantise.fake_int8 import FakeInt8
-from edgemtl_compiler.quantise.pictures import pictures
+from edgemtl_compiler.quantise.ranges import Calibration
 
 CLOSE = 0.05  # of a program against the INT8 reference: rare values on a rounding boundary go the other way
 LEAST_TOLERANCE = 1e-3
@@ -40,30 +38,23 @@ class Finished:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A quantised model, the float one's state, the pictures' `source` and number, and what will judge it."""
+    """A quantised model, the float one's state, whence its ranges are; what will judge it, if there are pictures."""
 
     quantised: Quantised
     state: State
-    images: int
-    source: str
-    judge: accuracy.Judge
+    calibration: Calibration
+    judge: accuracy.Judge | None
 
 
-def prepare(config: ModelConfig, state: State, folder: Path, count: int, limit: int, report: Report) -> Prepared:
-    """Calibrate a model on `count` pictures of `folder`, to be judged on up to `limit` images.
+def prepare(
+    config: ModelConfig, state: State, calibration: Calibration, folder: Path | None, limit: int, report: Report
+) -> Prepared:
+    """Quantise a model by its ranges, to be judged on up to `limit` images of `folder`.
 
-    Raises DataError for a folder or picture that cannot be read, and CompileError for fewer pictures than asked for or
-    than calibration needs, and for values that are not finite.
+    Raises DataError for a folder or picture that cannot be read.
     """
-    report("calibrating")
-    images = pictures(folder, config, count).images
-    if MIN_IMAGES <= len(images) < count:
-        raise CompileError(
-            f"{folder} holds {len(images)} pictures to calibrate on, not {count}: add --images {len(images)}"
-        )
-    quantised = quantise(config, state, calibrate(config, state, images))
-    source = "synthetic rooms" if (folder / "rooms.json").exists() else folder.resolve().name
-    return Prepared(quantised, state, len(images), source, accuracy.Judge(config, state, folder, limit, report))
+    judge = accuracy.Judge(config, state, folder, limit, report) if folder else None
+    return Prepared(quantise(config, state, calibration.ranges), state, calibration, judge)
 
 
 def run(prepared: Prepared, build: Build, given: goldens.Inputs, golden: goldens.Outputs, report: Report) -> Finished:
@@ -78,31 +69,40 @@ def run(prepared: Prepared, build: Build, given: goldens.Inputs, golden: goldens
         weights = precision.int8(quantised.config, prepared.state, quantised, without)
         made = build(weights)
         report("checking")
-        errors, tolerance = _check(quantised, without, weights, made, given, golden)
+        expected = _expected(quantised, without, weights, given)
+        errors, tolerance = _check(expected, weights, made, given, golden)
+        if judge is None:
+            found = accuracy.of_goldens(quantised.config, expected, golden)
+            break
         found = _measure(judge, quantised, without, weights, made)
         if not accuracy.beyond(found) or len(without) == len(quantised.units):
             break
         ranking = ranking or accuracy.rank(judge, quantised)
         without = accuracy.float_units(judge, quantised, ranking, len(without) + 1)
     kept = _float_layers(quantised, without)
-    cost = Quantisation(images=prepared.images, calibrated_on=prepared.source, accuracy=found, float_layers=kept)
+    used = prepared.calibration
+    cost = Quantisation(images=used.images, calibrated_on=used.about, accuracy=found, float_layers=kept)
     return Finished(weights, made, errors, tolerance, cost)
 
 
+def _expected(quantised: Quantised, without: Sequence[str], weights: Weights, given: goldens.Inputs) -> goldens.Outputs:
+    """The INT8 reference's maps."""
+    fake = FakeInt8(quantised.config, weights.parts, quantised.codes(without))
+    expected: goldens.Outputs = {task: {} for task in quantised.config.task_names}
+    for number, image in given.items():
+        for task, (value,) in fake(image).items():
+            expected[task][number] = value
+    return expected
+
+
 def _check(
-    quantised: Quantised,
-    without: Sequence[str],
+    expected: goldens.Outputs,
     weights: Weights,
     made: Sequence[Made],
     given: goldens.Inputs,
     golden: goldens.Outputs,
 ) -> tuple[dict[str, dict[str, float]], float]:
     """Hold the programs to the INT8 reference; errors against float, and the tolerance that follows from them."""
-    fake = FakeInt8(quantised.config, weights.parts, quantised.codes(without))
-    expected: goldens.Outputs = {task: {} for task in golden}
-    for number, image in given.items():
-        for task, (value,) in fake(image).items():
-            expected[task][number] = value
     errors = {}
     for one in made:
         programs.check(one, weights.parts, given, expected, CLOSE)

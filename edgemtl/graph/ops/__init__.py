@@ -11,7 +11,7 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgemtl.errors import CompileError
@@ -39,6 +39,10 @@ class Op(ABC):
     def values(self, node: Node) -> int:
         """How many numbers of its weights an image must read, at the most."""
         return sum(w.values for w in node.weights)
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        """The values within it that `run` shows, and the channels of each."""
+        return {}
 
     @abstractmethod
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:

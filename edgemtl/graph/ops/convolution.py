@@ -7,7 +7,7 @@ linear layer on pixels, a group per channel is depthwise; without a bias it is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -79,6 +79,9 @@ class Convolution(Op):
 
     def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
         return prod(node.shape[:2]) * prod(node.weights[0].sources[0][1])
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        return {"inner": node.shape[-1]} if node.attributes["activation"] != "none" else {}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (weight, *bias), activation = weights[0], node.attributes["activation"]

@@ -6,7 +6,7 @@ residual. Attributes: `experts`, the path's, by their numbers in the whole model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemtl.graph.integer import Units
@@ -31,6 +31,9 @@ class Experts(Op):
     def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
         (rows, channels), k = inputs[0], inputs[1][1]
         return rows * k * 2 * channels * int(node.attributes["hidden"])
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        return {f"fc1.{expert}": int(node.attributes["hidden"]) for expert in node.attributes["experts"]}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         x, (index, score), residual = inputs

@@ -7,7 +7,7 @@ the depthwise step, as a convolution has them; `expand` and `shortcut`, whether 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -38,6 +38,10 @@ class InvertedResidual(Op):
         """The first step works on the input's pixels, the others on the output's."""
         *first, taps, project = (prod(w.sources[0][1]) for w in node.weights)
         return prod(inputs[0][:2]) * sum(first) + prod(node.shape[:2]) * (taps + project)
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        middle = int(node.attributes["middle"])
+        return {"expand": middle, "depthwise": middle} if node.attributes["expand"] else {"depthwise": middle}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         *first, (taps, second), (project, third) = weights

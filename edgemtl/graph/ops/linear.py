@@ -5,7 +5,7 @@ Attributes: `outputs`, `activation`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemtl.graph.integer import Units
@@ -28,6 +28,9 @@ class Linear(Op):
 
     def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
         return inputs[0][0] * inputs[0][1] * node.shape[1]
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        return {"inner": node.shape[-1]} if node.attributes["activation"] != "none" else {}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (weight, bias), activation = weights[0], node.attributes["activation"]

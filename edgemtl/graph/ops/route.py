@@ -7,7 +7,7 @@ the chosen ones' weights add up to 1; `bias`. The value is a pair; the shape [N,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,9 @@ class Route(Op):
         """Only the path's columns."""
         held: int = node.attributes["held"]
         return node.weights[0].values // held * len(node.attributes["columns"])
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        return {"logits": len(node.attributes["columns"])}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         columns = list(node.attributes["columns"])

@@ -5,7 +5,7 @@ It is one op because every target has one kernel for it; the two weight tensors 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -29,6 +29,9 @@ class SeparableStep(Op):
 
     def macs(self, node: Node, inputs: Sequence[Shape]) -> int:
         return prod(node.shape[:2]) * sum(prod(w.sources[0][1]) for w in node.weights)
+
+    def parts(self, node: Node) -> Mapping[str, int]:
+        return {"depthwise": node.shape[-1]}
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         (taps, first), (mix, second) = weights
