@@ -17,9 +17,11 @@ import emulated
 import given
 import numpy as np
 import pytest
+import torch
 from small_rooms import write_rooms
 
 from edgemtl.bundle.reader import Bundle
+from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler import compile_bundle
 from edgemtl_compiler.cpu.targets import A53, A76, Target
 
@@ -79,7 +81,8 @@ def test_the_backend_suite(python: Path, foreign: Path, micro: Any, tmp_path: Pa
     ask = "import edgemtl, sys; print(edgemtl.load(sys.argv[1]).program.target)"
     assert run(python, core, "-c", ask, str(foreign)) == f"{target.name}\n"
     said = run(
-        python, core, "-m", "pytest", "tests/suite", "-q", "-p", "no:cacheprovider", "-k", "tvm-cpu",
+        python, core, "-m", "pytest", "tests/suite/test_every_backend.py", "-q", "-k", "tvm-cpu", "-p",
+        "no:cacheprovider",
         f"--basetemp={tmp_path / 'pytest'}", "--timeout=600", **{given.VARIABLE: str(tmp_path)},
     )  # fmt: skip
     summary = said.strip().splitlines()[-1]
@@ -129,6 +132,17 @@ def verify(python: Path, core: str, path: Path) -> dict[str, float]:
     errors: dict[str, float] = report["backends"]["tvm-cpu"]
     assert max(errors.values()) <= report["tolerance"]
     return errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("core", "target"), [("cortex-a53", A53), ("cortex-a76", A76)], ids=["a53", "a76"])
+def test_the_hybrid(python: Path, tmp_path: Path, core: str, target: Target) -> None:
+    """What TVM compiles itself runs there as well."""
+    shape = {"image_size": (32, 48), "dim": 32, "heads": 2, "depth": 2, "moe": (1,), "head_dim": 16, "rays": True}
+    torch.manual_seed(5)
+    model = MultiTaskViT(preset("hybrid", **shape, experts=6, top_k=2, tasks="rooms")).eval()
+    compile_bundle(model, tmp_path / "hybrid.edgemtl", targets=[target.name], tasks=["normals"], golden_images=FRAMES)
+    assert max(verify(python, core, tmp_path / "hybrid.edgemtl").values()) < 1e-5
 
 
 @pytest.mark.slow

@@ -149,12 +149,9 @@ def test_experts_are_kernels_or_an_error(emit: Emit) -> None:
 
 
 def test_int8_needs_a_kernel(emit: Emit) -> None:
-    config = preset("micro")
-    (ref,) = (w.ref for w in network(config, "depth").task["head.step0"].weights[1:])
     graph = Graph("depth", {"x0": (8, 8, 16)}, (node("convolution", (8, 8, 16), **STRIDED),), ("y",))
     with pytest.raises(CompileError, match="trunk:w0 is INT8, for which this op has no kernel"):
         emit(graph, {"trunk:w0": "uint8"})
-    assert ref
 
 
 STRIDED = {
