@@ -8,21 +8,22 @@ weights, tells what routing costs on a GPU. Without a GPU nothing is measured, a
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from edgemtl.bench import stats
 from edgemtl.config import ModelConfig
-from edgemtl.errors import BackendError, ConfigError, EdgeMTLError
+from edgemtl.errors import BackendError, EdgeMTLError
 
 Make = Callable[[], Any]  # of an engine of cuda_engines.py
 BATCHES = (1, 4, 16, 64)
@@ -131,7 +132,8 @@ def measure(
     for row in rows:
         if row.engine in engines:
             row.millijoules = energy(engines[row.engine], meter, clock)
-            engines[row.engine].close()
+    if OWN in engines:
+        engines[OWN].close()
 
 
 def dense_config(config: ModelConfig) -> ModelConfig:
@@ -171,89 +173,52 @@ def report(rows: Sequence[Row], device: str, meter: Any) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises ConfigError for values that cannot be."""
-    from edgemtl.bench.cuda_engines import ENGINES
-
-    parser = argparse.ArgumentParser(prog="python -m edgemtl.bench.cuda", description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--task", help="default: the bundle's first")
-    parser.add_argument("--batch", default=",".join(map(str, BATCHES)), help="such as 1,8,64")
-    parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="per engine and round")
-    parser.add_argument("--no-dense", action="store_true", help="leave out the dense ViT of equal arithmetic")
-    parser.add_argument("--json", type=Path, help="write every measured frame there, too")
-    args = parser.parse_args(argv)
-    args.engines = [e.strip() for e in args.engines.split(",") if e.strip()]
-    for name in args.engines:
-        if name not in ENGINES:
-            raise ConfigError(f"there is no engine {name!r} for a GPU; choose {', '.join(ENGINES)}")
-    if not args.engines or args.rounds < 1 or not args.seconds > 0:
-        raise ConfigError("give at least one engine, one round, and seconds above 0")
-    try:
-        args.batch = [int(b) for b in args.batch.split(",")]
-    except ValueError:
-        args.batch = [0]
-    if not all(1 <= b <= 1024 for b in args.batch):
-        raise ConfigError("--batch takes whole numbers from 1 to 1024, such as 1,8,64")
-    return args
-
-
-def run(args: argparse.Namespace, tell: Callable[[str], None]) -> tuple[list[Row], str]:
-    """Measure; the rows and the text. Raises BackendError without a GPU, TaskError, BundleError."""
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A compiled model.")],
+    task: Annotated[str, typer.Option(help="Default: the bundle's first.")] = "",
+    batch: Annotated[list[int], typer.Option(min=1, max=1024, help="May be given more than once.")] = [*BATCHES],  # noqa: B006
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Per engine and round.")] = 1.0,
+    dense: Annotated[bool, typer.Option(help="Also a dense ViT of equal arithmetic.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write every measured frame there, too.")] = None,
+) -> None:
+    """Raises BackendError without a GPU, TaskError, BundleError."""
     from edgemtl.runtime.cuda import driver
 
     if reason := driver.unusable():
         raise BackendError(f"nothing can be measured on a GPU here: {reason}")
     import torch
 
-    from edgemtl.bench.cuda_engines import ENGINES, missing
+    from edgemtl.bench.cuda_engines import ENGINES
     from edgemtl.bench.prepare import bundle_model
     from edgemtl.model import MultiTaskViT
 
     gpu, meter, rows = driver.Driver(), Meter(), []
-    trained = bundle_model(args.bundle)
-    task = args.task or trained.config.task_names[0]
-    models = {args.bundle.name: trained}
-    if not args.no_dense:
+    trained = bundle_model(bundle)
+    task = task or trained.config.task_names[0]
+    models = {bundle.name: trained}
+    if dense:
         torch.manual_seed(0)
         models["dense"] = MultiTaskViT(dense_config(trained.config)).eval()
     for name, model in models.items():
         model.slice(task)  # a task that is none is told before anything runs
-        for batch in args.batch:
-            images = np.random.default_rng(batch).normal(size=(batch, 3, *model.config.image_size)).astype(np.float32)
+        for size in batch:
+            print(f"{name}, batch {size}", file=sys.stderr)
+            images = np.random.default_rng(size).normal(size=(size, 3, *model.config.image_size)).astype(np.float32)
             with torch.inference_mode():
                 want = model(torch.from_numpy(images), [task])[task].numpy()
-            these = [Row(name, batch, e) for e in args.engines]
-            for row in these:
-                row.failure = missing(row.engine) or ""
-            tell(f"{name}, batch {batch}")
-            tried = [r for r in these if not r.failure]
-            makers = {r.engine: _maker(ENGINES[r.engine], model, task, images) for r in tried}
-            measure(tried, makers, want, gpu, meter, args.rounds, args.seconds)
+            these = [Row(name, size, e) for e in ENGINES]
+            makers = {e: partial(kind, model, task, images) for e, kind in ENGINES.items()}
+            measure(these, makers, want, gpu, meter, rounds, seconds)
             rows += these
-    text = report(rows, f"{gpu.name} ({gpu.arch})", meter)
-    return rows, text
-
-
-def _maker(kind: Callable[..., Any], model: Any, task: str, images: Any) -> Make:
-    return lambda: kind(model, task, images)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
-    try:
-        args = parse(argv)
-        rows, text = run(args, lambda line: print(line, file=sys.stderr))
-    except EdgeMTLError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    print(text)
-    if args.json:
-        args.json.write_text(json.dumps([asdict(r) for r in rows]))
-    return 0
+    print(report(rows, f"{gpu.name} ({gpu.arch})", meter))
+    if json:
+        json.write_text(dumps([asdict(r) for r in rows]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        typer.run(run)
+    except EdgeMTLError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)

@@ -1,16 +1,14 @@
 """What is measured on a GPU: edgemtl's own plans, and peers on the same weights and task.
 
-An engine is prepared for a batch and then called again and again: `submit` puts one frame's work into `stream` (a
-CUDA stream's number), `result` waits and gives the maps as float32. The input is on the GPU already for all of them.
-Every one multiplies in half precision, its fastest; the reference is PyTorch on the CPU in float32.
+An engine is made of a model, a task and images (float32 [batch, 3, H, W] on the host), which raises whatever its
+library does not like, and is then called again and again: `submit` puts one frame's work into `stream` (a CUDA
+stream's number), `result` waits and gives the maps as float32. The input is on the GPU already for all of them. Every
+one multiplies in half precision, its fastest; the reference is PyTorch on the CPU in float32.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,26 +17,7 @@ import numpy as np
 from edgemtl.model import MultiTaskViT
 
 
-class Engine(ABC):
-    """One way to run `task` of `model`. Making it raises whatever the library does not like."""
-
-    stream: int
-
-    @abstractmethod
-    def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
-        """images: float32 [batch, 3, H, W] on the host."""
-
-    @abstractmethod
-    def submit(self) -> None: ...
-
-    @abstractmethod
-    def result(self) -> Any: ...
-
-    def close(self) -> None:  # noqa: B027  most have nothing to give back
-        """Let go of the GPU's memory."""
-
-
-class Own(Engine):
+class Own:
     """The launch plans and the graph of backend tvm-cuda, planned for this batch."""
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
@@ -69,25 +48,20 @@ class Own(Engine):
         self._runner.close()
 
 
-class _OfTorch(Engine):
-    """PyTorch in half precision; experts as a loop or as one dense product, whichever `form` says."""
-
-    form: ClassVar[Any] = "sparse"
-    compiled: ClassVar[bool] = False
+class CompiledDense:
+    """torch.compile with CUDA graphs and tuned kernels; experts as one dense product, so that nothing waits for the
+    host.
+    """
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
         import torch
 
-        from edgemtl.bench.forms import Torch
+        from edgemtl.bench.forms import Dense
 
-        form: Any = "plain" if model.config.experts == 1 else self.form
-        network = Torch(model, task, form).half().cuda()
-        self._call: Callable[[Any], Any] = network
-        if self.compiled:
-            self._call = torch.compile(network, mode="max-autotune", fullgraph=True)
+        network = Dense(model, task).half().cuda()
+        self._call: Any = torch.compile(network, mode="max-autotune", fullgraph=True)
         self._torch, self._image = torch, torch.from_numpy(images).half().cuda()
-        if self.compiled:  # else every replay copies the input to a place of its own
-            torch._dynamo.mark_static_address(self._image)
+        torch._dynamo.mark_static_address(self._image)  # else every replay copies the input to a place of its own
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.stream = self._stream.cuda_stream
         self.submit()
@@ -101,23 +75,14 @@ class _OfTorch(Engine):
         return self._out.float().cpu().numpy()
 
 
-class Eager(_OfTorch):
-    """The sparse loop of edgemtl/model/moe.py, which asks the GPU for the counts in the middle of a frame."""
-
-
-class CompiledDense(_OfTorch):
-    """CUDA graphs and tuned kernels; nothing in it waits for the host."""
-
-    form, compiled = "dense", True
-
-
-class _OfOnnx(Engine):
+class OnnxCuda:
     """ONNX Runtime on the GPU, half precision, inputs and outputs bound there; exported for one image."""
 
     provider: ClassVar[str] = "CUDAExecutionProvider"
     options: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: MultiTaskViT, task: str, images: Any) -> None:
+        import onnx
         import onnxruntime
         import torch
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -128,8 +93,6 @@ class _OfOnnx(Engine):
             raise ValueError("its export is for one image")
         if self.provider not in onnxruntime.get_available_providers():
             raise ValueError(f"this onnxruntime has no {self.provider}: pip install onnxruntime-gpu")
-        import onnx
-
         with tempfile.TemporaryDirectory() as folder:
             path = export(model, task, "sparse", Path(folder) / "model.onnx", 20)
             proto = convert_float_to_float16(onnx.load(path), keep_io_types=True)
@@ -151,7 +114,7 @@ class _OfOnnx(Engine):
     def providers(cls, stream: int) -> list[tuple[str, dict[str, str]]]:
         """Who runs the nodes, in this order; what another provider refuses must not fall to the CPU."""
         shared = {"user_compute_stream": str(stream)}
-        rest = [(_OfOnnx.provider, shared)] if cls.provider != _OfOnnx.provider else []
+        rest = [(OnnxCuda.provider, shared)] if cls.provider != OnnxCuda.provider else []
         return [(cls.provider, {**shared, **cls.options}), *rest]
 
     def submit(self) -> None:
@@ -162,27 +125,16 @@ class _OfOnnx(Engine):
         return self._map.cpu().numpy()
 
 
-class OnnxCuda(_OfOnnx):
-    pass
-
-
-class OnnxTensorRT(_OfOnnx):
+class OnnxTensorRT(OnnxCuda):
     """TensorRT through ONNX Runtime; parts that TensorRT refuses run on CUDA."""
 
     provider = "TensorrtExecutionProvider"
     options: ClassVar[dict[str, str]] = {"trt_fp16_enable": "1", "trt_cuda_graph_enable": "1"}
 
 
-ENGINES: dict[str, type[Engine]] = {
+ENGINES: dict[str, Any] = {
     "edgemtl": Own,
-    "torch-eager": Eager,
     "torch-compile-dense": CompiledDense,
     "ort-cuda": OnnxCuda,
     "tensorrt": OnnxTensorRT,
 }
-
-
-def missing(name: str) -> str | None:
-    """The package without which an engine cannot even be tried."""
-    needed = {"torch": "torch", "ort": "onnxruntime", "tensorrt": "tensorrt"}.get(name.split("-")[0])
-    return f"{needed} is not installed" if needed and importlib.util.find_spec(needed) is None else None

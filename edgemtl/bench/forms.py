@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgemtl.graph import Graph, Node, Weight, from_state, network
 from edgemtl.model.gates import Gate
 from edgemtl.model.moe import MoE
-from edgemtl.model.vit import Mlp, MultiTaskViT
+from edgemtl.model.vit import MultiTaskViT
 
 if TYPE_CHECKING:
     from edgemtl_compiler.onnx.ops import Emit
@@ -86,15 +86,15 @@ def _dense(w: Writer, node: Node, x: str, index: str, score: str, residual: str)
     return out
 
 
-class Torch(nn.Module):
-    """The product's own slice of one task in PyTorch: image [B, 3, H, W] to raw map."""
+class Dense(nn.Module):
+    """The product's own slice of one task in PyTorch, its experts dense: image [B, 3, H, W] to raw map."""
 
-    def __init__(self, model: MultiTaskViT, task: str, form: Form) -> None:
+    def __init__(self, model: MultiTaskViT, task: str) -> None:
         super().__init__()
         self.model, self.task = model.slice(task).eval(), task
         for block in self.model.backbone.blocks:
-            if isinstance(block.mlp, MoE) and form != "sparse":
-                block.mlp = _Dense(block.mlp, task) if form == "dense" else _mlp(block.mlp)
+            if isinstance(block.mlp, MoE):
+                block.mlp = _Dense(block.mlp, task)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.suffix(self.model.prefix(image), self.task)
@@ -124,12 +124,3 @@ class _Dense(nn.Module):
         wide = F.gelu(torch.addmm(self.b1.flatten(), tokens, self.w1)).view(-1, *self.b1.shape)
         out: Tensor = (wide * weight.unsqueeze(-1)).flatten(1) @ self.w2 + weight @ self.b2
         return out
-
-
-def _mlp(moe: MoE) -> Mlp:
-    up, down = moe.experts.htoh4, moe.experts.h4toh
-    with torch.device("meta"):
-        mlp = Mlp(*up.weight.shape[:0:-1])
-    tensors = (up.weight[0], up.bias[0], down.weight[0], down.bias[0])
-    mlp.load_state_dict(dict(zip(mlp.state_dict(), tensors, strict=True)), assign=True)
-    return mlp

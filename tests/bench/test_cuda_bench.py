@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: its arguments, its statistics over engines with known times, and what it refuses."""
+"""The GPU benchmark without a GPU: its statistics over engines with known times, and what it refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from edgemtl.bench import cuda, cuda_engines
 from edgemtl.config import ModelConfig
-from edgemtl.errors import ConfigError
+from edgemtl.errors import BackendError
 from edgemtl.runtime.cuda import driver
 
 WANT = np.array([[1.0, -2.0, 4.0]], np.float32)
@@ -157,37 +157,13 @@ def test_the_dense_model_multiplies_as_much_for_a_token() -> None:
     assert isinstance(dense, ModelConfig)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--engines", "torch-eager,tensorflow"), "there is no engine 'tensorflow' for a GPU; choose edgemtl, torch-"),
-        (("--engines", ","), "at least one engine"),
-        (("--batch", "1,x"), "--batch takes whole numbers from 1 to 1024"),
-        (("--batch", "0"), "--batch takes whole numbers from 1 to 1024"),
-        (("--rounds", "0"), "one round"),
-        (("--seconds", "0"), "seconds above 0"),
-    ],
-)
-def test_arguments(words: tuple[str, ...], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        cuda.parse(["b.edgemtl", *words])
-
-
-def test_defaults() -> None:
-    args = cuda.parse(["b.edgemtl"])
-    assert args.batch == [1, 4, 16, 64]
-    assert args.engines[0] == "edgemtl"
-    assert "tensorrt" in args.engines
-
-
 def test_without_a_gpu_it_measures_nothing(
     plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(driver, "LIBRARY", "libnowhere.so")
-    assert cuda.main([str(plain)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: nothing can be measured on a GPU here: there is no NVIDIA driver")
+    with pytest.raises(BackendError, match="nothing can be measured on a GPU here: there is no NVIDIA driver"):
+        cuda.run(plain)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
@@ -197,11 +173,11 @@ def test_edgemtls_own_engine_in_the_emulation(cuda_bundle: Any, tmp_path: Path, 
 
     (tmp_path / "none").write_bytes(b"")
     monkeypatch.setattr(toolchain, "cubin", lambda *_: tmp_path / "none")
-    words = ["--batch", "3", "--engines", "edgemtl", "--rounds", "1", "--seconds", "0.001", "--task", "depth"]
+    monkeypatch.setattr(cuda_engines, "ENGINES", {"edgemtl": cuda_engines.Own})
+    out = tmp_path / "rows.json"
     with emulated_gpu.installed("f16", head=16):
-        assert cuda.main([str(cuda_bundle[1]), *words, "--no-dense", "--json", str(tmp_path / "rows.json")]) == 0
-    (found,) = json.loads((tmp_path / "rows.json").read_text())
+        cuda.run(cuda_bundle[1], "depth", [3], rounds=1, seconds=0.001, dense=False, json=out)
+    (found,) = json.loads(out.read_text())
     assert (found["batch"], found["engine"], found["failure"]) == (3, "edgemtl", "")
     assert 0 < found["error"] < 3e-3
-    out = capsys.readouterr().out
-    assert "emulated on a CPU (sm_90)" in out
+    assert "emulated on a CPU (sm_90)" in capsys.readouterr().out

@@ -18,7 +18,7 @@ import torch
 from edgemtl.bench import document, prepare
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.forms import Form, Torch, export
+from edgemtl.bench.forms import Dense, Form, export
 from edgemtl.bench.process import child
 from edgemtl.bench.rows import rows
 from edgemtl.bench.samples import Settings
@@ -41,14 +41,14 @@ def whole(form: Form, micro: MultiTaskViT) -> MultiTaskViT:
     return MultiTaskViT(parse("micro-dense")[0].config).eval() if form == "plain" else micro
 
 
-@pytest.mark.parametrize("form", get_args(Form))
-def test_every_form_is_the_model(micro: Any, form: Form) -> None:
+@pytest.mark.parametrize("form", ["dense", "plain"])
+def test_the_dense_form_is_the_model(micro: Any, form: Form) -> None:
     model = whole(form, micro.model)
     image = torch.from_numpy(micro.inputs["0"])
     with torch.inference_mode():
         for task in model.config.task_names:
             wanted = model(image, [task])[task].numpy()
-            assert relative(Torch(model, task, form)(image).numpy(), wanted) < 1e-5
+            assert relative(Dense(model, task)(image).numpy(), wanted) < 1e-5
 
 
 @needs_onnx
