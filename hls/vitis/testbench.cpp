@@ -1,5 +1,5 @@
 // Test bench for Vitis' C simulation and C/RTL co-simulation: replays files of vectors through one top and
-// compares every word. edgemtl_compiler/fpga/vectors.py writes the files; the tests compile this with g++.
+// compares every word. tests/hls/vectors.py writes the files; the tests compile this with g++.
 //
 // A file: 16 32-bit fields (magic "EMTV", version, expected status, task, then counts of 128-bit words: per
 // bank, before, pixels, after), then the words themselves: four banks, what goes in, pixels, what must come

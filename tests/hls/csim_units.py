@@ -17,9 +17,10 @@ from edgemtl.errors import FrameError
 from edgemtl.fpga import contract, counters
 from edgemtl.fpga.contract import PORTS, VALUE_SKEW, Epilogue, Status
 from edgemtl.fpga.program import STATUS
-from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl.graph.integer.params import Attention, Gate, Gelu, Linear, Mlp, Norm, Scaling, Taps
 from edgemtl_compiler.fpga import image
 from edgemtl_compiler.fpga.image import ImageBuilder
+from edgemtl_compiler.fpga.ops.separable_step import packed
 from edgemtl_compiler.fpga.program import Program
 
 
@@ -151,10 +152,10 @@ class CSim:
         self._call("experts", b"".join(parts), sizes)
         return self._stream(stream.shape)
 
-    def depthwise(self, stream: NDArray[np.int16], u: Depthwise, gelu: Gelu, tile: int) -> NDArray[np.int8]:
+    def depthwise(self, stream: NDArray[np.int16], u: Taps, gelu: Gelu, tile: int) -> NDArray[np.int8]:
         """The head's stream [H, W, C] through a depthwise step and GELU to INT8; tiles are `tile` pixels wide."""
         place, sizes = self._put_tiles(stream, tile)
-        self._call("depthwise", image.gelu(gelu) + image.depthwise(u), sizes)
+        self._call("depthwise", image.gelu(gelu) + packed(u), sizes)
         return self._get("pool", place.size, stream.shape[2])[place]
 
     def narrow(self, stream: NDArray[np.int16], u: Scaling, tile: int) -> NDArray[np.int8]:

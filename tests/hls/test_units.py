@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.graph import integer as ref
-from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl.graph.integer.params import Attention, Gate, Gelu, Linear, Mlp, Norm, Scaling, Taps
+from edgemtl.graph.ops.separable_step import filtered
 
 seeds = st.integers(0, 2**31)
 lanes = st.integers(1, 5).map(lambda n: 16 * n)
@@ -150,8 +151,8 @@ def test_units_at_the_maxima(csim: CSim) -> None:
         np.testing.assert_array_equal(csim.attention(q, k, v, a), ref.attention(q, k, v, a))
     picture = rng.integers(-32768, 32768, (128, 128, 32)).astype(np.int16)
     bias = np.zeros(32, np.int32)
-    d = Depthwise(int8(rng, 9, 32), bias, *factors(rng, 32, -12, -6))
-    np.testing.assert_array_equal(csim.depthwise(picture, d, g, 4), ref.gelu_int8(ref.depthwise(picture, d), g))
+    d = Taps(int8(rng, 9, 32), bias, *factors(rng, 32, -12, -6))
+    np.testing.assert_array_equal(csim.depthwise(picture, d, g, 4), ref.gelu_int8(filtered(picture, d), g))
 
 
 def gate(rng: np.random.Generator, dim: int, experts: int, slots: int) -> Gate:
@@ -220,8 +221,8 @@ def test_depthwise_and_narrow(csim: CSim, rows: int, cols: int, tile: int, width
     rng = np.random.default_rng(seed)
     stream, g = int16(rng, rows * tile, cols * tile, width), gelu(rng)
     bias = values(rng, (width,), 32).astype(np.int32)
-    u = Depthwise(int8(rng, 9, width), bias, *factors(rng, width, -12, 0))
-    want = ref.gelu_int8(ref.depthwise(stream, u), g)
+    u = Taps(int8(rng, 9, width), bias, *factors(rng, width, -12, 0))
+    want = ref.gelu_int8(filtered(stream, u), g)
     np.testing.assert_array_equal(csim.depthwise(stream, u, g, tile), want)
     s = Scaling(bias >> 14, *factors(rng, width, -10, 0))
     np.testing.assert_array_equal(csim.narrow(stream, s, tile), ref.narrow(stream, s))

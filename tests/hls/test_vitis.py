@@ -232,7 +232,7 @@ def test_make(install: Install) -> None:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert len(lines) == 1
     assert lines[0].startswith("error: Vitis HLS is missing: no v++ on PATH")
-    assert "there is no unit 'nothing'; choose one of top, linear" in run("csim", "UNIT=nothing").stderr
+    assert "there is no unit 'nothing'; choose one of top, experts, norm, linear" in run("csim", "UNIT=nothing").stderr
     install(vpp="2025.2", vitis_run="2025.2", vivado="2025.2")
     done = run("tools")
     assert done.returncode == 0, done.stderr

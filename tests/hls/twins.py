@@ -202,7 +202,7 @@ def _p(array: NDArray[Any]) -> ctypes.c_void_p:
 
 
 class TwinUnits(Units):
-    """Every product and attention of `integer_forward` on the twins; each call waits for the one before it.
+    """Every product and attention of a frame on the twins; each call waits for the one before it.
 
     `products` and `attentions` are the calls' shapes: (rows, inputs, outputs) and (tokens, heads, width of a head).
     """

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vector_file import file
 
 from edgemtl.graph import integer as ref
-from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl.graph.integer.params import Attention, Gate, Gelu, Linear, Mlp, Norm, Scaling, Taps
+from edgemtl.graph.ops.separable_step import filtered
 from edgemtl_compiler.fpga.csim import build
 from edgemtl_compiler.fpga.image import ImageBuilder
 
@@ -167,9 +168,9 @@ def _record(sim: Recorder, rng: np.random.Generator) -> None:
     tile, width = 2, 16
     picture = rng.integers(-9999, 9999, (2 * tile, 3 * tile, width)).astype(np.int16)
     bias = rng.integers(-99, 99, width).astype(np.int32)
-    d = Depthwise(_int8(rng, 9, width), bias, *_factors(rng, width, -8, -4))
+    d = Taps(_int8(rng, 9, width), bias, *_factors(rng, width, -8, -4))
     sim.clear()
-    same(sim.depthwise(picture, d, g, tile), ref.gelu_int8(ref.depthwise(picture, d), g))
+    same(sim.depthwise(picture, d, g, tile), ref.gelu_int8(filtered(picture, d), g))
     n = Scaling(bias, *_factors(rng, width, -8, -6))
     sim.clear()
     same(sim.narrow(picture, n, tile), ref.narrow(picture, n))

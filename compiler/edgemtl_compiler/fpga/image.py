@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.fpga.contract import LANES, PORTS, WORD
-from edgemtl.graph.integer.params import Attention, Depthwise, Gate, Gelu, Linear, Mlp, Norm, Scaling
+from edgemtl.graph.integer.params import Attention, Gate, Gelu, Linear, Mlp, Norm, Scaling, Taps
 
 QUAD = PORTS * WORD  # bytes
 GATE_LIMIT = 2**14 - 1  # of a gate's weights: docs/numerics.md
@@ -33,7 +33,7 @@ def packed(multiplier: Any, shift: Any) -> NDArray[np.uint32]:
     return (np.asarray(shift, np.uint32) << np.uint32(24)) | np.asarray(multiplier, np.uint32)
 
 
-def _channels(u: Linear | Scaling | Depthwise) -> NDArray[np.uint32]:
+def bias_and_factor(u: Linear | Scaling | Taps) -> NDArray[np.uint32]:
     """Bias and factor [N, 2], N padded to whole tiles with channels that give zero."""
     n = -(-len(u.bias) // LANES) * LANES
     both = np.stack([u.bias.astype(np.int32).view(np.uint32), packed(u.multiplier, u.shift)], 1)
@@ -44,7 +44,7 @@ def _channels(u: Linear | Scaling | Depthwise) -> NDArray[np.uint32]:
 
 def linear(u: Linear) -> bytes:
     """Tiles of 16 channels: bias and factor of each, then 16 weights per input."""
-    channels = _channels(u)
+    channels = bias_and_factor(u)
     weight = _padded(u.weight, len(channels))
     tiles = range(0, len(channels), LANES)
     return b"".join(quads(channels[t : t + LANES]) + quads(weight[t : t + LANES].T) for t in tiles)
@@ -84,17 +84,9 @@ def mlp(u: Mlp) -> bytes:
     return gelu(u.gelu) + linear(u.fc1) + linear(u.fc2)
 
 
-def depthwise(u: Depthwise) -> bytes:
-    """Per 16 channels: bias and factor of each, then nine words of weights, padded to whole quads."""
-    channels = _channels(u)
-    return b"".join(
-        quads(channels[t : t + LANES]) + quads(u.weight[:, t : t + LANES]) for t in range(0, len(channels), LANES)
-    )
-
-
 def narrow(u: Scaling) -> bytes:
     """Bias and factor per channel."""
-    return quads(_channels(u))
+    return quads(bias_and_factor(u))
 
 
 class ImageBuilder:

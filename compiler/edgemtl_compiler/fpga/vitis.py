@@ -19,8 +19,7 @@ from typing import Literal
 
 from edgemtl.errors import CompileError
 from edgemtl.fpga import board as boards
-from edgemtl.fpga import registers
-from edgemtl.fpga.contract import KERNEL
+from edgemtl.fpga import contract, registers
 
 PAIR = "Vitis and Vivado 2025.2 with PYNQ 4.0.0"
 UNIFIED_FROM, CLASSIC_FROM = (2023, 2), (2022, 2)
@@ -37,19 +36,8 @@ class Unit:
     top: str
 
 
-UNITS = {
-    u.name: u
-    for u in (
-        Unit("top", KERNEL),
-        Unit("linear", "edgemtl_unit_linear"),
-        Unit("norm", "edgemtl_unit_norm"),
-        Unit("attention", "edgemtl_unit_attention"),
-        Unit("gate", "edgemtl_unit_gate"),
-        Unit("experts", "edgemtl_unit_experts"),
-        Unit("depthwise", "edgemtl_unit_depthwise"),
-        Unit("narrow", "edgemtl_unit_narrow"),
-    )
-}
+_ALONE = ("experts", *(name for name in contract.UNITS if name not in ("program", "embed", "tokens")))
+UNITS = {"top": Unit("top", contract.KERNEL)} | {name: Unit(name, f"edgemtl_unit_{name}") for name in _ALONE}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgemtl.graph.integer.fixed import fixed_point
 from edgemtl.graph.integer.gelu import FRACTION_BITS, REACH, gelu_table
 from edgemtl.graph.integer.layernorm import GAMMA_BITS
-from edgemtl.graph.integer.params import Depthwise, Gate, Gelu, Linear, Norm, Scaling
+from edgemtl.graph.integer.params import Gate, Gelu, Linear, Norm, Scaling
 from edgemtl.graph.integer.routing import WEIGHT_LIMIT
 from edgemtl.graph.ops._activations import gelu
 from edgemtl_compiler.quantise.calibrate import Float, Range
@@ -116,14 +116,6 @@ def gelu_int8(r: Range, weight: Float, most: float) -> tuple[Gelu, Codes, float]
     zero = -128 - round(bottom / scale)
     unit = scale / 2**FRACTION_BITS
     return gelu_table(unit, zero), Codes(np.array([scale]), np.array([-zero * scale])), unit
-
-
-def depthwise(weight: Float, bias: Float, stream_unit: float, unit: float) -> Depthwise:
-    """weight [9, C] on a stream of `stream_unit`; the scaled sum is in `unit`."""
-    step = np.maximum(np.abs(weight).max(0) / 127, np.abs(bias) / stream_unit * 2.0**-BIAS_BITS)
-    step = np.maximum(step, unit / stream_unit * LEAST_FACTOR)
-    q = np.rint(weight / step).astype(np.int8)
-    return Depthwise(q, np.rint(bias / step / stream_unit).astype(np.int32), *fixed_point(step * stream_unit / unit))
 
 
 def narrow(codes: Codes, stream_unit: float) -> Scaling:

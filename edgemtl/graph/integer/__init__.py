@@ -9,9 +9,8 @@ from __future__ import annotations
 from edgemtl.graph.integer.attention import attention
 from edgemtl.graph.integer.fixed import fixed_point, saturate, scale, scaled_int8, scaled_int16
 from edgemtl.graph.integer.gelu import gelu_int8, gelu_int16, gelu_table
-from edgemtl.graph.integer.head import depthwise, narrow
 from edgemtl.graph.integer.layernorm import layer_norm
-from edgemtl.graph.integer.linear import accumulate_scored, add_to_stream, sums
+from edgemtl.graph.integer.linear import accumulate_scored, add_to_stream, narrow, sums
 from edgemtl.graph.integer.routing import gate_logits, queues, scores, top_k
 from edgemtl.graph.integer.softmax import EXP2_TABLE, exp2_negative, softmax_weights
 from edgemtl.graph.integer.units import Units
@@ -22,7 +21,6 @@ __all__ = [
     "accumulate_scored",
     "add_to_stream",
     "attention",
-    "depthwise",
     "exp2_negative",
     "fixed_point",
     "gate_logits",

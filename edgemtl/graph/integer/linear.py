@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.graph.integer.fixed import BIAS_LIMIT, Int, saturate, scale
-from edgemtl.graph.integer.params import Linear
+from edgemtl.graph.integer.fixed import BIAS_LIMIT, Int, saturate, scale, scaled_int8
+from edgemtl.graph.integer.params import Linear, Scaling
 
 SCORE_BITS = 15  # a score is UQ1.15: 32768 is one
 EXACT_INPUTS = 2**10  # so many products of INT8 values add up exactly in float32
@@ -45,3 +45,9 @@ def accumulate_scored(
     by = SCORE_BITS + GUARD_BITS
     share = np.right_shift(output * score.astype(np.int64)[:, None] + (1 << (by - 1)), by)
     return saturate(stream + share, 16).astype(np.int16)
+
+
+def narrow(stream: NDArray[np.int16], scaling: Scaling) -> NDArray[np.int8]:
+    """INT16 [..., C] plus a bias per channel, scaled to INT8."""
+    bias = np.clip(scaling.bias, -BIAS_LIMIT, BIAS_LIMIT)
+    return scaled_int8(stream.astype(np.int64) + bias, scaling.multiplier, scaling.shift)

@@ -37,8 +37,8 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Depthwise:
-    """weight [9, C], taps in raster order; bias, multiplier and shift [C]."""
+class Taps:
+    """A 3x3 filter per channel: weight [9, C], in raster order; bias, multiplier and shift [C]."""
 
     weight: Int8
     bias: Int32
@@ -113,9 +113,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Step:
-    """x + pointwise(GELU(depthwise(x))) of the light head."""
+    """x + pointwise(GELU(taps(x))) of the light head."""
 
-    depthwise: Depthwise
+    taps: Taps
     gelu: Gelu
     pointwise: Linear
 

@@ -1,6 +1,6 @@
 """The units that a frame's products and attention run on: NumPy here, the SystemVerilog twins in `hls/rtl.py`.
 
-`integer_forward` calls them; what takes the place of `Units` must give the same integers.
+`edgemtl.graph.run.run_integers` hands them to the ops; what takes the place of `Units` must give the same integers.
 """
 
 from __future__ import annotations

@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from edgemtl.graph.integer import Units, gelu_int8
-from edgemtl.graph.integer import depthwise as depthwise_sums
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.graph.integer import Units, gelu_int8, scaled_int16
+from edgemtl.graph.integer.fixed import BIAS_LIMIT
+from edgemtl.graph.integer.params import Taps
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import gelu
@@ -42,10 +46,25 @@ class SeparableStep(Op):
 
     def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
         """An INT16 stream to another."""
-        inner = gelu_int8(depthwise_sums(inputs[0], params.depthwise), params.gelu)
+        inner = gelu_int8(filtered(inputs[0], params.taps), params.gelu)
         width = inner.shape[-1]
         out = units.add(inner.reshape(-1, width), params.pointwise, inputs[0].reshape(-1, width))
         return out.reshape(inner.shape)
+
+
+def filtered(image: NDArray[np.int16], params: Taps) -> NDArray[np.int16]:
+    """A stream [H, W, C] through its channels' filters, zeros outside; scaled to INT16.
+
+    Sums are exact, so it does not matter that the accelerator's memory has the pixels in the order of tiles.
+    """
+    height, width, _ = image.shape
+    wide = np.pad(image.astype(np.int64), ((1, 1), (1, 1), (0, 0)))
+    bias = np.clip(params.bias, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int64)
+    total = np.broadcast_to(bias, image.shape)
+    for tap, weight in enumerate(params.weight.astype(np.int64)):
+        dy, dx = divmod(tap, 3)
+        total = total + wide[dy : dy + height, dx : dx + width] * weight
+    return scaled_int16(total, params.multiplier, params.shift)
 
 
 OP = SeparableStep()

@@ -100,11 +100,6 @@ def gate_cycles(tokens: int) -> int:
     return loop(tokens, contract.MAX_EXPERTS, GATE_DEPTH + 1) + CALL
 
 
-def depthwise_cycles(pixels: int) -> int:
-    """16 channels of every pixel: nine taps, one per cycle."""
-    return loop((pixels + 1) * 9, 1, 30) + CALL
-
-
 def narrow_cycles(pixels: int) -> int:
     """16 channels of every pixel, one pixel per cycle."""
     return loop(pixels, 1, 16) + CALL
