@@ -20,7 +20,7 @@ import virtual_files
 
 import edgemtl
 from edgemtl.errors import BoardError, BundleError
-from edgemtl.fpga import bitstream, board_test, contract, deploy, model_folder, simulation
+from edgemtl.fpga import bitstream, board, board_test, contract, deploy, model_folder, simulation
 from edgemtl.fpga.simulation import CSimKernel
 from edgemtl_compiler.fpga.image_bundle import FpgaPart
 
@@ -61,11 +61,13 @@ def test_the_wheel(folder: Path, tmp_path: Path) -> None:
         found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         assert (digest, int(size)) == (f"sha256={found}", len(data))
     code = "import edgemtl, edgemtl.fpga.board_test, edgemtl.runtime.backends.fpga as f; print(edgemtl.__file__)"
+    code += "; from edgemtl.fpga import board; print(*board.names())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(site)},
     )  # fmt: skip
     assert done.stdout.startswith(str(site)), done.stderr
+    assert done.stdout.split("\n")[1] == " ".join(board.names())
     assert "fpga = edgemtl.runtime.backends.fpga:Fpga" in (info / "entry_points.txt").read_text()
     assert f"\nVersion: {edgemtl.__version__}\n" in (info / "METADATA").read_text()
     assert "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
