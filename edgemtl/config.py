@@ -195,8 +195,8 @@ class ModelConfig(Strict):
             list(self.moe) != sorted(set(self.moe)) or (self.moe and self.moe[-1] >= self.depth)
         ):
             raise ValueError(f"moe names blocks, ascending and below depth {self.depth}: not {self.moe}")
-        if self.moe is not None and self.stem == "patch" and self.moe != tuple(range(1, self.depth, 2)):
-            raise ValueError("moe chooses blocks of the hybrid; with patches the odd blocks hold experts")
+        if self.moe and self.stem == "patch" and self.moe != tuple(range(1, self.depth, 2)):
+            raise ValueError("moe chooses blocks of the hybrid; with patches the odd blocks hold experts, or none")
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

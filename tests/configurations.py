@@ -19,7 +19,7 @@ TASKS = (
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    """Patch ViTs with light and conv heads, and hybrids; declared paths, slices, one gate for all, both routers."""
+    """Patch ViTs and hybrids, with experts or none; every head and router; declared paths, slices, one gate for all."""
     heads, experts, top_k = draw(st.integers(1, 3)), draw(st.integers(2, 5)), draw(st.integers(1, 2))
     kind = draw(st.sampled_from(["light", "conv", "pyramid"]))
     hybrid = kind == "pyramid"
@@ -27,6 +27,8 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     moe = None
     if hybrid and draw(st.booleans()):
         moe = tuple(i for i in range(depth) if draw(st.booleans()))
+    elif not hybrid and draw(st.integers(0, 5)) == 0:
+        moe = ()
     banks = depth // 2 if moe is None else len(moe)
     some = st.lists(st.integers(0, experts - 1), min_size=top_k, max_size=experts, unique=True).map(sorted).map(tuple)
     bank = st.tuples(*[some] * banks)

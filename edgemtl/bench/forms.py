@@ -1,9 +1,9 @@
 """One task's network in the forms that peers run: the product's own graph and model, their experts said otherwise.
 
 "sparse": every expert over exactly the tokens that chose it. "dense": all experts over all tokens as two large
-products, weighted by scores that are zero where a token did not choose. "plain": a model of one expert a block, whose
-score is always 1, as the MLPs that they are. All three compute the same map. In ONNX and in the dense form the gate is
-one matrix product, the fastest for every peer; edgemtl's own exact gate would cost them time.
+products, weighted by scores that are zero where a token did not choose. "plain": a model without experts, as it is. In
+ONNX and in the dense form the gate is one matrix product, the fastest for every peer; edgemtl's own exact gate would
+cost them time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl.graph import Graph, Node, Weight, from_state, network
+from edgemtl.graph import Node, from_state, network
 from edgemtl.model.gates import Gate
 from edgemtl.model.moe import MoE
 from edgemtl.model.vit import MultiTaskViT
@@ -34,25 +34,12 @@ def export(model: MultiTaskViT, task: str, form: Form, out: Path, opset: int) ->
 
     graph = network(model.config, task).whole
     instead: dict[str, Emit] = {"route": _route}
-    if form == "plain":
-        graph = without_experts(graph)
-    elif form == "dense":
+    if form == "plain" and model.config.moe_blocks:
+        raise ValueError("a model with experts has no plain form")
+    if form == "dense":
         instead["experts"] = _dense
     values = from_state({key: value.detach().numpy() for key, value in model.state_dict().items()})
     return onnx.export(graph, values, out, opset=opset, instead=instead).path
-
-
-def without_experts(graph: Graph) -> Graph:
-    """The graph of a model of one expert a block with two linear layers in the place of each gate and bank."""
-    for node in [n for n in graph.nodes if n.op == "experts"]:
-        (x, gate, residual), (w,), rows = node.inputs, node.weights, node.shape[0]
-        up, down = (Weight(w.part, f"{w.tensor}.{i}", "linear", w.sources[2 * i :][:2], w.row, w.bank) for i in (0, 1))
-        hidden, fc1 = node.attributes["hidden"], f"{node.name}.fc1"
-        first = Node(fc1, "linear", (x,), {"outputs": hidden, "activation": "gelu"}, (up,), (rows, hidden))
-        wide = {"outputs": node.shape[1], "activation": "none"}
-        second = Node(node.name, "linear", (fc1, residual), wide, (down,), node.shape)
-        graph = graph.replace({gate, node.name}, first, second)
-    return graph
 
 
 def _route(w: Writer, node: Node, x: str) -> tuple[str, str]:

@@ -8,9 +8,6 @@
 | `edge-moe:TOKENS`, `edge-moe:TOKENS:eN` | Edge-MoE's shape (192 wide, top-2, hidden 384), 16 or N experts |
 | `vit-tiny:TOKENS`, `vit-s:TOKENS` | dense ViTs |
 | `micro`, `micro-dense` | for tests |
-
-A dense ViT is given to edgemtl as a model whose odd blocks hold one expert of the MLP's size: its score is the
-softmax of one number, 1, so that this is the same function; peers get plain MLPs.
 """
 
 from __future__ import annotations
@@ -27,8 +24,8 @@ from edgemtl.graph.count import count
 SIZES = {129: (128, 256), 197: (224, 224), 257: (256, 256), 513: (256, 512), 577: (384, 384), 1025: (512, 512)}
 SHAPES: dict[str, dict[str, Any]] = {
     "edge-moe": {"dim": 192, "depth": 12, "heads": 3, "experts": 16, "top_k": 2, "expert_ratio": 2.0},
-    "vit-tiny": {"dim": 192, "depth": 12, "heads": 3, "experts": 1, "top_k": 1, "expert_ratio": 4.0},
-    "vit-s": {"dim": 384, "depth": 12, "heads": 6, "experts": 1, "top_k": 1, "expert_ratio": 4.0},
+    "vit-tiny": {"dim": 192, "depth": 12, "heads": 3, "moe": ()},
+    "vit-s": {"dim": 384, "depth": 12, "heads": 6, "moe": ()},
 }
 MICRO: dict[str, Any] = {"dim": 32, "depth": 4, "heads": 2, "image_size": (32, 64), "head_dim": 16}
 DEFAULT = ("rooms", "edge-moe:129", "edge-moe:197", "vit-tiny:197", "vit-s:1025")
@@ -55,7 +52,7 @@ class Subject:
     @property
     def dense(self) -> bool:
         """Whether it has no choice of experts."""
-        return self.config.experts == 1 or not self.config.moe_blocks
+        return not self.config.moe_blocks
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -73,8 +70,8 @@ def parse(name: str, bundle: Path | None = None) -> list[Subject]:
     if first in ALTERNATIVES and len(rest) == 1:
         return [_alternative(first, rest[0], bundle)]
     if name in ("micro", "micro-dense"):
-        banks = {"experts": 6, "top_k": 2, "expert_ratio": 1.0}
-        banks = {"experts": 1, "top_k": 1, "expert_ratio": 4.0} if name == "micro-dense" else banks
+        banks: dict[str, Any] = {"experts": 6, "top_k": 2, "expert_ratio": 1.0}
+        banks = {"moe": ()} if name == "micro-dense" else banks
         return [Subject(name, ModelConfig(name=name, tasks=(_TASK,), **MICRO, **banks), "depth")]
     found = re.fullmatch(r"(\d+)(?::e(\d+))?", ":".join(rest))
     if first not in SHAPES or not found or int(found[1]) not in SIZES or (found[2] and first != "edge-moe"):
@@ -120,6 +117,5 @@ def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:
     if kind == "stem":
         fields = {"image_size": config.image_size, "tasks": (config.task(task),), "depth": 0, "head_norm": False}
         return Subject(f"stem:{task}", preset("hybrid", **fields), task)
-    plain = {"experts": 1, "top_k": 1, "expert_ratio": float(config.mlp_ratio), "paths": {}}
-    fields = {**dict(config), **plain, "name": "single", "tasks": (config.task(task),)}
+    fields = {**dict(config), "moe": (), "paths": {}, "slots": None, "name": "single", "tasks": (config.task(task),)}
     return Subject(f"single:{task}", ModelConfig(**fields), task)
