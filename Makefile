@@ -30,9 +30,9 @@ $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target cpu -o $@
 
-$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(CLIP) $(wildcard edgemtl/fpga/*.py)
+$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(wildcard edgemtl/fpga/*.py)
 	@mkdir -p build
-	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga --calibrate $(CLIP) -o $@
+	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga -o $@
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_rooms import write_rooms
 
+import edgemtl
 from edgemtl.bundle.checkpoint import read_checkpoint
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import CompileError
@@ -79,6 +80,14 @@ def test_int8_without_pictures(stored: Path, tmp_path: Path) -> None:
     with Bundle.open(out) as opened:
         accelerator = next(p.accelerator for p in opened.manifest.programs if p.accelerator)
     assert accelerator.calibration["source"] == built.quantisation.calibrated_on
+
+
+def test_the_shipped_ranges_are_of_the_shipped_weights() -> None:
+    checkpoint = Path(edgemtl.__file__).parent / "model" / "weights" / "rooms-tiny.safetensors"
+    info, state = read_checkpoint(checkpoint)
+    found = ranges.read(ranges.beside(checkpoint), info.config, state)
+    assert (found.images, found.source) == (256, "synthetic rooms")
+    assert ranges.beside(checkpoint).stat().st_size < 1e6
 
 
 class TestErrors:

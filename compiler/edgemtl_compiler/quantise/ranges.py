@@ -29,7 +29,7 @@ from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, Range, calibrate, ch
 from edgemtl_compiler.quantise.pictures import pictures
 
 VERSION = 1
-VALUES = 8192  # of a range's sample that are stored, in 64 rows at most
+VALUES = 6144  # of a range's sample that are stored, in 64 rows at most
 _BOUNDS_ALONE = ("linear", "experts", "patch_embed")  # what these write is coded by its bounds
 _KEY = "edgemtl-ranges"
 _NARROW = float(np.finfo(np.float16).max) / 2
