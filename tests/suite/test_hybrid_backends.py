@@ -17,11 +17,14 @@ pytest.importorskip("torch")
 import torch
 
 import edgemtl
+from edgemtl.bundle.reader import Bundle
+from edgemtl.cli import compile as compile_command
 from edgemtl.errors import BackendError
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl.runtime import backends
 from edgemtl.runtime.engine import Engine
 from edgemtl_compiler import compile_bundle
+from edgemtl_compiler.bundle import Built
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,7 +98,7 @@ def test_a_switch_changes_no_map(engine: Engine) -> None:
             np.testing.assert_array_equal(raw, both[task])
 
 
-def test_inspect_names_what_has_no_kernel(cli: Any, subject: Path) -> None:
+def test_what_has_no_kernel_is_named(cli: Any, subject: Path, capfd: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(cli("inspect", subject, "--json").out)
     found = {p["backend"]: p["fallback"] for p in facts["programs"]}
     if "tvm-cpu" not in found:
@@ -105,6 +108,12 @@ def test_inspect_names_what_has_no_kernel(cli: Any, subject: Path) -> None:
     assert "stem.blocks.3" in tasks["depth"]["nodes"]
     assert set(tasks["normals"]["nodes"]) - set(tasks["depth"]["nodes"]) == {"head.rays"}
     assert 0 < tasks["depth"]["share"] < tasks["normals"]["share"] < 0.3
+    with Bundle.open(subject) as opened:
+        built = Built(subject, opened.size, ("cpu",), manifest=opened.manifest)
+    compile_command._print(built)
+    report = capfd.readouterr().out
+    assert "normals" in report
+    assert "head.rays" in report
     said = " ".join(cli("inspect", subject).out.split())
     assert "run on TVM's own code" in said
     assert f"counted: depth {tasks['depth']['share']:.1%}" in said
