@@ -259,7 +259,7 @@ def cli(_joined: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 
     def run(*args: object) -> Said:
         monkeypatch.setattr("sys.argv", ["edgemtl", *map(str, args)])
-        monkeypatch.setattr(_joined, "_join", lambda: None)
+        monkeypatch.setattr(_joined, "_join", lambda *_: None)
         monkeypatch.setenv("COLUMNS", "200")
         capfd.readouterr()
         code = 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
+import os
 import sys
 from typing import Annotated
 
@@ -10,6 +14,27 @@ import typer
 import edgemtl
 from edgemtl.cli import _text
 from edgemtl.errors import EdgeMTLError
+
+COMMANDS = {  # in the order of the help: module of edgemtl.cli, and its function, or the group that it adds
+    "run": "run:run",
+    "inspect": "inspect:inspect",
+    "verify": "verify:verify",
+    "compile": "compile:compile_",
+    "calibrate": "calibrate:calibrate",
+    "quantise": "quantise:quantise",
+    "import-m3vit": "import_m3vit:import_m3vit",
+    "import-stem": "import_stem:import_stem",
+    "train": "train:train",
+    "paths": "paths:paths",
+    "macs": "macs:macs",
+    "eval": "evaluate:evaluate",
+    "data": "data:app",
+    "runtime": "runtime:app",
+    "deploy": "deploy:deploy",
+    "estimate": "estimate:estimate",
+    "doctor": "doctor:doctor",
+}
+GARBAGE = 20_000  # new containers before Python looks for circles; its 700 cost a fifth of a start's imports
 
 app = typer.Typer(
     name="edgemtl",
@@ -33,50 +58,23 @@ def _root(
     pass
 
 
-def _join() -> None:
-    """Add every command; each module imports only light things at its top."""
-    from edgemtl.cli import (
-        calibrate,
-        compile,
-        data,
-        deploy,
-        doctor,
-        estimate,
-        evaluate,
-        import_m3vit,
-        import_stem,
-        inspect,
-        macs,
-        paths,
-        quantise,
-        run,
-        runtime,
-        train,
-        verify,
-    )
-
-    app.command("run")(run.run)
-    app.command("inspect")(inspect.inspect)
-    app.command("verify")(verify.verify)
-    app.command("compile")(compile.compile_)
-    app.command("calibrate")(calibrate.calibrate)
-    app.command("quantise")(quantise.quantise)
-    app.command("import-m3vit")(import_m3vit.import_m3vit)
-    app.command("import-stem")(import_stem.import_stem)
-    app.command("train")(train.train)
-    app.command("paths")(paths.paths)
-    app.command("macs")(macs.macs)
-    app.command("eval")(evaluate.evaluate)
-    app.add_typer(data.app, name="data")
-    app.add_typer(runtime.app, name="runtime")
-    app.command("deploy")(deploy.deploy)
-    app.command("estimate")(estimate.estimate)
-    app.command("doctor")(doctor.doctor)
+def _join(first: str = "") -> None:
+    """Add the command called `first`, or every one; each module imports only light things at its top."""
+    for name in [first] if first in COMMANDS else COMMANDS:
+        module, _, what = COMMANDS[name].partition(":")
+        found = getattr(importlib.import_module(f"edgemtl.cli.{module}"), what)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
 
 
 def main() -> None:
     """Entry point of the `edgemtl` command."""
-    _join()
+    gc.set_threshold(GARBAGE)
+    atexit.register(gc.freeze)  # what is left then needs no search: the process ends
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
+    _join(*sys.argv[1:2])
     try:
         app()
     except EdgeMTLError as e:

@@ -90,9 +90,8 @@ def _loop(
     stages: dict[str, list[float]] = {}
     counts: dict[str, Any] = {}
     count, stopped, begin = 0, False, time.perf_counter()
-    console = _text.console(stderr=True)
     try:
-        with console.status("starting") as status:
+        with _text.Status() as status:
             for frame in source:
                 output = engine(frame.image)
                 if sink:
@@ -137,8 +136,10 @@ def _summary(values: list[float]) -> dict[str, float]:
     """The first frame apart; percentiles of the others (of the only one, where there is one)."""
     import numpy as np
 
-    p50, p95, p99 = np.percentile(values[1:] or values, (50, 95, 99))
-    return {"first": values[0], "p50": float(p50), "p95": float(p95), "p99": float(p99)}
+    from edgemtl.media.view import percentiles
+
+    p50, p95, p99 = percentiles(np.array(values[1:] or values), (50, 95, 99))
+    return {"first": values[0], "p50": p50, "p95": p95, "p99": p99}
 
 
 def _range(text: str | None) -> tuple[float, float] | None:
@@ -156,23 +157,23 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 
 def _print(report: dict[str, Any], residency: str) -> None:
-    from edgemtl.fpga import counters
+    figures = ("first", "p50", "p95", "p99")
+    rows = [(name, *(f"{v[k]:.2f}" for k in figures)) for name, v in report["latency_ms"].items()]
+    lines = [f"backend: {report['why']}; {report['threads']} thread(s)"]
+    lines += _text.aligned([("ms per frame", *figures), *rows])
+    if report["counters"]:
+        from edgemtl.fpga import counters
 
-    console = _text.console()
-    rows = [
-        (name, *(f"{v[k]:.2f}" for k in ("first", "p50", "p95", "p99"))) for name, v in report["latency_ms"].items()
-    ]
-    console.print(f"backend: {report['why']}; {report['threads']} thread(s)")
-    console.print(_text.table(("ms per frame", "first", "p50", "p95", "p99"), rows, 4))
-    for task, counted in report["counters"].items():
-        console.print(f"the accelerator's counters of the last frame, {task}:")
-        for line in counters.lines(counted):
-            console.print(f"  {line}", soft_wrap=True)
+        for task, counted in report["counters"].items():
+            lines.append(f"the accelerator's counters of the last frame, {task}:")
+            lines += [f"  {line}" for line in counters.lines(counted)]
     of = report["frames_in_source"]
     short = f" of {of}" if of and report["frames"] != of else ""
     dropped = f", {report['frames_dropped']} dropped" if report["frames_dropped"] else ""
     stopped = ", stopped" if report["stopped"] else ""
-    console.print(f"{report['frames']}{short} frame(s) of {report['source']}{dropped}{stopped}")
-    console.print(residency)
+    lines.append(f"{report['frames']}{short} frame(s) of {report['source']}{dropped}{stopped}")
+    lines.append(residency)
     if report["output"] and report["frames"]:
-        console.print(f"wrote {_text.clean(report['output'])}")
+        lines.append(f"wrote {report['output']}")
+    for line in lines:
+        typer.echo(_text.clean(line))

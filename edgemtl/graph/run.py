@@ -6,20 +6,21 @@ It is written to be read, not to be quick. The type of the values follows that o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.graph import ops
 from edgemtl.graph.graph import Graph
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Node, Weight
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 Values = Callable[[Weight], Sequence[Array]]  # the arrays of a weight tensor, one per source
 See = Callable[[str, Any], None]
 Compute = Callable[[Node, Sequence[Any], Sequence[Sequence[Array]], Callable[[str, Any], None]], Any]  # as Op.run
-NUMPY = Units()
 
 
 def from_state(state: Mapping[str, Array]) -> Values:
@@ -58,7 +59,11 @@ def run(
 
 
 def run_integers(
-    graph: Graph, pixels: NDArray[np.uint8], params: Callable[[Node], Any], see: See | None = None, units: Units = NUMPY
+    graph: Graph,
+    pixels: NDArray[np.uint8],
+    params: Callable[[Node], Any],
+    see: See | None,
+    units: Units,
 ) -> Any:
     """What the accelerator gives for pixels uint8 [H, W, 3]: the graph's one output, INT16.
 

@@ -59,11 +59,21 @@ def colour(
     return rgb if color == "rgb" else np.ascontiguousarray(rgb[..., ::-1])
 
 
+def percentiles(values: Map, shares: Sequence[float]) -> list[float]:
+    """Those of at least one value, as np.percentile gives them: which imports numpy.ma, as long as a small picture."""
+    at = np.array(shares) / 100 * (values.size - 1)
+    below = at.astype(np.int64)
+    above = np.minimum(below + 1, values.size - 1)
+    ordered = np.partition(values, [*below, *above], axis=None)
+    found: list[float] = (ordered[below] + (at - below) * (ordered[above] - ordered[below])).tolist()
+    return found
+
+
 def _ramp(values: Map, colormap: str, limits: tuple[float, float] | None) -> Image:
     if colormap not in COLOUR_MAPS:
         raise FrameError(f"there is no colour map {colormap!r}; choose one of {', '.join(COLOUR_MAPS)}")
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = limits if limits else np.percentile(finite, (2, 98))
+    low, high = limits or percentiles(finite, (2, 98))
     scaled = (finite - low) * (255 / max(high - low, 1e-6))
     bgr = cv2.applyColorMap(np.clip(scaled, 0, 255).astype(np.uint8), COLOUR_MAPS[colormap])
     return np.ascontiguousarray(bgr[..., ::-1])
@@ -87,7 +97,7 @@ class SteadyLimits:
 
     def __call__(self, values: Map) -> tuple[float, float]:
         finite = values[::4, ::4][np.isfinite(values[::4, ::4])]
-        low, high = (float(v) for v in np.percentile(finite, (2, 98))) if finite.size else (0.0, 1.0)
+        low, high = percentiles(finite, (2, 98)) if finite.size else (0.0, 1.0)
         if self._now is not None:
             low, high = (old + self._follow * (new - old) for old, new in zip(self._now, (low, high), strict=True))
         self._now = low, high

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgemtl import tasks
 from edgemtl.config import TaskConfig
 from edgemtl.errors import TaskError
-from edgemtl.fpga.counters import FrameCount
 from edgemtl.media import view
 from edgemtl.media.preprocess import Array, Colour, Image
 from edgemtl.tasks import Array as Map
 from edgemtl.tasks import Form
+
+if TYPE_CHECKING:
+    from edgemtl.fpga.counters import FrameCount
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from edgemtl.cli import _text
 
 HEAVY = ("torch", "tvm", "tvm_ffi", "onnxruntime", "onnx", "pynq", "cv2", "embreex")
 
@@ -62,6 +65,56 @@ def test_running_on_tvm_imports_neither_tvm_nor_torch(bundle: Path) -> None:
     except BackendError as e:
         pytest.skip(str(e))
     assert not modules_after(code) & {"torch", "tvm", "onnxruntime"}
+
+
+def test_the_way_to_a_first_map_imports_only_what_it_uses(bundle: Path, tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    from edgemtl.bundle.reader import Bundle
+    from edgemtl.errors import BackendError
+    from edgemtl.runtime import backends
+
+    try:
+        with Bundle.open(bundle) as opened:
+            backends.usable("tvm-cpu", opened)
+    except BackendError as e:
+        pytest.skip(str(e))
+    cv2.imwrite(str(tmp_path / "frame.png"), np.zeros((24, 40, 3), np.uint8))
+    words = [
+        "edgemtl",
+        "run",
+        str(bundle),
+        str(tmp_path / "frame.png"),
+        "--task",
+        "depth",
+        "-o",
+        str(tmp_path / "o.png"),
+    ]
+    script = (
+        f"import sys; sys.argv = {words!r}\n"
+        "from edgemtl.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('MODULES', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert (tmp_path / "o.png").exists()
+    loaded = set(done.stdout.split("MODULES", 1)[1].split())
+    assert "tvm_ffi" in loaded
+    assert not {m.split(".")[0] for m in loaded} & {"torch", "tvm", "onnx", "onnxruntime", "rich", "edgemtl_compiler"}
+    assert not loaded & {"numpy.ma", "edgemtl.graph.integer", "edgemtl.fpga.counters", "edgemtl.cli.compile"}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_status_changes_in_place_and_goes(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    said.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", said)
+    monkeypatch.setenv("COLUMNS", "9")
+    monkeypatch.setenv("TERM", "xterm")
+    with _text.Status() as status:
+        status.update("frame 1\x1b[31m of 2")
+    assert said.getvalue() == ("\rframe 1\ufffd\x1b[K\r\x1b[K" if terminal else "")
 
 
 def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgemtl.errors import CompileError
 from edgemtl.graph import Node, from_state, run
 from edgemtl.graph import ops as graph_ops
+from edgemtl.graph.integer import NUMPY
 from edgemtl.graph.network import IMAGE
-from edgemtl.graph.run import NUMPY
 from edgemtl.model import MultiTaskViT, preset
 from edgemtl_compiler.fpga import limits, ops
 from edgemtl_compiler.fpga.network import IntegerNetwork, graph_of

@@ -41,6 +41,13 @@ def test_depth_limits_and_maps() -> None:
         view.colour(DEPTH, depth, colormap="jet")
 
 
+@pytest.mark.parametrize("shape", [(1,), (2,), (7, 5), (100, 3)])
+def test_percentiles_are_numpys(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    shares = (0, 2, 50, 98, 100)
+    np.testing.assert_allclose(view.percentiles(values, shares), np.percentile(values, shares), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 3.0])
 def test_flat_or_broken_depth_is_drawn(value: float) -> None:
     assert view.colour(DEPTH, np.full((4, 4), value, np.float32)).shape == (4, 4, 3)

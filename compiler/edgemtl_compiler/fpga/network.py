@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
 from edgemtl.graph import Graph, Node, network
-from edgemtl.graph.integer import Units
-from edgemtl.graph.run import NUMPY, See, run_integers
+from edgemtl.graph.integer import NUMPY, Units
+from edgemtl.graph.run import See, run_integers
 from edgemtl_compiler.fpga import limits, ops
 
 

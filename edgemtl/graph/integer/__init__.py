@@ -13,10 +13,11 @@ from edgemtl.graph.integer.layernorm import layer_norm
 from edgemtl.graph.integer.linear import accumulate_scored, add_to_stream, narrow, sums
 from edgemtl.graph.integer.routing import gate_logits, queues, scores, top_k
 from edgemtl.graph.integer.softmax import EXP2_TABLE, exp2_negative, softmax_weights
-from edgemtl.graph.integer.units import Units
+from edgemtl.graph.integer.units import NUMPY, Units
 
 __all__ = [
     "EXP2_TABLE",
+    "NUMPY",
     "Units",
     "accumulate_scored",
     "add_to_stream",

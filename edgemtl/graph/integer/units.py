@@ -49,3 +49,6 @@ class Units:
     ) -> NDArray[np.int8]:
         """q, k, v [N, D] to the heads' outputs [N, D]."""
         return attention(q, k, v, u)
+
+
+NUMPY = Units()

@@ -12,11 +12,13 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgemtl.errors import CompileError
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 Within = Callable[[str, Any], None]  # shows a value that lies within the op
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import softmax
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class Attention(Op):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.graph.integer import Units, narrow
 from edgemtl.graph.node import Array, Attributes, Kind, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import ACTIVATIONS, known
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -95,6 +97,8 @@ class Convolution(Op):
 
     def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
         """The light head's last product: an INT16 stream to a raw map, INT16 too."""
+        from edgemtl.graph.integer import narrow
+
         rows = narrow(inputs[0], params.narrow)
         return units.to_int16(rows.reshape(-1, rows.shape[-1]), params.linear).reshape(*rows.shape[:2], -1)
 

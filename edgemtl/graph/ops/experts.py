@@ -7,12 +7,14 @@ residual. Attributes: `experts`, the path's, by their numbers in the whole model
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import gelu
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class Experts(Op):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.graph.integer import Units, layer_norm
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class LayerNorm(Op):
@@ -30,6 +32,8 @@ class LayerNorm(Op):
 
     def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
         """The INT16 stream to INT8."""
+        from edgemtl.graph.integer import layer_norm
+
         return layer_norm(inputs[0][node.attributes["skip"] :], params)
 
 

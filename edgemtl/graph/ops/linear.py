@@ -6,12 +6,14 @@ Attributes: `outputs`, `activation`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import ACTIVATIONS, known
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class Linear(Op):

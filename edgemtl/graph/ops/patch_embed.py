@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class PatchEmbed(Op):

@@ -8,15 +8,17 @@ the chosen ones' weights add up to 1; `bias`. The value is a pair; the shape [N,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.graph.integer import Units, gate_logits, scores, top_k
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import softmax
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class Routing(NamedTuple):
@@ -64,6 +66,8 @@ class Route(Op):
 
     def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
         """INT8 rows to positions and UINT16 scores."""
+        from edgemtl.graph.integer import gate_logits, scores, top_k
+
         logits = gate_logits(inputs[0], params)
         chosen = top_k(logits, node.attributes["top_k"])
         return Routing(chosen, scores(logits, chosen, params, node.attributes["renormalise"]))

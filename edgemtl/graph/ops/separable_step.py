@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.graph.integer import Units, gelu_int8, scaled_int16
-from edgemtl.graph.integer.fixed import BIAS_LIMIT
-from edgemtl.graph.integer.params import Taps
 from edgemtl.graph.node import Array, Attributes, Node, Shape, Tensor
 from edgemtl.graph.ops import Op, Within, want
 from edgemtl.graph.ops._activations import gelu
 from edgemtl.graph.ops.convolution import convolve, depthwise, tensor
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
+    from edgemtl.graph.integer.params import Taps
 
 
 class SeparableStep(Op):
@@ -46,6 +47,8 @@ class SeparableStep(Op):
 
     def integer(self, node: Node, inputs: Sequence[Any], params: Any, units: Units) -> Any:
         """An INT16 stream to another."""
+        from edgemtl.graph.integer import gelu_int8
+
         inner = gelu_int8(filtered(inputs[0], params.taps), params.gelu)
         width = inner.shape[-1]
         out = units.add(inner.reshape(-1, width), params.pointwise, inputs[0].reshape(-1, width))
@@ -57,6 +60,8 @@ def filtered(image: NDArray[np.int16], params: Taps) -> NDArray[np.int16]:
 
     Sums are exact, so it does not matter that the accelerator's memory has the pixels in the order of tiles.
     """
+    from edgemtl.graph.integer.fixed import BIAS_LIMIT, scaled_int16
+
     height, width, _ = image.shape
     wide = np.pad(image.astype(np.int64), ((1, 1), (1, 1), (0, 0)))
     bias = np.clip(params.bias, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int64)

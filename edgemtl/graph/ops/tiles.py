@@ -7,11 +7,13 @@ the values where the projection wrote them and read them as tiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgemtl.graph.integer import Units
 from edgemtl.graph.node import Array, Attributes, Node, Shape
 from edgemtl.graph.ops import Op, Within, want
+
+if TYPE_CHECKING:
+    from edgemtl.graph.integer import Units
 
 
 class Tiles(Op):

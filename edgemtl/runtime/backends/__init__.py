@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
@@ -18,10 +18,15 @@ ORDER = (NATIVE, "onnxruntime", "torch")  # what "auto" tries
 
 
 @cache
+def _declared() -> dict[str, EntryPoint]:
+    """What installed packages declare; finding out reads a file of each of them."""
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
 def names() -> tuple[str, ...]:
     """Every backend that an installed package declares, usable or not."""
-    found = {e.name for e in entry_points(group=GROUP)}
-    return (*(n for n in ORDER if n in found), *sorted(found - set(ORDER)))
+    found = _declared()
+    return (*(n for n in ORDER if n in found), *sorted(found.keys() - set(ORDER)))
 
 
 def find(name: str) -> type[Backend]:
@@ -30,9 +35,8 @@ def find(name: str) -> type[Backend]:
         near = difflib.get_close_matches(name, names(), 1, 0.4)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise BackendError(f"there is no backend {name!r}{hint}; this edgemtl has {', '.join(names()) or 'none'}")
-    (entry,) = (e for e in entry_points(group=GROUP) if e.name == name)
     try:
-        backend = entry.load()
+        backend = _declared()[name].load()
     except Exception as e:  # another package's module may fail in any way
         raise BackendError(f"backend {name!r} cannot be loaded: {type(e).__name__}: {e}") from e
     assert issubclass(backend, Backend)

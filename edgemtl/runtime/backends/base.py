@@ -16,13 +16,13 @@ import numpy as np
 from edgemtl.bundle.manifest import Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError
-from edgemtl.fpga.counters import FrameCount
 from edgemtl.media.preprocess import Colour, Geometry
 from edgemtl.runtime import cpu
 from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.residency import Residency
 
 if TYPE_CHECKING:
+    from edgemtl.fpga.counters import FrameCount
     from edgemtl.runtime.cuda.maps import DeviceMap
     from edgemtl.runtime.cuda.weights import Upload
 
