@@ -7,8 +7,10 @@
 
 #include "attention.h"
 #include "conv_head.h"
+#include "convolution.h"
 #include "experts.h"
 #include "head.h"
+#include "inverted_residual.h"
 #include "linear.h"
 #include "profile.h"
 
@@ -200,6 +202,84 @@ void run_conv_relu(TensorView x, TensorView w, Shape shape, int64_t twice, Tenso
             height, width, dim, channels, twice != 0);
 }
 
+// height and width of the map, the kernel's rows and columns, its steps, zeros above and left, and out's
+// size.
+Window window(const Shape& s) {
+  want(s.size() == 10, "a window is given as ten numbers");
+  for (int64_t n : s) want(n >= 0 && n < (1 << 24), "a window's numbers are sizes");
+  auto at = [&](int i) { return static_cast<int>(s[i]); };
+  const Window w = {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9)};
+  want(w.down > 0 && w.down <= kMostDown && w.across > 0 && w.step_down > 0 && w.step_across > 0 &&
+           w.height > 0 && w.width > 0 && w.out_height > 0 && w.out_width > 0,
+       "a window has a size, a kernel of up to 16 rows, and steps");
+  return w;
+}
+
+Epilogue activation(int64_t number) {
+  want(number >= 0 && number < 4, "convolution: there is no such activation");
+  constexpr Epilogue kAll[] = {Epilogue::kNone, Epilogue::kRelu, Epilogue::kRelu6, Epilogue::kGelu};
+  return kAll[number];
+}
+
+// planes: x is a picture [channels, height, width]. activation: 0 none, 1 ReLU, 2 ReLU6, 3 GELU.
+void run_convolution(TensorView x, TensorView w, Shape shape, int64_t planes, int64_t which, TensorView out) {
+  const Window v = window(shape);
+  const int64_t pixels = static_cast<int64_t>(v.height) * v.width,
+                made = static_cast<int64_t>(v.out_height) * v.out_width;
+  want(x.numel() % pixels == 0 && out.numel() % made == 0, "convolution: shapes do not fit");
+  const int dim = static_cast<int>(x.numel() / pixels), channels = static_cast<int>(out.numel() / made);
+  const int depth = v.down * v.across * dim;
+  const Timed timed("convolution", made * depth * channels, bytes(w));
+  convolution({f32(x, "x"), v.height, v.width, dim, planes != 0},
+              packed(w, "convolution's weight", linear_size(channels, depth)), nullptr, f32(out, "out"), v,
+              channels, activation(which));
+}
+
+void run_doubled_sum(TensorView x, TensorView finer, Shape shape, TensorView out) {
+  want(shape.size() == 2 && shape[0] % 2 == 0 && shape[1] % 2 == 0, "doubled_sum: a map has two even sides");
+  const int64_t pixels = static_cast<int64_t>(shape[0]) * shape[1];
+  want(pixels > 0 && out.numel() % pixels == 0, "doubled_sum: shapes do not fit");
+  const int dim = static_cast<int>(out.numel() / pixels);
+  want(dim % kPanel == 0, "doubled_sum: channels must be a multiple of 16");
+  const Timed timed("doubled_sum", 0, 0);
+  doubled_sum(f32(x, "x", out.numel() / 4), f32(finer, "finer", out.numel()), f32(out, "out"),
+              static_cast<int>(shape[0]), static_cast<int>(shape[1]), dim);
+}
+
+void inverted(const TensorView& x, const TensorView* expand, const TensorView& taps,
+              const TensorView& project, const Shape& shape, bool shortcut, const TensorView& out) {
+  const Window v = window(shape);
+  const int64_t pixels = static_cast<int64_t>(v.height) * v.width,
+                made = static_cast<int64_t>(v.out_height) * v.out_width;
+  const int64_t seen = static_cast<int64_t>(v.down) * v.across;
+  want(x.numel() % pixels == 0 && out.numel() % made == 0 && taps.numel() % (seen + 1) == 0,
+       "inverted_residual: shapes do not fit");
+  const int inputs = static_cast<int>(x.numel() / pixels), outputs = static_cast<int>(out.numel() / made);
+  const int middle = static_cast<int>(taps.numel() / (seen + 1));
+  want(middle % kPanel == 0 && (expand || middle == inputs),
+       "inverted_residual: channels must be a multiple of 16");
+  want(!shortcut || x.numel() == out.numel(),
+       "inverted_residual: only an output of the input's shape has a shortcut");
+  int64_t macs = made * middle * (seen + outputs), read = bytes(taps) + bytes(project);
+  if (expand) macs += pixels * inputs * middle, read += bytes(*expand);
+  const Timed timed("inverted_residual", macs, read);
+  inverted_residual(
+      f32(x, "x"), expand ? packed(*expand, "expand weight", linear_size(middle, inputs)) : Packed(),
+      f32(taps, "depthwise weight"), packed(project, "project weight", linear_size(outputs, middle)),
+      f32(out, "out"), v, inputs, middle, outputs, shortcut);
+}
+
+void run_inverted_residual(TensorView x, TensorView expand, TensorView taps, TensorView project, Shape shape,
+                           int64_t shortcut, TensorView out) {
+  inverted(x, &expand, taps, project, shape, shortcut != 0, out);
+}
+
+// Without a first step: the inputs are what the depthwise step reads.
+void run_separable_block(TensorView x, TensorView taps, TensorView project, Shape shape, int64_t shortcut,
+                         TensorView out) {
+  inverted(x, nullptr, taps, project, shape, shortcut != 0, out);
+}
+
 // Forgets the calls that were recorded; records from now on, or does not.
 void run_profile(int64_t on) {
   g_profile.on.store(on != 0);
@@ -232,6 +312,10 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_patch_embed, edgemtl::run_patch_embed);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention, edgemtl::run_attention);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_route, edgemtl::run_route);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_conv_relu, edgemtl::run_conv_relu);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_convolution, edgemtl::run_convolution);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_doubled_sum, edgemtl::run_doubled_sum);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_inverted_residual, edgemtl::run_inverted_residual);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_block, edgemtl::run_separable_block);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_step, edgemtl::run_separable_step);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_to_map, edgemtl::run_to_map);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_profile, edgemtl::run_profile);

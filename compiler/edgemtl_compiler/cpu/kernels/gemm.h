@@ -29,7 +29,7 @@ struct Rows {
   const float* operator[](int i) const { return base + stride * (index ? index[i] : i); }
 };
 
-enum class Epilogue { kNone, kGelu, kRelu, kResidual, kScale, kAccumulate };
+enum class Epilogue { kNone, kGelu, kRelu, kRelu6, kResidual, kScale, kAccumulate };
 
 // A packed layer, or several: numbers in single or half precision. Steps are counted in numbers.
 struct Packed {
@@ -99,6 +99,9 @@ __attribute__((noinline)) void finish(const Product& p, const float* sums, int r
       return write(p, sums, row, m, panel, panels, [](Vec v, int, auto) { return gelu(v); });
     case Epilogue::kRelu:
       return write(p, sums, row, m, panel, panels, [](Vec v, int, auto) { return maximum(v, Vec{}); });
+    case Epilogue::kRelu6:
+      return write(p, sums, row, m, panel, panels,
+                   [](Vec v, int, auto) { return minimum(splat(6.0f), maximum(Vec{}, v)); });
     case Epilogue::kResidual:
       return write(p, sums, row, m, panel, panels,
                    [&](Vec v, int i, auto get) { return get(p.residual[i]) + v; });

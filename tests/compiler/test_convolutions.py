@@ -1,0 +1,225 @@
+"""The convolution kernels on every instruction set at hand, against the graph's reference in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_library import Kernels
+
+from edgemtl.bundle.layout import Entry
+from edgemtl.graph import Graph, Node, run
+from edgemtl.graph.builder import Builder
+from edgemtl.graph.ops.convolution import output_size
+
+few = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+ACTIVATIONS = ("none", "relu", "relu6", "gelu")
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 35))
+paddings = st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2)
+
+
+def built(op: str, size: tuple[int, int], channels: int, **attributes: Any) -> tuple[Graph, Node]:
+    b = Builder({"x": (*size, channels)})
+    b("y", op, "x", **attributes)
+    graph = b.graph("test", "y")
+    return graph, graph["y"]
+
+
+def values(node: Node, rng: np.random.Generator) -> dict[str, list[np.ndarray[Any, Any]]]:
+    """Arrays of every weight; the sums stay near 1, so that ReLU6 cuts at both ends now and then."""
+    out = {}
+    for w in node.weights:
+        (_, (_, *rest)), *_ = w.sources
+        out[w.ref] = [
+            (rng.normal(size=s) * (3 / max(1.0, float(np.prod(rest))) ** 0.5)).astype(np.float32) for _, s in w.sources
+        ]
+    return out
+
+
+def held(kernels: Kernels, name: str, arguments: list[Any], want: np.ndarray[Any, Any]) -> None:
+    """The kernel's output is `want`, nothing is written past it, and threads change no bit."""
+    out = np.full((len(want) + 1, *want.shape[1:]), np.float32(77))
+    kernels(name, *arguments, out[:-1])
+    assert np.abs(out[:-1] - want).max() <= 4e-6 * max(1.0, float(np.abs(want).max()))
+    assert (out[-1] == 77).all()
+    for threads in (2, 3):
+        again = np.full(want.shape, np.float32(55))
+        kernels.threads(threads)
+        kernels(name, *arguments, again)
+        kernels.threads(1)
+        np.testing.assert_array_equal(again, out[:-1])
+
+
+def reference(graph: Graph, x: np.ndarray[Any, Any], weights: dict[str, list[np.ndarray[Any, Any]]]) -> Any:
+    wide = {ref: [a.astype(np.float64) for a in arrays] for ref, arrays in weights.items()}
+    return run(graph, {"x": x.astype(np.float64)}, lambda w: wide[w.ref])["y"]
+
+
+def window(size: tuple[int, int], kernel: Any, stride: Any, padding: Any) -> tuple[int, ...]:
+    (top, _), (left, _) = padding
+    return (*size, *kernel, *stride, top, left, *output_size(size, kernel, stride, padding))
+
+
+@few
+@given(
+    size=sizes,
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=paddings,
+    inputs=st.sampled_from([1, 3, 16, 20]),
+    outputs=st.integers(2, 70),
+    activation=st.sampled_from(ACTIVATIONS),
+    planes=st.booleans(),
+)
+def test_convolution(
+    kernels: Kernels,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Any,
+    inputs: int,
+    outputs: int,
+    activation: str,
+    planes: bool,
+) -> None:
+    kernel = tuple(min(k, n + sum(p)) for k, n, p in zip(kernel, size, padding, strict=True))  # type: ignore[assignment]
+    graph, node = built(
+        "convolution",
+        size,
+        inputs,
+        outputs=outputs,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        groups=1,
+        activation=activation,
+        bias=True,
+    )
+    rng = np.random.default_rng(outputs)
+    x, weights = rng.normal(size=(*size, inputs)).astype(np.float32), values(node, rng)
+    (w,) = node.weights
+    packed = Entry(**vars(w)).pack(weights[w.ref])
+    given_x = np.ascontiguousarray(x.transpose(2, 0, 1)) if planes else x
+    arguments = [given_x, packed, window(size, kernel, stride, padding), int(planes), ACTIVATIONS.index(activation)]
+    held(kernels, "convolution", arguments, reference(graph, x, weights))
+
+
+@few
+@given(
+    size=sizes,
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=paddings,
+    inputs=st.sampled_from([16, 24, 32]),
+    middle=st.sampled_from([16, 48, 96]),
+    outputs=st.sampled_from([8, 16, 24, 40]),
+    expand=st.booleans(),
+    shortcut=st.booleans(),
+)
+def test_inverted_residual(
+    kernels: Kernels,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Any,
+    inputs: int,
+    middle: int,
+    outputs: int,
+    expand: bool,
+    shortcut: bool,
+) -> None:
+    if shortcut:
+        kernel, stride, outputs = (3, 5), (1, 1), inputs
+        padding = ((1, 1), (2, 2))
+    if not expand:
+        inputs = middle
+        outputs = inputs if shortcut else outputs
+    kernel = tuple(min(k, n + sum(p)) for k, n, p in zip(kernel, size, padding, strict=True))  # type: ignore[assignment]
+    graph, node = built(
+        "inverted_residual",
+        size,
+        inputs,
+        middle=middle,
+        outputs=outputs,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        expand=expand,
+        shortcut=shortcut,
+    )
+    rng = np.random.default_rng(middle)
+    x, weights = rng.normal(size=(*size, inputs)).astype(np.float32), values(node, rng)
+    packed = [Entry(**vars(w)).pack(weights[w.ref]) for w in node.weights]
+    name = "inverted_residual" if expand else "separable_block"
+    arguments = [x, *packed, window(size, kernel, stride, padding), int(shortcut)]
+    held(kernels, name, arguments, reference(graph, x, weights))
+
+
+@few
+@given(half=sizes, dim=st.sampled_from([16, 48]))
+def test_doubled_sum(kernels: Kernels, half: tuple[int, int], dim: int) -> None:
+    height, width = (2 * n for n in half)
+    b = Builder({"x": (*half, dim), "finer": (height, width, dim)})
+    b("double", "upsample", "x")
+    b("y", "add", "double", "finer")
+    rng = np.random.default_rng(width)
+    x, finer = (rng.normal(size=s).astype(np.float32) for s in (b.shapes["x"], b.shapes["finer"]))
+    given_x = {"x": x.astype(np.float64), "finer": finer.astype(np.float64)}
+    want = run(b.graph("test", "y"), given_x, lambda w: [])["y"]
+    held(kernels, "doubled_sum", [x, finer, (height, width)], want)
+
+
+def test_half_precision_weights(kernels: Kernels) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 8, 16)).astype(np.float32)
+    _, node = built(
+        "inverted_residual",
+        (6, 8),
+        16,
+        middle=32,
+        outputs=16,
+        kernel=(3, 3),
+        stride=(1, 1),
+        padding=((1, 1), (1, 1)),
+        expand=True,
+        shortcut=True,
+    )
+    first, taps, last = (
+        Entry(**vars(w)).pack(a) for w, a in zip(node.weights, values(node, rng).values(), strict=True)
+    )
+    rounded = [first.astype(np.float16), last.astype(np.float16)]
+    got, want = np.empty((2, 6, 8, 16), np.float32)
+    shape = window((6, 8), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    kernels("inverted_residual", x, rounded[0], taps, rounded[1], shape, 1, got)
+    kernels(
+        "inverted_residual", x, *(rounded[0].astype(np.float32), taps, rounded[1].astype(np.float32)), shape, 1, want
+    )
+    np.testing.assert_array_equal(got, want)
+
+
+def test_wrong_sizes_are_errors_not_crashes(kernels: Kernels) -> None:
+    x, out = np.zeros((4, 6, 16), np.float32), np.zeros((4, 6, 16), np.float32)
+    first, taps, last = np.zeros(32 * 17, np.float32), np.zeros(10 * 32, np.float32), np.zeros(16 * 33, np.float32)
+    shape = window((4, 6), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    kernels("inverted_residual", x, first, taps, last, shape, 1, out)
+    for arguments, message in [
+        ([x, first[:-1], taps, last, shape, 1, out], "expand weight must hold"),
+        ([x, first, taps[:-1], last, shape, 1, out], "shapes do not fit"),
+        ([x, first, taps[:-20], last, shape, 1, out], "multiple of 16"),
+        ([x, first, taps, last[:-1], shape, 1, out], "project weight must hold"),
+        ([x, first, taps, last, shape[:-1], 1, out], "ten numbers"),
+        ([x, first, taps, last, (*shape[:-1], 0), 1, out], "a window has a size"),
+        ([x, first, taps, last, (4, 6, 17, *shape[3:]), 1, out], "up to 16 rows"),
+        ([x[:3], first, taps, last, (3, *shape[1:]), 1, out], "has a shortcut"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            kernels("inverted_residual", *arguments)
+    with pytest.raises(ValueError, match="two even sides"):
+        kernels("doubled_sum", x, out, (3, 6), out)
+    with pytest.raises(ValueError, match="no such activation"):
+        kernels("convolution", x, np.zeros(16 * 145, np.float32), shape, 0, 4, out)
