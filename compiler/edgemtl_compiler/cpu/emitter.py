@@ -101,6 +101,11 @@ class Emitter:
             return held.expr
         return self.builder.reorder(self.value(name), shape, (2, 0, 1), (1, shape[2], *shape[:2]))
 
+    def pixels(self, name: str) -> tuple[Expr, bool]:
+        """A map as it lies: in the graph's order, or as planes and then True."""
+        held = self._values[name]
+        return (held.expr, True) if held.planes else (self.value(name), False)
+
     def tiles(self, name: str) -> tuple[Expr, Grid]:
         """A map as it lies, as tiles; in the graph's order every pixel is one."""
         held, shape = self._values[name], self.graph.shape(name)

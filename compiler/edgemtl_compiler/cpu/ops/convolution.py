@@ -1,5 +1,5 @@
 """A convolution. Kernels: 1x1 as a linear layer on pixels, or as the last step, which writes planes; 3x3 with ReLU, of
-a map or of one doubled, which is never stored.
+a map or of one doubled, which is never stored; and one for the rest that mixes all channels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from edgemtl_compiler.cpu.ops import Op
 from edgemtl_compiler.cpu.plain import activate, convolve
 from edgemtl_compiler.cpu.tvm_adapter import relax
 
+ACTIVATIONS = ("none", "relu", "relu6", "gelu")  # by the number that the kernel knows them by
+MOST_ROWS = 16  # of a kernel
 _AROUND = {1: ((0, 0), (0, 0)), 3: ((1, 1), (1, 1))}
 
 
@@ -31,6 +33,13 @@ def _last(to: Emitter, node: Node) -> bool:
     return to.graph.name != PREFIX and node.name in to.graph.outputs and not to.graph.users(node.name)
 
 
+def window(to: Emitter, node: Node) -> tuple[int, ...]:
+    """What a kernel sees of its map, as kernels/convolution.h has it."""
+    a, (height, width, _) = node.attributes, to.graph.shapes(node)[0]
+    (above, _), (left, _) = a["padding"]
+    return (height, width, *a["kernel"], *a["stride"], above, left, *node.shape[:2])
+
+
 class Convolution(Op):
     def takes(self, to: Emitter, node: Node) -> tuple[Node, ...]:
         doubled = to.before(node, "upsample") if _relu3(to, node) else None
@@ -44,7 +53,7 @@ class Convolution(Op):
             args = (x, to.weight(weight), node.shape[:2], int(doubled is not None))
             return Value(to.call("conv_relu", args, node.shape))
         if not _usual(to, node, 1) or node.attributes["activation"] != "none":
-            return None
+            return self._any(to, node)
         if _last(to, node) and len(node.inputs) == 1 and not to.int8(weight):
             (height, width, channels), (x, grid) = node.shape, to.tiles(node.inputs[0])
             shape = (*grid, to.graph.shapes(node)[0][2])
@@ -52,6 +61,15 @@ class Convolution(Op):
         name = "linear" if len(node.inputs) == 1 else "linear_residual"
         x, *added = map(to.value, node.inputs)
         return Value(to.call(to.kernel_for(name, weight), (x, to.weight(weight), *added), node.shape))
+
+    def _any(self, to: Emitter, node: Node) -> Value | None:
+        a, (weight,) = node.attributes, node.weights
+        fits = a["groups"] == 1 and a["bias"] and len(node.inputs) == 1 and a["kernel"][0] <= MOST_ROWS
+        if not fits or to.int8(weight) or weight.kind == "depthwise":
+            return None
+        x, planes = to.pixels(node.inputs[0])
+        args = (x, to.weight(weight), window(to, node), int(planes), ACTIVATIONS.index(a["activation"]))
+        return Value(to.call("convolution", args, node.shape))
 
     def plain(self, to: Emitter, node: Node) -> Value:
         x = convolve(to, to.value(node.inputs[0]), node.weights[0], node.attributes)

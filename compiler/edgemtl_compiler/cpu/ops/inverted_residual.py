@@ -1,4 +1,4 @@
-"""An inverted residual: its 1x1 steps are kernels; the depthwise one between them is TVM's."""
+"""An inverted residual: one kernel. Of other than multiples of 16 channels its depthwise step is TVM's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from math import prod
 from edgemtl.graph import Node
 from edgemtl_compiler.cpu.emitter import Emitter, Value
 from edgemtl_compiler.cpu.ops import Op
+from edgemtl_compiler.cpu.ops.convolution import MOST_ROWS, window
 from edgemtl_compiler.cpu.plain import activate, convolve
 
 
 class InvertedResidual(Op):
+    def kernel(self, to: Emitter, node: Node) -> Value | None:
+        a = node.attributes
+        if a["middle"] % 16 or a["kernel"][0] > MOST_ROWS or any(map(to.int8, node.weights)):
+            return None
+        name = "inverted_residual" if a["expand"] else "separable_block"
+        args = (to.value(node.inputs[0]), *map(to.weight, node.weights), window(to, node), int(a["shortcut"]))
+        return Value(to.call(name, args, node.shape))
+
     def plain(self, to: Emitter, node: Node) -> Value:
         a, (*first, taps, project) = node.attributes, node.weights
         to.plain(node, prod(node.shape[:2]) * prod(taps.sources[0][1]))

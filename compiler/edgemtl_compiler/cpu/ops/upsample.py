@@ -1,4 +1,4 @@
-"""A map of twice the size: by TVM, unless the convolution after it doubles what it reads."""
+"""A map of twice the size: by TVM, unless the convolution or the sum after it doubles what it reads."""
 
 from __future__ import annotations
 
