@@ -45,7 +45,8 @@ SPARSE = {  # a sparse layer is what the project is for: its tokens, queues and 
     "edgemtl/bench/forms.py",
     "edgemtl/graph/count.py",
 }
-INT8 = {  # which layers become INT8 on a CPU, and their arithmetic in NumPy
+INT8 = {  # which layers become INT8 on a CPU, what is kept of their inputs, and their arithmetic in NumPy
+    "compiler/edgemtl_compiler/quantise/calibrate.py",
     "compiler/edgemtl_compiler/quantise/cpu.py",
     "compiler/edgemtl_compiler/quantise/fake_int8.py",
 }
