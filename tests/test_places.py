@@ -49,6 +49,7 @@ INT8 = {  # which layers become INT8 on a CPU, what is kept of their inputs, and
     "compiler/edgemtl_compiler/quantise/calibrate.py",
     "compiler/edgemtl_compiler/quantise/cpu.py",
     "compiler/edgemtl_compiler/quantise/fake_int8.py",
+    "compiler/edgemtl_compiler/quantise/ranges.py",
 }
 KNOWN = {"route": SPARSE, "experts": SPARSE, "attention": INT8, "linear": INT8, "patch_embed": INT8}
 
