@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from edgemtl.bundle.layout import Entry
 from edgemtl.bundle.packing import expert_size, linear_size, pack_expert, pack_linear, pack_rows, padded, round_up
 from edgemtl.errors import BackendError
-from edgemtl.model.moe import gate_logits, route, sparse_experts
+from edgemtl.model.gates import gate_logits, route
+from edgemtl.model.moe import sparse_experts
 from edgemtl.runtime.cuda.driver import Driver
 from edgemtl_compiler.cuda import TYPES, lower, toolchain
 from edgemtl_compiler.cuda.ops import attention
