@@ -69,15 +69,13 @@ def measure(config: ModelConfig) -> dict[str, Any]:
 
 
 def decoder_heavy(config: ModelConfig) -> ModelConfig:
-    """The dense model of the same backbone and tasks with M3ViT's decoder; one expert of the MLP's size is dense."""
+    """The dense model of the same backbone and tasks with M3ViT's decoder."""
     from edgemtl.config import ModelConfig as Config
 
-    dense = {"experts": 1, "top_k": 1, "expert_ratio": config.mlp_ratio, "paths": {}, "slots": None}
-    gates = {"gate": "multi", "gate_bias": False, "router": "noisy_vmoe", "noise_std": 0.0, "renormalise": False}
-    heads = {"head": "conv", "head_dim": 256, "head_stride": config.patch // 8, "rays": False}
+    heads: dict[str, Any] = {"head": "conv", "head_dim": 256, "head_stride": config.patch // 8, "rays": False}
     if config.stem != "patch":
-        heads |= {"stem": "patch", "moe": None, "depth": max(config.depth, 1)}
-    return Config(**{**dict(config), **dense, **gates, **heads})
+        heads |= {"stem": "patch", "depth": max(config.depth, 1)}
+    return Config(**{**dict(config), "moe": (), "paths": {}, "slots": None, **heads})
 
 
 def _config(model: Path | None, preset: str | None) -> ModelConfig:

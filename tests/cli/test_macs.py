@@ -17,7 +17,7 @@ def test_the_command(cli: Callable[..., Any]) -> None:
     assert said.code == 0, said.err
     facts = json.loads(said.out)
     want = count(preset("tiny"), "depth").total
-    heavy = count(preset("m3vit-t", experts=1, top_k=1, expert_ratio=4.0), "depth").total
+    heavy = count(preset("m3vit-t", moe=()), "depth").total
     assert facts["tasks"]["depth"]["total"] == want
     assert facts["tasks"]["depth"]["peer"] == heavy
     assert facts["tasks"]["depth"]["fewer"] == pytest.approx(1 - want / heavy)
