@@ -117,18 +117,13 @@ def _reference(want: dict[str, Any], folder: Path) -> Any:
 
 def bundle_model(path: str | Path) -> Any:
     """The PyTorch model of a bundle's weights. Raises BundleError."""
-    import torch
-
     from edgemtl.bundle.layout import unpack_state
     from edgemtl.bundle.reader import Bundle
-    from edgemtl.model import MultiTaskViT
+    from edgemtl.model.checkpoint import model_of
 
     with Bundle.open(path) as bundle:
         whole = bundle.manifest.model
-        state = unpack_state(whole, bundle.tensor, stored=whole)
-        model = MultiTaskViT(whole)
-        model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
-    return model.eval()
+        return model_of(whole, unpack_state(whole, bundle.tensor, stored=whole))
 
 
 def _model(want: dict[str, Any]) -> Any:

@@ -154,14 +154,6 @@ def share_of_roof(lines: Sequence[Line], ms: float, peaks: Mapping[str, float]) 
     return sum(2e-6 * line.macs / peaks[line.roof] for line in working) / ms
 
 
-def share_of_library(lines: Sequence[Line], ms: float, peaks: Mapping[str, float]) -> float | None:
-    """The same for the best SGEMM library, which has no INT8."""
-    library = peak.best_library(peaks)
-    if library is None or any(line.roof == peak.DOT for line in lines):
-        return None
-    return share_of_roof(lines, ms, {peak.FMA: peaks[library]})
-
-
 def bound(line: Line, peaks: Mapping[str, float]) -> str:
     """What the line cannot be faster than, and how much of its time that is."""
     if line.kernel == OUTSIDE:
@@ -179,7 +171,7 @@ def bound(line: Line, peaks: Mapping[str, float]) -> str:
 
 
 def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, float]) -> report.Table:
-    """The lines and their sum, with shares of the best SGEMM library and of the roof."""
+    """The lines and their sum, with their shares of the roof."""
     total = Line("**whole frame**", sum(x.calls for x in lines) - 1, whole, sum(x.macs for x in lines), 0)
     cells = []
     for line in [*lines, total]:
@@ -191,10 +183,9 @@ def table(title: str, lines: Sequence[Line], whole: float, peaks: Mapping[str, f
                 f"{line.ms:.3f}",
                 report.show(line.macs / 1e6 or None, ".1f"),
                 report.show(line.gflops or None, ".1f"),
-                report.show(share_of_library(parts, line.ms, peaks), ".0%"),
                 report.show(share_of_roof(parts, line.ms, peaks), ".0%"),
                 "" if line is total else bound(line, peaks),
             ]
         )
-    head = ("calls", "ms", "MMAC", "GFLOP/s or GOP/s", "of SGEMM", "of roof", "bound")
+    head = ("calls", "ms", "MMAC", "GFLOP/s or GOP/s", "of roof", "bound")
     return report.Table(title, ("kernel",), head, cells)

@@ -30,7 +30,7 @@ def test_calls_of_one_kernel_and_size_are_one_line() -> None:
 
 
 def test_what_bounds_a_line() -> None:
-    peaks = {"torch": 50.0, peak.FMA: 100.0, peak.READ: 10.0}
+    peaks = {peak.FMA: 100.0, peak.READ: 10.0}
     assert profile.bound(Line("linear", 1, 1.0, 40_000_000, 100), peaks) == "arithmetic, 80% of its time"
     assert profile.bound(Line("experts", 1, 1.0, 1, 9_000_000), peaks) == "weights from memory, 90% of its time"
     assert profile.bound(Line("route", 1, 1.0, 5_000_000, 0), peaks).startswith("neither: arithmetic would take 10%")
@@ -39,23 +39,22 @@ def test_what_bounds_a_line() -> None:
 
 
 def test_int8_lines_are_held_to_the_int8_roof() -> None:
-    peaks = {"torch": 50.0, peak.FMA: 100.0, peak.DOT: 400.0}
+    peaks = {peak.FMA: 100.0, peak.DOT: 400.0}
     line, other = Line("mlp_i8", 1, 1.0, 120_000_000, 0), Line("linear", 1, 1.0, 20_000_000, 0)
     assert profile.bound(line, peaks) == "arithmetic, 60% of its time"
     assert profile.bound(line, {peak.FMA: 100.0}) == "not measured"
     assert profile.share_of_roof([line, other], 2.0, peaks) == pytest.approx(0.5)
-    assert profile.share_of_library([line], 1.0, peaks) is None
     text = profile.table("", [line, other], 2.0, peaks).markdown()
-    assert any(row.startswith("| mlp_i8 | 1 | 1.000 | 120.0 | 240.0 | – | 60% |") for row in text)
-    assert any(row.startswith("| linear | 1 | 1.000 | 20.0 | 40.0 | 80% | 40% |") for row in text)
-    assert any(row.startswith("| **whole frame** | 1 | 2.000 | 140.0 | 140.0 | – | 50% |") for row in text)
+    assert any(row.startswith("| mlp_i8 | 1 | 1.000 | 120.0 | 240.0 | 60% |") for row in text)
+    assert any(row.startswith("| linear | 1 | 1.000 | 20.0 | 40.0 | 40% |") for row in text)
+    assert any(row.startswith("| **whole frame** | 1 | 2.000 | 140.0 | 140.0 | 50% |") for row in text)
 
 
-def test_markdown_has_both_shares() -> None:
-    peaks = {"torch": 100.0, peak.FMA: 120.0}
+def test_markdown_has_the_share() -> None:
+    peaks = {peak.FMA: 120.0}
     text = profile.table("", [Line("linear", 12, 2.0, 60_000_000, 5)], 4.0, peaks).markdown()
-    assert any(row.startswith("| linear | 12 | 2.000 | 60.0 | 60.0 | 60% | 50% |") for row in text)
-    assert any(row.startswith("| **whole frame** | 11 | 4.000 | 60.0 | 30.0 | 30% | 25% |") for row in text)
+    assert any(row.startswith("| linear | 12 | 2.000 | 60.0 | 60.0 | 50% |") for row in text)
+    assert any(row.startswith("| **whole frame** | 11 | 4.000 | 60.0 | 30.0 | 25% |") for row in text)
 
 
 @pytest.mark.parametrize("task", ["depth", "edge"])
