@@ -2,7 +2,7 @@
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
     python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino \\
-        --tasks all --precision fp32,int8 --calibrate ROOMS --threads 1,2 --json run.json
+        --precision fp32,int8 --calibrate ROOMS --threads 1,2 --json run.json
     python demos/benchmark.py --subjects rooms:depth --rounds 9
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
 
@@ -34,7 +34,6 @@ KNOWN = ", ".join(choice.FAMILIES)
 def main(
     bundle: Annotated[Path | None, typer.Argument(help=f"A compiled model, such as {BUNDLE}.")] = None,
     engines: Annotated[str, typer.Option(help=f"Comma-separated, of {KNOWN}; or one engine's own name.")] = "",
-    tasks: Annotated[str, typer.Option(help="Of the bundle, comma-separated, or all.")] = "all",
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32",
     threads: Annotated[str, typer.Option(help="Comma-separated thread counts.")] = "2",
     calibrate: Annotated[Path | None, typer.Option(help="Pictures, or a data set, that INT8 is fitted to.")] = None,
@@ -60,7 +59,8 @@ def main(
         raise ConfigError("--prepare-only needs --work FOLDER, where a later run finds what was prepared")
     if work is not None and work.exists() and not work.is_dir():
         raise ConfigError(f"--work {work} is a file; give a folder")
-    choice.files([("--out", out), ("--json", json)])
+    choice.file("--out", out)
+    choice.file("--json", json)
     settings = Settings(
         threads=counts,
         rounds=2 if quick else rounds,
@@ -72,7 +72,7 @@ def main(
         doubtful=float("inf") if all_exports else Settings.doubtful,
         minutes=minutes or None,
     )
-    measured = _subjects(subject, bundle, tasks, console)
+    measured = _subjects(subject, bundle, console)
     int8 = any(ENGINES[n].precision == "int8" for n in chosen)
     if int8 and calibrate is None and any(s.bundle for s in measured):
         raise ConfigError(
@@ -115,7 +115,7 @@ def main(
             sys.exit(130)
 
 
-def _subjects(wanted: str, bundle: Path | None, tasks: str, console: Console) -> list[subjects.Subject]:
+def _subjects(wanted: str, bundle: Path | None, console: Console) -> list[subjects.Subject]:
     """What to measure. Of a bundle that is named, its tasks alone; without one, the default, from which a shipped model
     that is not there is left out.
     """
@@ -124,10 +124,7 @@ def _subjects(wanted: str, bundle: Path | None, tasks: str, console: Console) ->
     if not wanted and not bundle and not place.is_file():
         console.print(f"there is no {place} (`make {place}` builds it): the shipped model is left out", markup=False)
         names.remove("rooms")
-    found = [s for name in names for s in subjects.parse(name, place)]
-    known = list(dict.fromkeys(s.task for s in found if s.bundle))
-    kept = choice.tasks(tasks, known, place) if known else ()
-    return [s for s in found if not s.bundle or s.task in kept]
+    return [s for name in names for s in subjects.parse(name, place)]
 
 
 if __name__ == "__main__":

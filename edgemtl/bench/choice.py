@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgemtl.bench.engines import ENGINES
@@ -28,7 +27,9 @@ def engines(text: str, precision: str) -> tuple[str, ...]:
             names.add(word)
         else:
             known = (*FAMILIES, *(n for n in ENGINES if n not in FAMILIES))
-            raise ConfigError(f"there is no engine {word!r}{_near(word, known)}; choose of {', '.join(known)}")
+            near = difflib.get_close_matches(word, known, 1, 0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"there is no engine {word!r}{hint}; choose of {', '.join(known)}")
     return tuple(n for n in ENGINES if n in names)
 
 
@@ -40,45 +41,20 @@ def threads(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, words)))
 
 
-def tasks(text: str, known: Sequence[str], bundle: Path) -> tuple[str, ...]:
-    """Tasks of the bundle; "all" or nothing means every one. Raises ConfigError."""
-    words = _words(text)
-    if not words or words == ("all",):
-        return tuple(known)
-    for word in words:
-        if word not in known:
-            raise ConfigError(f"{bundle.name} has no task {word!r}{_near(word, known)}; it has {', '.join(known)}")
-    return tuple(dict.fromkeys(words))
-
-
-def files(wanted: Iterable[tuple[str, Path | None]]) -> None:
-    """Make sure that every (option, file) can be written, so that nothing is lost after ten minutes.
-
-    Makes missing folders. Raises ConfigError, which names the option.
-    """
-    seen: dict[Path, str] = {}
-    for option, path in wanted:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise ConfigError(f"{option} {path} is a folder; give a file, such as {option} {path / 'benchmark.json'}")
-        if (place := path.resolve()) in seen:
-            raise ConfigError(f"{option} and {seen[place]} both name {path}; give each a file of its own")
-        seen[place] = option
-        there = path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "ab"):
-                pass
-            if not there:
-                path.unlink()
-        except OSError as e:
-            raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def file(option: str, path: Path | None) -> None:
+    """Make sure that the file can be written, so that nothing is lost after ten minutes. Raises ConfigError."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; give a file, such as {option} {path / 'benchmark.json'}")
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as e:
+        raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -7,23 +7,18 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.prepare import PACKAGES
+from edgemtl.bench.prepare import versions
 from edgemtl.bench.rows import rows
 from edgemtl.bench.subjects import Subject
 from edgemtl.errors import DataError
 from edgemtl.graph.count import weight_bytes
 
 SCHEMA_VERSION = 2
-ORIGINS = {
-    "rows": "measured, in fresh processes; gmac: counted by formula; weights_mb: measured (smaps)",
-    "walks": "measured; weights: smaps",
-}
 
 
 def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *, interrupted: bool) -> dict[str, Any]:
@@ -37,8 +32,7 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
         "command": " ".join(_plain(word) for word in command),
         "interrupted": interrupted,
         "machine": {k: machine[k] for k in ("cpu", "cpus", "features", "load", "python") if k in machine},
-        "packages": packages(),
-        "origins": ORIGINS,
+        "packages": versions(),
         "settings": asdict(run.settings),
         "engines": {n: {"how": ENGINES[n].how, "precision": ENGINES[n].precision} for n in run.engines},
         "subjects": [
@@ -54,17 +48,6 @@ def make(run: Comparison, machine: Mapping[str, Any], command: Sequence[str], *,
 def _read(run: Comparison, subject: Subject) -> float:
     """Megabytes of weights that a frame reads at least."""
     return weight_bytes(subject.config, subject.task, run.artifacts.touched.get(subject.name)) / 1e6
-
-
-def packages() -> dict[str, str]:
-    """Versions of what the engines are made of, as far as it is installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

@@ -45,14 +45,19 @@ def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
     """Changes with anything that an artifact is made from: model, weights, sources, packages, the pictures' folder."""
     digest = hashlib.sha256(subject.config.model_dump_json().encode() + subject.task.encode())
     digest.update(str(pictures and pictures.resolve()).encode())
-    for package in PACKAGES:
-        try:
-            digest.update(f"{package} {version(package)}".encode())
-        except PackageNotFoundError:
-            continue
+    digest.update(json.dumps(versions()).encode())
     for file in (*sources(), *([Path(subject.bundle)] if subject.bundle else [])):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that engines are made of, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def sources() -> list[Path]:

@@ -28,33 +28,18 @@ STAY = 12  # frames per visit
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One stay at a task. switch_ms: from one task's last frame to the first of this, that frame left out.
+class Walk:
+    """All visits of one engine; without any, `failure` says why. A visit is one stay at a task:
 
+    task, and kind: "cold" or "warm". switch_ms: from one task's last frame to the first of this, that frame left out.
     penalty_ms: the first frame less the median of the others. bytes: of weights mapped, or of the model's files read.
     resident: bytes of the process's memory at the end of the stay, less before anything was loaded; of files mapped,
-    what is in memory counts. weights: of it mapped weights (smaps), where the engine can tell.
+    what is in memory counts. weights: of it mapped weights (smaps), None where the engine cannot tell.
     """
-
-    task: str
-    kind: str  # "cold" or "warm"
-    switch_ms: float
-    first_ms: float
-    penalty_ms: float
-    later_ms: float
-    bytes: int
-    resident: int
-    weights: int | None
-
-
-@dataclass(frozen=True)
-class Walk:
-    """All visits of one engine; without any, `failure` says why."""
 
     engine: str
     policy: Policy
-    threads: int
-    visits: tuple[Visit, ...] = ()
+    visits: Sequence[Mapping[str, Any]] = ()
     failure: str | None = None
 
     @property
@@ -77,13 +62,12 @@ def walk(run: Comparison) -> None:
         policies: tuple[Policy, ...] = ("active",) if ENGINES[engine].own else ("swap", "keep")
         for policy in policies:
             run.tell(f"switches of the task on {engine}, {policy}")
-            want = {"engine": engine, "policy": policy, "threads": threads, "models": models}
-            env = environment(threads)
+            want = {"policy": policy, "threads": threads, "models": models}
             try:
-                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, env)
-                done = Walk(engine, policy, threads, tuple(Visit(**v) for v in json.loads(said)["visits"]))
+                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, environment(threads))
+                done = Walk(engine, policy, json.loads(said))
             except (ProcessError, ValueError) as e:
-                done = Walk(engine, policy, threads, failure=str(e))
+                done = Walk(engine, policy, failure=str(e))
             run.walks.append(done)
             run.record("walk", **asdict(done))
 
@@ -101,7 +85,7 @@ def _best(run: Comparison, engines: Sequence[str]) -> list[str]:
 
 
 def main(text: str) -> None:
-    """The child: request {"engine", "policy", "threads", "models": [a request of the worker per task]}."""
+    """The child: request {"policy", "threads", "models": [a request of the worker per task]}."""
     want = json.loads(text)
     import numpy as np
 
@@ -126,24 +110,22 @@ def main(text: str) -> None:
             start = time.perf_counter()
             call()
             frames.append(1e3 * (time.perf_counter() - start))
-        later = statistics.median(frames[1:])
         visits.append(
             {
                 "task": model["task"],
                 "kind": "cold" if number < len(models) else "warm",
                 "switch_ms": switch,
-                "first_ms": frames[0],
-                "penalty_ms": frames[0] - later,
-                "later_ms": later,
+                "penalty_ms": frames[0] - statistics.median(frames[1:]),
                 "bytes": size,
                 "resident": machine.memory().get("resident", 0) - before,
                 "weights": weights(),
             }
         )
-    print(json.dumps({"visits": visits}))
+    print(json.dumps(visits))
 
 
-Step = Callable[[dict[str, Any]], tuple[Callable[[], Any], int, Callable[[], int | None]]]
+Stay = tuple[Callable[[], Any], int, Callable[[], int | None]]  # a frame, bytes read, mapped weights in memory
+Step = Callable[[dict[str, Any]], Stay]
 
 
 def _active(models: Sequence[dict[str, Any]], image: Any) -> Step:
@@ -151,7 +133,7 @@ def _active(models: Sequence[dict[str, Any]], image: Any) -> Step:
 
     engine: Any = None
 
-    def step(model: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], int | None]]:
+    def step(model: dict[str, Any]) -> Stay:
         nonlocal engine
         if engine is None:
             engine = edgemtl.load(model["path"], backend="tvm-cpu", threads=model["threads"])
@@ -167,7 +149,7 @@ def _models(models: Sequence[dict[str, Any]], image: Any, policy: Policy) -> Ste
 
     held: dict[str, Callable[[], Any]] = {}
 
-    def step(model: dict[str, Any]) -> tuple[Callable[[], Any], int, Callable[[], int | None]]:
+    def step(model: dict[str, Any]) -> Stay:
         task, size = model["task"], 0
         if policy == "swap":
             held.clear()

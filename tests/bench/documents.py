@@ -9,7 +9,7 @@ from edgemtl.bench import document
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.samples import Sample, Settings
 from edgemtl.bench.subjects import Subject, parse
-from edgemtl.bench.switching import Visit, Walk
+from edgemtl.bench.switching import Walk
 
 MACHINE = {"cpu": "a CPU", "cpus": 2, "features": ["avx2"], "load": 0.1, "python": "3.11"}
 ENGINES = {"edgemtl": 10.0, "edgemtl-int8": 4.0, "onnxruntime": 15.0, "openvino": 12.0, "openvino-int8-dense": 6.0}
@@ -26,25 +26,13 @@ def sample(subject: str, engine: str, number: int, factor: float = 1.0) -> Sampl
     return Sample(subject, engine, EXPORTS.get(engine, "onnx-sparse"), 2, number, found)
 
 
-def visits(ms: float, cold: float, warm: float, mb: tuple[float, float], grown: float) -> tuple[Visit, ...]:
+def visits(ms: float, cold: float, warm: float, mb: tuple[float, float], grown: float) -> tuple[dict[str, Any], ...]:
     out = []
     for kind, switch, size in (("cold", cold, mb[0]), ("warm", warm, mb[1])):
         for n, task in enumerate(("depth", "edge")):
-            resident = int(1e6 * (30 + (grown if kind == "warm" else grown * n)))
-            weights = 26_000_000 if grown == 0 else None
-            out.append(
-                Visit(
-                    task,
-                    kind,
-                    switch,
-                    1.5 * ms,
-                    0.5 * ms,
-                    ms,
-                    int(1e6 * size),
-                    resident,
-                    weights,
-                )
-            )
+            found = {"task": task, "kind": kind, "switch_ms": switch, "penalty_ms": 0.5 * ms, "bytes": int(1e6 * size)}
+            found["resident"] = int(1e6 * (30 + (grown if kind == "warm" else grown * n)))
+            out.append({**found, "weights": 26_000_000 if grown == 0 else None})
     return tuple(out)
 
 
@@ -60,9 +48,9 @@ def comparison(folder: Path) -> Comparison:
         Sample("rooms:depth", "onnxruntime-dense", "", 2, 0, failure="killed by signal 11: it printed nothing")
     )
     run.walks += [
-        Walk("edgemtl", "active", 2, visits(10, 3, 1, (3.2, 3.2), 0)),
-        Walk("openvino", "swap", 2, visits(12, 600, 500, (27, 27), 80)),
-        Walk("openvino", "keep", 2, failure="no result after 120 s"),
+        Walk("edgemtl", "active", visits(10, 3, 1, (3.2, 3.2), 0)),
+        Walk("openvino", "swap", visits(12, 600, 500, (27, 27), 80)),
+        Walk("openvino", "keep", failure="no result after 120 s"),
     ]
     return run
 

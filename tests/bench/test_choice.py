@@ -11,8 +11,6 @@ from edgemtl.bench import choice
 from edgemtl.bench.engines import ENGINES
 from edgemtl.errors import ConfigError
 
-TASKS = ("semseg", "depth", "normals", "edge")
-
 
 def test_families_mean_their_engines_of_the_precisions() -> None:
     assert choice.engines("edgemtl,onnxruntime", "fp32") == ("edgemtl", "onnxruntime", "onnxruntime-dense")
@@ -43,37 +41,32 @@ def test_engines_that_are_none(words: str, precision: str, said: str) -> None:
         choice.engines(words, precision)
 
 
-def test_threads_and_tasks() -> None:
+def test_threads() -> None:
     assert choice.threads("1, 2,2") == (1, 2)
     for text in ("", "0", "two", "-1", "1.5", "2000", "²"):
         with pytest.raises(ConfigError, match="whole numbers from 1"):
             choice.threads(text)
-    assert choice.tasks("all", TASKS, Path("b")) == TASKS
-    assert choice.tasks("edge,depth", TASKS, Path("b")) == ("edge", "depth")
-    with pytest.raises(ConfigError, match=r"rooms has no task 'dept' \(did you mean 'depth'\?\); it has semseg"):
-        choice.tasks("dept", TASKS, Path("rooms"))
 
 
 def test_files_that_can_be_written_are_left_as_they_were(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text("of an earlier run")
-    choice.files([("--json", kept), ("--out", tmp_path / "new" / "o.jsonl"), ("--json", None)])
+    for path in (kept, tmp_path / "new" / "o.jsonl", None):
+        choice.file("--json", path)
     assert kept.read_text() == "of an earlier run"
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--out .* is a folder; give a file, such as --out .*/benchmark\.json"):
-        choice.files([("--out", tmp_path)])
+        choice.file("--out", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--json .* cannot be written: (Not a directory|File exists)"):
-        choice.files([("--json", tmp_path / "file" / "run.json")])
-    with pytest.raises(ConfigError, match="--out and --json both name"):
-        choice.files([("--json", tmp_path / "a"), ("--out", tmp_path / "." / "a")])
+        choice.file("--json", tmp_path / "file" / "run.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_files_in_a_folder_without_leave(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="Permission denied"):
-        choice.files([("--json", tmp_path / "run.json")])
+        choice.file("--json", tmp_path / "run.json")

@@ -26,9 +26,9 @@ needs_onnx = pytest.mark.skipif(
 
 
 def run(engine: str, policy: switching.Policy, models: list[dict[str, Any]]) -> switching.Walk:
-    want = {"engine": engine, "policy": policy, "threads": 1, "models": models}
+    want = {"policy": policy, "threads": 1, "models": models}
     (said,) = child("edgemtl.bench.switching", want, 300)
-    return switching.Walk(engine, policy, 1, tuple(switching.Visit(**v) for v in json.loads(said)["visits"]))
+    return switching.Walk(engine, policy, json.loads(said))
 
 
 @needs_onnx
@@ -43,12 +43,12 @@ def test_a_peer_reads_a_model_or_holds_all(tmp_path: Path) -> None:
     size = Path(json.loads(line)["path"]).stat().st_size
     models = [{**artifacts.request(subject, "onnxruntime", 1, 0), "task": t} for t in TASKS]
     swap, keep = (run("onnxruntime", policy, models) for policy in ("swap", "keep"))
-    assert [v.task for v in swap.visits] == [*TASKS, *TASKS]
-    assert [v.kind for v in swap.visits] == ["cold", "cold", "warm", "warm"]
-    assert [v.bytes for v in swap.visits] == [size] * 4
-    assert [v.bytes for v in keep.visits] == [size, size, 0, 0]
-    assert all(v.weights is None for v in (*swap.visits, *keep.visits))
-    assert max(v.switch_ms for v in keep.visits[2:]) < min(v.switch_ms for v in swap.visits[2:])
+    assert [v["task"] for v in swap.visits] == [*TASKS, *TASKS]
+    assert [v["kind"] for v in swap.visits] == ["cold", "cold", "warm", "warm"]
+    assert [v["bytes"] for v in swap.visits] == [size] * 4
+    assert [v["bytes"] for v in keep.visits] == [size, size, 0, 0]
+    assert all(v["weights"] is None for v in (*swap.visits, *keep.visits))
+    assert max(v["switch_ms"] for v in keep.visits[2:]) < min(v["switch_ms"] for v in swap.visits[2:])
     assert keep.name == "onnxruntime, all models open"
 
 
@@ -75,8 +75,8 @@ def test_edgemtl_maps_what_the_task_lacks(bundle: Path, tmp_path: Path) -> None:
     for request in by_task.values():
         request["folder"] = str(tmp_path / "rooms-depth")
     found = run("edgemtl", "active", [by_task[t] for t in TASKS])
-    assert [v.bytes for v in found.visits] == [whole, more["semseg"], more["depth"], more["semseg"]]
-    assert all(v.weights is not None and 0 < v.weights <= whole + max(more.values()) for v in found.visits)
+    assert [v["bytes"] for v in found.visits] == [whole, more["semseg"], more["depth"], more["semseg"]]
+    assert all(v["weights"] is not None and 0 < v["weights"] <= whole + max(more.values()) for v in found.visits)
     assert found.name == "edgemtl"
 
 
