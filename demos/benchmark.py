@@ -45,7 +45,6 @@ def main(
     out: Annotated[Path, typer.Option(help="All raw samples, one JSON line each.")] = Path("benchmark.jsonl"),
     work: Annotated[Path | None, typer.Option(help="Folder that keeps exports between runs.")] = None,
     prepare_only: Annotated[bool, typer.Option(help="Export and compile into --work, measure nothing.")] = False,
-    all_exports: Annotated[bool, typer.Option(help="Try dense exports even where they do much more work.")] = False,
     profile_frame: Annotated[
         bool, typer.Option("--profile", help="Kernel by kernel: what a frame's time goes to.")
     ] = False,
@@ -69,7 +68,6 @@ def main(
         warmup_s=0 if quick else 0.3,
         frames=2 if quick else 5,
         peak_s=0.1 if quick else Settings.peak_s,
-        doubtful=float("inf") if all_exports else Settings.doubtful,
         minutes=minutes or None,
     )
     measured = _subjects(subject, bundle, console)

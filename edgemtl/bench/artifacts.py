@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from edgemtl.bench import prepare
-from edgemtl.bench.engines import ENGINES, Engine
+from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, stop
 from edgemtl.bench.samples import Settings
 from edgemtl.bench.subjects import Subject
-from edgemtl.graph.count import count
 
 INDEX = "made.json"  # in each subject's folder: which artifacts, and of what
 Record = Callable[..., None]  # record(kind, **fields)
@@ -23,7 +22,7 @@ Record = Callable[..., None]  # record(kind, **fields)
 
 @dataclass
 class Artifacts:
-    """Files per subject under `folder`. `notes` says what was not tried, and why."""
+    """Files per subject under `folder`."""
 
     folder: Path
     settings: Settings
@@ -31,7 +30,6 @@ class Artifacts:
     tell: Callable[[str], None] = lambda _: None
     record: Record = lambda *_, **__: None
     touched: dict[str, list[int]] = field(default_factory=dict)  # subject -> experts that got a token, per block
-    notes: list[str] = field(default_factory=list)
     _paths: dict[tuple[str, str], str] = field(default_factory=dict)  # see `_key`
     _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -53,18 +51,6 @@ class Artifacts:
         """The subject's folder."""
         return self.folder / subject.name.replace(":", "-")
 
-    def wanted(self, subject: Subject, engine: Engine) -> str | None:
-        """The artifact that the engine runs; None where it is another's, or does much more work than the sparse one."""
-        name = engine.opens(subject.dense)
-        if name is not None and name.endswith("-dense"):
-            dense = count(subject.config, subject.task, every_expert=True).total
-            if dense > self.settings.doubtful * subject.work:
-                times = dense / subject.work
-                note = f"{subject.name}: dense exports do {times:.1f} times the work and were not tried"
-                self.notes += [note] if note not in self.notes else []
-                return None
-        return name
-
     def find(self, subject: Subject, artifact: str) -> str | None:
         """The path of an artifact, if it was made."""
         return self._paths.get(self._key(subject, artifact))
@@ -80,7 +66,7 @@ class Artifacts:
         return {
             "engine": engine,
             "prepare": f"{opener.__module__}:{opener.__qualname__}",
-            "path": self.find(subject, self.wanted(subject, ENGINES[engine]) or ""),
+            "path": self.find(subject, ENGINES[engine].opens(subject.dense) or ""),
             "folder": str(self.place(subject)),
             "task": subject.task,
             "precision": ENGINES[engine].precision,
@@ -99,7 +85,7 @@ class Artifacts:
         folder = self.place(subject)
         folder.mkdir(parents=True, exist_ok=True)
         usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
-        names = list(dict.fromkeys(n for e in usable if (n := self.wanted(subject, e))))
+        names = list(dict.fromkeys(n for e in usable if (n := e.opens(subject.dense))))
         mark, index = prepare.fingerprint(subject, self.pictures), folder / INDEX
         known = json.loads(index.read_text()) if index.is_file() else {}
         fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()

@@ -1,8 +1,7 @@
 """Compare engines: a fresh process for every measurement, interleaved rounds, every sample written down as it comes.
 
 The order within a round is rotated, so that no engine always follows the same neighbour. A subject's engines run one
-right after the other; only their ratios within a round are compared (`stats.paired`). A peer far behind on one of
-several subjects of one shape (the shipped model's tasks) is left out on all.
+right after the other; only their ratios within a round are compared (`stats.paired`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgemtl.bench import stats
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
@@ -45,7 +43,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.artifacts = Artifacts(self.folder, self.settings, self.pictures, self.tell, self.record, notes=self.notes)
+        self.artifacts = Artifacts(self.folder, self.settings, self.pictures, self.tell, self.record)
         self._began = time.monotonic()
 
     def prepare(self) -> None:
@@ -55,7 +53,7 @@ class Comparison:
             self.ready[subject.name] = []
             for name in self.engines:
                 engine = ENGINES[name]
-                artifact = self.artifacts.wanted(subject, engine)
+                artifact = engine.opens(subject.dense)
                 if artifact is None:
                     continue
                 if self.artifacts.find(subject, artifact) and engine.missing() is None:
@@ -88,7 +86,7 @@ class Comparison:
 
     def _run(self, subject: Subject, engine: str, threads: int, number: int) -> None:
         request = self.artifacts.request(subject, engine, threads, self.settings.seconds)
-        artifact = self.artifacts.wanted(subject, ENGINES[engine]) or ""
+        artifact = ENGINES[engine].opens(subject.dense) or ""
         sample = Sample(subject.name, engine, artifact, threads, number)
         try:
             lines = child("edgemtl.bench.worker", request, self.settings.timeout, environment(threads))
@@ -100,31 +98,12 @@ class Comparison:
         self.add(sample)
 
     def _keen(self, subject: Subject, threads: int) -> list[str]:
-        """Engines still worth a process: edgemtl's, and those that have not failed twice nor stalled, and are not far
-        behind the best twice, here or on another subject of the same shape.
-        """
-        mine = list(of(self.samples, subject.name, threads))
-        alike = {s.name for s in self.subjects if s.shape == subject.shape}
-        theirs = [s for s in self.samples if s.subject in alike and s.threads == threads]
-        kept = []
-        for e in self.ready[subject.name]:
-            failed = sum(2 if s.stalled else not s.right for s in mine if s.engine == e)
-            behind = self._behind(theirs, e)
-            if ENGINES[e].own or (failed < 2 and behind <= self.settings.lag):
-                kept.append(e)
-            elif behind > self.settings.lag and not any(s.engine == e for s in mine):
-                reason = f"left out: {behind:.1f} times slower than the best on models of the same shape"
-                self.add(Sample(subject.name, e, "", threads, 0, failure=reason))
-        return kept
-
-    def _behind(self, samples: Sequence[Sample], engine: str) -> float:
-        """The engine's ratio to the best peer of its precision so far; 0 before it has two rounds."""
-        alike = {e for e in {s.engine for s in samples} if ENGINES[e].precision == ENGINES[engine].precision}
-        found = {e: {(s.subject, s.round): s.p50 for s in samples if s.engine == e and s.right} for e in alike}
-        best = stats.best({e: r for e, r in found.items() if r and not ENGINES[e].own})
-        if best is None or len(found.get(engine, ())) < 2:
-            return 0.0
-        return stats.paired(found[engine], found[best]) or 0.0
+        """Engines still worth a process: those that have not failed twice nor stalled."""
+        failed = dict.fromkeys(self.ready[subject.name], 0)
+        for sample in of(self.samples, subject.name, threads):
+            if sample.engine in failed and not sample.right:
+                failed[sample.engine] += 2 if sample.stalled else 1
+        return [engine for engine, times in failed.items() if times < 2]
 
     def add(self, sample: Sample) -> None:
         self.samples.append(sample)

@@ -2,7 +2,7 @@
 
 All engines have the same weights, run in one process and take turns; a frame is timed by events in the engine's own
 stream, and by the host's clock from submitting to the result being there. Energy is the board's own counter (NVML)
-over a second of frames back to back, divided by them. A second model, a dense ViT of equal arithmetic with random
+over a round's frames, divided by them. A second model, a dense ViT of equal arithmetic with random
 weights, tells what routing costs on a GPU. Without a GPU nothing is measured, and it says so.
 """
 
@@ -20,8 +20,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.console import Console
 
 from edgemtl.bench import stats
+from edgemtl.bench.report import Table, show
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BackendError, EdgeMTLError
 
@@ -42,17 +44,13 @@ class Row:
     gpu: dict[int, list[float]] = field(default_factory=dict)
     host: dict[int, list[float]] = field(default_factory=dict)
     error: float | None = None
-    millijoules: float | None = None
+    millijoules: list[float] = field(default_factory=list)  # of a frame, by round
     failure: str = ""
 
     @property
     def rounds(self) -> dict[int, float]:
         """{round: median milliseconds} by the host's clock, which holds every wait."""
         return {r: stats.percentile(v, 0.5) for r, v in self.host.items() if v}
-
-    def summary(self, which: str) -> stats.Summary | None:
-        values = [v for part in getattr(self, which).values() for v in part]
-        return stats.summary(values) if values else None
 
 
 def frames(engine: Any, clock: Any, seconds: float) -> tuple[list[float], list[float]]:
@@ -95,20 +93,6 @@ class Meter:
         return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device))
 
 
-def energy(engine: Any, meter: Any, clock: Any, seconds: float = 1.0) -> float | None:
-    """Millijoules of a frame, over frames back to back for so long; None where there is no counter."""
-    if meter.absent:
-        return None
-    before, done, start = meter.millijoules(), clock.event(), time.perf_counter()
-    count = 0
-    while count < 10 or time.perf_counter() - start < seconds:
-        engine.submit()
-        clock.record(done, engine.stream)
-        clock.arrived(done)
-        count += 1
-    return float(meter.millijoules() - before) / count
-
-
 def measure(
     rows: Sequence[Row], makers: Mapping[str, Make], want: Any, clock: Any, meter: Any, rounds: int, seconds: float
 ) -> None:
@@ -126,12 +110,11 @@ def measure(
         row.error = float(np.abs(got - want).max() / np.abs(want).max()) if np.isfinite(got).all() else float("inf")
         frames(engine, clock, min(seconds, 0.3))  # warm
     for number in range(rounds):
-        for row in rows:
-            if row.engine in engines:
-                row.gpu[number], row.host[number] = frames(engines[row.engine], clock, seconds)
-    for row in rows:
-        if row.engine in engines:
-            row.millijoules = energy(engines[row.engine], meter, clock)
+        for row in (r for r in rows if r.engine in engines):
+            before = None if meter.absent else meter.millijoules()
+            row.gpu[number], row.host[number] = frames(engines[row.engine], clock, seconds)
+            if before is not None:
+                row.millijoules.append((meter.millijoules() - before) / len(row.host[number]))
     if OWN in engines:
         engines[OWN].close()
 
@@ -142,35 +125,25 @@ def dense_config(config: ModelConfig) -> ModelConfig:
     return ModelConfig(**{**dict(config), **wide, "paths": {}, "slots": None, "renormalise": False})
 
 
-def report(rows: Sequence[Row], device: str, meter: Any) -> str:
-    """A table per model and batch, and the goals that it can answer."""
-    lines = [f"{device}; milliseconds by the host's clock (p50, p95, p99) and by events (p50); one process, in turns"]
-    for model, batch in dict.fromkeys((r.model, r.batch) for r in rows):
-        these = [r for r in rows if (r.model, r.batch) == (model, batch)]
-        peers = {r.engine: r.rounds for r in these if r.rounds and r.engine != OWN}
-        fastest = stats.best(peers)
-        lines.append(f"{model}, batch {batch}")
-        for row in these:
-            host, gpu = row.summary("host"), row.summary("gpu")
-            if host is None or gpu is None:
-                lines.append(f"  {row.engine:20} not measured: {row.failure}")
-                continue
-            known = row.millijoules is not None
-            joules = f"{(row.millijoules or 0) / batch:.2f} mJ/image (NVML)" if known else "energy not measured"
-            times = f"{host.p50:8.3f} {host.p95:8.3f} {host.p99:8.3f} | {gpu.p50:8.3f}"
-            lines.append(f"  {row.engine:20} {times} | error {row.error:.1e} | {joules}")
-        own = next((r.rounds for r in these if r.engine == OWN), {})
-        ratio = stats.paired(own, peers[fastest]) if fastest and own else None
-        if ratio is not None:
-            lines.append(f"  edgemtl / {fastest} = {ratio:.2f}" + (" (goal at batch 1: 0.70)" if batch == 1 else ""))
-    by = {(r.model, r.batch): r.rounds for r in rows if r.engine == OWN and r.rounds}
-    for model, batch in by:
-        dense = by.get(("dense", batch))
-        if model != "dense" and dense and (ratio := stats.paired(by[model, batch], dense)) is not None:
-            lines.append(f"edgemtl, experts / dense of equal arithmetic, batch {batch} = {ratio:.2f} (goal: 1.30)")
-    if meter.absent:
-        lines.append(f"energy: {meter.absent}")
-    return "\n".join(lines)
+def report(rows: Sequence[Row], meter: Any) -> Table:
+    """A row per model, batch and engine. Ratios are paired: to the best peer, and of edgemtl to the dense ViT."""
+    cells = []
+    dense = {r.batch: r.rounds for r in rows if (r.model, r.engine) == ("dense", OWN)}
+    for row in rows:
+        peers = {r.engine: r.rounds for r in rows if (r.model, r.batch) == (row.model, row.batch) and r.engine != OWN}
+        fastest = stats.best({name: rounds for name, rounds in peers.items() if rounds})
+        sparse = row.engine == OWN and row.model != "dense"
+        base = (peers.get(fastest or "", {}), dense.get(row.batch, {}) if sparse else {})
+        host, gpu = ([v for part in each.values() for v in part] for each in (row.host, row.gpu))
+        times = [*stats.summary(host)[:3], stats.percentile(gpu, 0.5)] if host else [None] * 4
+        joules = stats.percentile(row.millijoules, 0.5) / row.batch if row.millijoules else None
+        figures = [*(show(v, ".3f") for v in times), *(show(stats.paired(row.rounds, b)) for b in base)]
+        figures += [show(row.error, ".1e"), show(joules)]
+        cells.append([row.model, row.engine, row.failure, f"{row.batch}", *figures])
+    head = ("batch", "p50 ms", "p95", "p99", "p50 by events", "to best peer", "to dense", "error", "mJ/image")
+    energy = f"; no energy: {meter.absent}" if meter.absent else "; energy by NVML"
+    title = f"milliseconds by the host's clock, one process, in turns{energy}"
+    return Table(title, ("model", "engine", ""), head, cells)
 
 
 def run(
@@ -211,7 +184,7 @@ def run(
             makers = {e: partial(kind, model, task, images) for e, kind in ENGINES.items()}
             measure(these, makers, want, gpu, meter, rounds, seconds)
             rows += these
-    print(report(rows, f"{gpu.name} ({gpu.arch})", meter))
+    Console(width=None if sys.stdout.isatty() else 190).print(f"{gpu.name} ({gpu.arch})", report(rows, meter).printed())
     if json:
         json.write_text(dumps([asdict(r) for r in rows]))
 

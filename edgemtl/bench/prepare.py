@@ -62,13 +62,12 @@ def versions() -> dict[str, str]:
 
 def sources() -> list[Path]:
     """The files whose code makes artifacts."""
-    here, package = Path(__file__).parent, Path(__file__).parents[1]
-    roots = [package / name for name in ("model", "graph", "bundle")]
+    package = Path(__file__).parents[1]
     compiler = importlib.util.find_spec("edgemtl_compiler")
+    roots = [package / name for name in ("model", "graph", "bundle", "bench")]
     roots += [Path(compiler.origin).parent] if compiler is not None and compiler.origin else []
     files = [f for root in roots for f in sorted(root.rglob("*")) if f.suffix in (".py", ".h", ".cc")]
-    files += [package / name for name in ("config.py", "fpga/program.py")]
-    return [*files, Path(__file__), here / "forms.py", here / "quantise.py"]
+    return [*files, package / "config.py", package / "fpga" / "program.py"]
 
 
 def main(text: str) -> None:
@@ -89,9 +88,7 @@ def main(text: str) -> None:
 
 
 def _maker(name: str) -> Callable[[str, Any, dict[str, Any], Path], Path]:
-    if name.startswith("bundle"):
-        return _bundle_int8 if name == "bundle-int8" else _bundle
-    return _quantised if name.split("-")[0] in quantise.TOOLS else _onnx
+    return _bundle if name.startswith("bundle") else _onnx if name.startswith("onnx") else _quantised
 
 
 def _reference(want: dict[str, Any], folder: Path) -> Any:
@@ -99,7 +96,13 @@ def _reference(want: dict[str, Any], folder: Path) -> Any:
     import numpy as np
     import torch
 
-    model = _model(want)
+    from edgemtl.model import MultiTaskViT
+
+    if want["bundle"]:
+        model = bundle_model(want["bundle"])
+    else:
+        torch.manual_seed(0)
+        model = MultiTaskViT(ModelConfig.model_validate(want["config"])).eval()
     config: ModelConfig = model.config
     task = want["task"]
     image = _image(want, config)
@@ -110,7 +113,7 @@ def _reference(want: dict[str, Any], folder: Path) -> Any:
     ]
     np.save(folder / INPUT, image)
     np.save(folder / EXPECTED, outputs[task].numpy())
-    if any(_maker(name) in (_bundle_int8, _quantised) for name in want["artifacts"]):
+    if any("int8" in name or _maker(name) is _quantised for name in want["artifacts"]):
         pictures = want.get("pictures")
         _, checked = quantise.prepare_pictures(Path(pictures) if pictures else None, config, folder)
         with torch.inference_mode():
@@ -129,17 +132,6 @@ def bundle_model(path: str | Path) -> Any:
     with Bundle.open(path) as bundle:
         whole = bundle.manifest.model
         return model_of(whole, unpack_state(whole, bundle.tensor, stored=whole))
-
-
-def _model(want: dict[str, Any]) -> Any:
-    import torch
-
-    from edgemtl.model import MultiTaskViT
-
-    if want["bundle"]:
-        return bundle_model(want["bundle"])
-    torch.manual_seed(0)
-    return MultiTaskViT(ModelConfig.model_validate(want["config"])).eval()
 
 
 def _image(want: dict[str, Any], config: ModelConfig) -> Any:
@@ -169,33 +161,18 @@ def _quantised(name: str, model: Any, want: dict[str, Any], folder: Path) -> Pat
     return quantise.quantise(name, _onnx(f"{tool}_from-{form}", model, want, folder, INT8_OPSET), folder)
 
 
-def _bundle_int8(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
-    """Calibrated on the pictures that the peers are calibrated on; with every task of a given bundle."""
-    from edgemtl_compiler import compile_bundle
-
-    path = folder / "model-int8.edgemtl"
-    compile_bundle(
-        model,
-        path,
-        targets=["cpu"],
-        tasks=None if want["bundle"] else [want["task"]],
-        name="benchmark",
-        origin=want["name"],
-        precision="int8",
-        calibrate=folder / quantise.PICTURES,
-        images=quantise.CALIBRATED,
-        evaluate=quantise.CALIBRATED,
-    )
-    return path
-
-
 def _bundle(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
-    if want["bundle"]:
-        return Path(want["bundle"])
+    """With every task of a given bundle; INT8 is calibrated on the pictures that the peers are calibrated on."""
     from edgemtl_compiler import compile_bundle
 
-    path = folder / "model.edgemtl"
-    compile_bundle(model, path, targets=["cpu"], name="benchmark", origin="random weights")
+    int8 = name == "bundle-int8"
+    if want["bundle"] and not int8:
+        return Path(want["bundle"])
+    path, count = folder / f"{name}.edgemtl", quantise.CALIBRATED
+    calibration = {"calibrate": folder / quantise.PICTURES, "images": count, "evaluate": count}
+    how: dict[str, Any] = {"precision": "int8", **calibration} if int8 else {}
+    tasks = None if want["bundle"] else [want["task"]]
+    compile_bundle(model, path, targets=["cpu"], tasks=tasks, name="benchmark", origin=want["name"], **how)
     return path
 
 

@@ -19,7 +19,6 @@ from edgemtl.media.preprocess import Array
 CALIBRATION, CHECK, CHECK_EXPECTED = "calibration.npy", "check.npy", "check_expected.npy"
 PICTURES = "pictures"  # the calibration pictures as files, for `edgemtl compile`
 CALIBRATED, CHECKED = 32, 8  # pictures
-TOOLS = ("qdq", "nncf")  # first words of the artifacts made here
 
 
 def prepare_pictures(source: Path | None, config: ModelConfig, folder: Path) -> tuple[Array, Array]:
@@ -66,7 +65,7 @@ def quantise(name: str, onnx: Path, folder: Path) -> Path:
     ort.quantize_static(
         str(onnx),
         str(out),
-        _reader(inputs, ort.CalibrationDataReader),
+        _Reader(inputs),
         quant_format=ort.QuantFormat.QDQ,
         per_channel=True,
         activation_type=ort.QuantType.QUInt8,
@@ -75,18 +74,14 @@ def quantise(name: str, onnx: Path, folder: Path) -> Path:
     return out
 
 
-def _reader(inputs: Array, base: Any) -> Any:
-    class Reader(base):  # type: ignore[misc]
-        """One input after the other, once."""
+class _Reader:
+    """One input after the other, once: what ONNX Runtime takes for a CalibrationDataReader."""
 
-        def __init__(self) -> None:
-            self.left = iter(inputs)
+    def __init__(self, inputs: Array) -> None:
+        self.left = ({"image": image[None]} for image in inputs)
 
-        def get_next(self) -> dict[str, Array] | None:
-            image = next(self.left, None)
-            return None if image is None else {"image": image[None]}
-
-    return Reader()
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self.left, None)
 
 
 def _nncf(onnx: Path, inputs: Array, out: Path) -> Path:

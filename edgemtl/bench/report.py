@@ -5,10 +5,10 @@ python -m edgemtl.bench.report docs/results/benchmark.json README.md
 
 from __future__ import annotations
 
-import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from rich.console import Console, Group
@@ -102,12 +102,12 @@ def switches(found: Found) -> Table:
         kinds = []
         for kind in ("cold", "warm") if w["visits"] else ():
             visits = [v for v in w["visits"][1:] if v["kind"] == kind]
-            ms, size = (_median(f(v) for v in visits) for f in (_cost, lambda v: v["bytes"] / MB))
+            ms, size = (median(f(v) for v in visits) for f in (_cost, lambda v: v["bytes"] / MB))
             kinds.append(f"{ms:.1f} ms, {size:.1f} MB")
         weights = [v["weights"] for v in w["visits"] if v["weights"] is not None]
-        part = f"{_median(weights) / MB:.0f} MB (smaps)" if weights else "not measured"
+        part = f"{median(weights) / MB:.0f} MB (smaps)" if weights else "not measured"
         late = w["visits"][len(w["visits"]) // 2 :]
-        grown = [f"{_median(v['resident'] for v in late) / MB:.0f} MB, {part}"] if late else []
+        grown = [f"{median(v['resident'] for v in late) / MB:.0f} MB, {part}"] if late else []
         cells.append([w["name"], *((*kinds, *grown) if late else (w["failure"], "", ""))])
     title = "a switch of the task: the change and what its first frame takes more; bytes mapped, or of files read"
     return Table(title, ("switch of the task", "cold", "warm", "memory grown, of it weights"), (), cells)
@@ -175,12 +175,8 @@ def _cost(visit: Found) -> float:
     return float(visit["switch_ms"] + visit["penalty_ms"])
 
 
-def _median(values: Iterable[float]) -> float:
-    return statistics.median(values)
-
-
 LEGEND = """
-rounds: fresh processes; an engine far behind the best peer twice is left out of later rounds. to best peer: median over
+rounds: fresh processes. to best peer: median over
 rounds of p50 / best peer's p50 in the same round, and from 5 rounds on its 95 % interval (bootstrap over rounds). GMAC
 done: by the export, counted. error: largest difference from PyTorch, relative to the largest value; of INT8 the root
 mean square over 8 pictures that no engine was calibrated on, by the float map's standard deviation. import: Python's

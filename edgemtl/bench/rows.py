@@ -43,20 +43,16 @@ class Row:
     reason: str = ""
 
 
-def best_peer(samples: Sequence[Sample], subject: str, threads: int, precision: str = "fp32") -> str | None:
-    """The fastest engine of this precision that is not edgemtl's, among those with right results."""
-    mine = [s for s in of(samples, subject, threads) if ENGINES[s.engine].precision == precision]
-    names = dict.fromkeys(s.engine for s in mine if not ENGINES[s.engine].own)
-    return stats.best({n: r for n in names if (r := times(s for s in mine if s.engine == n))})
-
-
 def rows(samples: Sequence[Sample], subject: Subject, threads: int) -> list[Row]:
     """A row per engine, in the order of the table of engines."""
     mine = list(of(samples, subject.name, threads))
-    base = {p: best_peer(samples, subject.name, threads, p) for p in ("fp32", "int8")}
-    base_times = {p: times(s for s in mine if s.engine == name) for p, name in base.items()}
     ran = {n: [s for s in mine if s.engine == n] for n in ENGINES}
-    return [_row(subject, threads, n, of_it, base_times[ENGINES[n].precision]) for n, of_it in ran.items() if of_it]
+    base: dict[str, Mapping[int, float]] = {}  # of each precision the best peer's rounds
+    for precision in ("fp32", "int8"):
+        peers = {n: times(r) for n, r in ran.items() if ENGINES[n].precision == precision and not ENGINES[n].own}
+        best = stats.best({n: r for n, r in peers.items() if r})
+        base[precision] = peers[best] if best else {}
+    return [_row(subject, threads, n, r, base[ENGINES[n].precision]) for n, r in ran.items() if r]
 
 
 def _row(subject: Subject, threads: int, engine: str, mine: Sequence[Sample], base: Mapping[int, float]) -> Row:
@@ -75,7 +71,7 @@ def _row(subject: Subject, threads: int, engine: str, mine: Sequence[Sample], ba
     frames = [t for r in good for t in r["ms"]]
     p = stats.summary(frames)
     memory = [r["memory"] for r in good if r["memory"]["after"]]
-    weights = [r["weights"]["resident"] for r in good if r["weights"] and r["weights"]["resident"] is not None]
+    weights = [r["weights"] for r in good if r["weights"] is not None]
     low, high = stats.interval(times(mine), base) or (None, None)
     return replace(
         start,

@@ -17,8 +17,7 @@ GARBAGE = 0.9  # of an INT8 output: an error like this means that it has nothing
 class Settings:
     """How long and how often.
 
-    lag: a peer this many times slower than the best one, twice, is left out of later rounds. doubtful: an export with
-    more than this many times the work of the sparse one is not tried. minutes: from the start; begin nothing later,
+    minutes: from the start; begin nothing later,
     but do `least` rounds. timeout: of one measuring process; one that stalls is not started again.
     """
 
@@ -29,8 +28,6 @@ class Settings:
     warmup_s: float = 0.3
     frames: int = 5
     seconds: float = 0.6
-    lag: float = 1.5
-    doubtful: float = 2.0
     minutes: float | None = None
     timeout: float = 120.0
     build_timeout: float = 1800.0

@@ -54,13 +54,6 @@ class Subject:
         """Whether it has no choice of experts."""
         return not self.config.moe_blocks
 
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """What decides how fast it is: equal for tasks of one model with paths of equal size."""
-        c = self.config
-        path = tuple(len(bank) for bank in c.path(self.task))
-        return c.stem, c.dim, c.depth, c.tokens, c.top_k, c.expert_hidden, path
-
 
 def parse(name: str, bundle: Path | None = None) -> list[Subject]:
     """The subjects that `name` stands for. Raises ConfigError for an unknown name, BundleError for a bad bundle."""

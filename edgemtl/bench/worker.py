@@ -52,7 +52,7 @@ def main(request: str) -> None:
                 "error": error,
                 "precision": want.get("precision", "fp32"),
                 "memory": {"before": before, "after": machine.memory()},
-                "weights": _weights(want),
+                "weights": engine.residency().resident if (engine := want.get("engine_object")) else None,
             }
         )
     )
@@ -109,15 +109,6 @@ def _frames(call: Any, want: dict[str, Any]) -> list[float]:
         call()
         times.append(1e3 * (time.perf_counter() - start))
     return times
-
-
-def _weights(want: dict[str, Any]) -> dict[str, Any] | None:
-    """Bytes of mapped weights in memory, where the engine can tell them apart from the rest."""
-    engine = want.get("engine_object")
-    if engine is None:
-        return None
-    residency = engine.residency()
-    return {"resident": residency.resident, "mapped": residency.mapped, "origin": residency.origin}
 
 
 if __name__ == "__main__":

@@ -98,13 +98,6 @@ def test_the_order_rotates() -> None:
     assert order([], 3) == []
 
 
-def test_a_dense_export_with_much_more_work_is_not_tried(faked: Any) -> None:
-    comparison, _ = faked(lambda _: result(1.0), ["onnxruntime", "onnxruntime-dense"], subject="edge-moe:129")
-    comparison.measure()
-    assert {s.artifact for s in comparison.samples} == {"onnx-sparse"}
-    assert any("dense exports do 3." in note for note in comparison.notes)
-
-
 def test_a_wrong_output_is_a_row_and_no_ratio(faked: Any) -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         return result(1.0, 0.5) if request["engine"] == "openvino" else result(2.0)
@@ -131,17 +124,9 @@ def test_a_crash_is_a_row(faked: Any) -> None:
     assert rows(comparison)["onnxruntime"].rounds == 3
 
 
-def test_a_slow_peer_is_left_out_after_two_rounds(faked: Any) -> None:
-    speed = {"edgemtl": 9.0, "onnxruntime": 4.0, "openvino": 2.0}
-    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), rounds=4)
-    comparison.measure()
-    assert {e: r.rounds for e, r in rows(comparison).items()} == {"edgemtl": 4, "onnxruntime": 2, "openvino": 4}
-    assert rows(comparison)["edgemtl"].ratio == 4.5
-
-
 def test_both_forms_of_a_peer_are_measured_and_the_better_one_counts(faked: Any) -> None:
     speed = {"edgemtl": 4.0, "openvino": 6.0, "openvino-dense": 5.0}
-    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), doubtful=99)
+    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed))
     comparison.measure()
     assert {e: r.export for e, r in rows(comparison).items()}["openvino-dense"] == "onnx-dense"
     assert rows(comparison)["edgemtl"].ratio == pytest.approx(0.8)
@@ -154,17 +139,6 @@ def test_a_model_without_experts_has_one_form(faked: Any) -> None:
         ("openvino", "onnx-plain"),
         ("openvino-int8", "nncf-plain"),
     }
-
-
-def test_tasks_of_one_shape_leave_out_the_same_peer(faked: Any) -> None:
-    (first,) = parse("micro")
-    second = replace(first, name="micro:second")
-    speed = {"edgemtl": 1.0, "openvino": 2.0, "onnxruntime": 9.0}
-    comparison, _ = faked(lambda request: result(speed[request["engine"]]), list(speed), [first, second])
-    comparison.measure()
-    found = {r.engine: r for r in made_rows(comparison.samples, second, 1)}
-    assert found["onnxruntime"].rounds == 1  # with that of the first it is far behind twice
-    assert found["openvino"].rounds == found["edgemtl"].rounds == 3
 
 
 def test_what_edgemtl_runs_is_made_once_for_a_bundle(faked: Any, tmp_path: Path) -> None:
@@ -197,7 +171,7 @@ def test_each_precision_has_its_own_best_peer(faked: Any) -> None:
     assert found["edgemtl"].ratio == pytest.approx(0.8)
     assert found["edgemtl-int8"].ratio == pytest.approx(0.8)
     assert found["openvino"].rounds == 3
-    assert found["onnxruntime-int8"].rounds == 2
+    assert found["onnxruntime-int8"].rounds == 3
     said = printed(comparison)
     assert ", 2.5 ms, which errs less" in said
 

@@ -76,7 +76,7 @@ def test_micro_end_to_end(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """The shipped-model way: weights and input from a bundle; both forms in ONNX agree with PyTorch."""
     monkeypatch.setattr(prepare, "fingerprint", lambda *_: "the same")
     (subject,) = parse("rooms:depth", bundle)
-    settings = Settings(threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6, lag=1e9, doubtful=99)
+    settings = Settings(threads=(1,), rounds=2, warmup=0, warmup_s=0, frames=2, seconds=1e-6)
     engines = ["edgemtl", "onnxruntime", "onnxruntime-dense"]
     if importlib.util.find_spec("tvm") is None:
         engines.remove("edgemtl")

@@ -52,7 +52,7 @@ def compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Co
         monkeypatch.setattr(artifacts, "child", prepared)
         monkeypatch.setattr(compare_module, "child", limited)
         fast = {"threads": (1,), "rounds": 2, "warmup": 1, "warmup_s": 0, "frames": 20, "seconds": 0}
-        settings = Settings(**{**fast, "lag": 99, "seconds": 1e-6, **changes})
+        settings = Settings(**{**fast, "seconds": 1e-6, **changes})
         comparison = Comparison(parse("micro"), list(names), settings, tmp_path, tmp_path / "raw.jsonl")
         comparison.prepare()
         comparison.measure()
