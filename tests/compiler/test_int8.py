@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_rooms import write_rooms
+from test_calibrate import lively
 
 import edgemtl
 from edgemtl.bench import profile
@@ -22,7 +23,7 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import CompileError, DataError
 from edgemtl.graph.count import count
 from edgemtl.graph.ops._activations import gelu
-from edgemtl.model import MultiTaskViT
+from edgemtl.model import MultiTaskViT, preset
 from edgemtl.model.checkpoint import arrays, save_checkpoint
 from edgemtl_compiler import compile_bundle, precision
 from edgemtl_compiler.bundle import Built
@@ -92,6 +93,19 @@ def test_the_program_equals_the_int8_reference(micro: Any, int8: Built, quantise
                 engine.activate(task)
                 got = engine.raw(image)[task]
                 assert relative(got, want[task][0]) < 1e-4
+
+
+def test_a_hybrids_blocks_are_in_int8(rooms: Path, tmp_path: Path) -> None:
+    """Its convolutions stay float32. Compiling holds the program to the INT8 reference."""
+    model, _ = lively(preset("hybrid", image_size=(32, 64), dim=32, heads=2, head_norm=False))
+    out = tmp_path / "h.edgemtl"
+    built = compile_bundle(model, out, tasks=("depth",), precision="int8", calibrate=rooms, images=32, evaluate=1)
+    assert 1e-4 < built.errors[CPU.name]["depth"] < 0.1
+    with Bundle.open(out) as opened:
+        types = {f"{part}:{n}": str(p.dtype) for part, held in opened.parts.items() for n, p in held.items()}
+    whole = {"trunk:blocks.0.attn.qkv", "trunk:blocks.0.mlp.fc2", "experts.1:0"}
+    assert {types[ref] for ref in whole} == {"uint8"}
+    assert {types[ref] for ref in types if "stem" in ref or "head" in ref} == {"float32"}
 
 
 def test_the_bundle_says_what_int8_costs(int8: Built, micro: Any) -> None:

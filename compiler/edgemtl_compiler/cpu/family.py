@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from edgemtl.bundle.layout import Array
 from edgemtl.bundle.manifest import Program
-from edgemtl.config import ModelConfig
-from edgemtl.errors import CompileError
 from edgemtl.graph.network import PREFIX, network
 from edgemtl_compiler import family, toolchain
 from edgemtl_compiler.cpu import program, targets
@@ -22,10 +20,6 @@ class Cpu(family.Family):
     def resolve(self, word: str, precision: str, arches: Sequence[str]) -> Sequence[Target]:
         family.need("tvm")
         return targets.resolve_all(word, precision)
-
-    def refuse(self, config: ModelConfig, targets: Sequence[family.Target], precision: str) -> None:
-        if precision == "int8" and config.stem != "patch":
-            raise CompileError(f"a model with stem {config.stem} has no program for precision int8 yet; leave it out")
 
     def start(self, targets: Sequence[family.Target]) -> None:
         """The C++ compiler works beside what comes before the programs."""
