@@ -88,11 +88,3 @@ def best_paths(config: ModelConfig, usage: dict[str, Usage], experts_per_path: i
         for task in config.task_names
     }
     return ModelConfig(**{**dict(config), "paths": paths})
-
-
-def declare_paths(
-    model: MultiTaskViT, data: Samples, experts_per_path: int = 6, *, images: int = 512, batch: int = 16
-) -> ModelConfig:
-    """`best_paths` by the usage measured on `data`."""
-    check_path_size(model.config, experts_per_path)
-    return best_paths(model.config, measure_usage(model, data, images=images, batch=batch), experts_per_path)

@@ -8,7 +8,7 @@ from fake_rooms import FakeRooms
 
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl.train.paths import declare_paths, measure_usage, rank_experts
+from edgemtl.train.paths import best_paths, measure_usage, rank_experts
 from edgemtl.train.report import collapsed, expert_usage
 
 
@@ -37,8 +37,9 @@ def test_usage_is_the_sum_of_scores_and_choices() -> None:
 def test_a_declared_path_holds_the_favourites_and_nothing_else_is_chosen() -> None:
     torch.manual_seed(1)
     model, data = MultiTaskViT(preset("micro")).eval(), FakeRooms(6, augment=False)
-    weight = {task: usage.weight for task, usage in measure_usage(model, data).items()}
-    config = declare_paths(model, data, 3)
+    usage = measure_usage(model, data)
+    weight = {task: found.weight for task, found in usage.items()}
+    config = best_paths(model.config, usage, 3)
     assert set(config.paths) == set(model.config.task_names)
     for task, path in config.paths.items():
         for which, bank in enumerate(path):
@@ -55,12 +56,11 @@ def test_a_declared_path_holds_the_favourites_and_nothing_else_is_chosen() -> No
 
 
 def test_paths_that_cannot_be() -> None:
-    data = FakeRooms(2)
     with pytest.raises(ConfigError, match="to_multi_gate"):
-        declare_paths(MultiTaskViT(preset("micro", gate="single")), data, 3)
+        best_paths(preset("micro", gate="single"), {}, 3)
     for count in (1, 7):
         with pytest.raises(ConfigError, match=r"give 2 \(top_k\) to 6"):
-            declare_paths(MultiTaskViT(preset("micro")), data, count)
+            best_paths(preset("micro"), {}, count)
 
 
 def test_collapse_is_reported_for_experts_of_the_path_only() -> None:

@@ -22,7 +22,7 @@ from edgemtl.data.rooms.image_set import MAX_SIDE, MIN_SIDE
 from edgemtl.data.rooms.raycast import Caster
 from edgemtl.data.rooms.render import render
 from edgemtl.data.rooms.scene import Scene
-from edgemtl.data.rooms.write import disk_error, one_thread, room
+from edgemtl.data.rooms.write import disk_error, room
 from edgemtl.errors import ConfigError, DataError
 
 CLEARANCE = 0.3  # metres kept from every surface
@@ -155,19 +155,10 @@ def clip_frames(clip: Clip, workers: int = 1) -> Iterator[NDArray[np.uint8]]:
         for number in range(clip.frames):
             yield clip_frame(clip, number)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
+    from edgemtl.data.workers import pool
 
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
-    try:
-        yield from pool.map(clip_frame, [clip] * clip.frames, range(clip.frames))
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed, most likely for want of memory; run the command again with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with pool(workers) as processes:
+        yield from processes.map(clip_frame, [clip] * clip.frames, range(clip.frames))
 
 
 def write_clip(clip: Clip, out: Path, workers: int = 1, report: Callable[[int], None] | None = None) -> Path:

@@ -230,16 +230,6 @@ def write_splits(job: ImageSet, out: Path) -> dict[str, int]:
     return {split: len(ids) for split, ids in names.items()}
 
 
-def one_thread() -> None:
-    """Keep a process on one core: parallelism is over rooms. Ctrl-C is the parent's business."""
-    import signal
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-
-
 def generate(
     job: ImageSet,
     out: Path,
@@ -284,24 +274,20 @@ def generate(
 def _generate_parallel(
     job: ImageSet, out: Path, todo: list[list[int]], workers: int, tell: Callable[..., None]
 ) -> None:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
+    from concurrent.futures import Future, as_completed
+
+    from edgemtl.data.workers import pool
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # read by the workers when they import numpy
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
-    waiting = {pool.submit(write_room, job, out, images) for images in todo}
+    waiting: set[Future[tuple[int, dict[str, str]]]] = set()
     try:
-        for future in as_completed(list(waiting)):
-            waiting.discard(future)
-            tell(*future.result())
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed, most likely for want of memory; run the command again with fewer --workers"
-        ) from error
+        with pool(workers) as processes:
+            waiting |= {processes.submit(write_room, job, out, images) for images in todo}
+            for future in as_completed(list(waiting)):
+                waiting.discard(future)
+                tell(*future.result())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         for future in waiting:  # rooms that were in work when the run was stopped
             if not future.cancelled() and future.exception() is None:
                 tell(*future.result())
