@@ -33,7 +33,7 @@ def show(report: Quantisation) -> None:
     ]
     console.print(_text.table(("task", "metric", "float", "INT8", "relative loss"), rows, 3))
     for origin, images in sorted({(a.origin, a.images) for a in report.accuracy.values()}):
-        console.print(_text.clean(f"over {images} images; float: measured, PyTorch; INT8: {origin}"), soft_wrap=True)
+        console.print(_text.clean(f"over {images} images; float: measured; INT8: {origin}"), soft_wrap=True)
     for layer in report.float_layers:
         few = ", ".join(layer.weights[:2]) + (f" and {len(layer.weights) - 2} more" if len(layer.weights) > 2 else "")
         console.print(_text.clean(f"float32: {few}: {layer.reason}"), soft_wrap=True)

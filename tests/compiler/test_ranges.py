@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,16 @@ def test_int8_without_pictures(stored: Path, tmp_path: Path) -> None:
     with Bundle.open(out) as opened:
         accelerator = next(p.accelerator for p in opened.manifest.programs if p.accelerator)
     assert accelerator.calibration["source"] == built.quantisation.calibrated_on
+
+
+def test_stored_ranges_need_no_torch(stored: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+from edgemtl_compiler import compile_bundle
+compile_bundle(sys.argv[1], sys.argv[2], targets=("torch", "zcu104"), precision="int8", tasks=("depth",))
+"""
+    subprocess.run([sys.executable, "-c", code, str(stored), str(tmp_path / "m.edgemtl")], check=True)
 
 
 def test_the_shipped_ranges_are_of_the_shipped_weights() -> None:

@@ -118,7 +118,7 @@ def of_goldens(config: ModelConfig, found: Outputs, golden: Outputs) -> Accuraci
     for task in config.tasks:
         agreement = tasks.find(task.kind).agreement
         shares[task.name] = [agreement(found[task.name][n], want) for n, want in golden[task.name].items()]
-    return _agreed(shares, FAKE)
+    return _agreed(shares, f"{FAKE}, on the goldens")
 
 
 def _agreed(shares: Mapping[str, Sequence[float]], origin: str) -> Accuracies:
