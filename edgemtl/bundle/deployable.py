@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -121,12 +122,17 @@ def subset(config: ModelConfig, state: Mapping[str, Array], tasks: Sequence[str]
         "slots": None if slots == config.held and config.slots is None else slots,
     }
     smaller = ModelConfig(**{**dict(config), **changes})
-    out: State = {}
-    for w in weights(smaller):
-        for key, _ in w.sources:
-            out[key] = state[key]
-            if w.kind in ("expert", "gate"):
-                which = config.moe_blocks.index(int(key.split(".")[2]))
-                local = [bisect_left(config.held[which], e) for e in slots[which]]
-                out[key] = state[key][local] if w.kind == "expert" else state[key][..., local]
-    return smaller, out
+    keys = {key for w in weights(smaller) for key, _ in w.sources}
+    return smaller, {key: held(config, slots, key, value) for key, value in state.items() if key in keys}
+
+
+def held(config: ModelConfig, slots: Sequence[Sequence[int]], key: str, value: Any) -> Any:
+    """A tensor of a model's state with the experts of `slots` alone, which has the experts of each MoE block.
+
+    value: an array or a tensor. Banks lose rows, gates columns; every other tensor stays.
+    """
+    if ".mlp.experts." not in key and ".mlp.gate." not in key:
+        return value
+    which = config.moe_blocks.index(int(key.split(".")[2]))
+    local = [bisect_left(config.held[which], e) for e in slots[which]]
+    return value[local] if ".experts." in key else value[..., local]

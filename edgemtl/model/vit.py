@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemtl.bundle.deployable import held
 from edgemtl.config import ModelConfig
 from edgemtl.errors import TaskError
 from edgemtl.graph import lite0
@@ -278,14 +279,8 @@ class MultiTaskViT(nn.Module):
         with torch.device("meta"):
             model = MultiTaskViT(kept)
         model = model.to_empty(device=reference.device).to(reference.dtype)
-        full, state = self.state_dict(), {}
-        for key in model.state_dict():
-            state[key] = full[key]
-            parts = key.split(".")
-            if len(parts) > 4 and parts[3] == "mlp" and parts[4] in ("experts", "gate"):
-                which = config.moe_blocks.index(int(parts[2]))
-                local = [config.held[which].index(e) for e in path[which]]
-                state[key] = full[key][local] if parts[4] == "experts" else full[key][..., local]
+        full = self.state_dict()
+        state = {key: held(config, path, key, full[key]) for key in model.state_dict()}
         model.load_state_dict(state)
         return model.train(self.training)
 
