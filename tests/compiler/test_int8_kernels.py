@@ -69,12 +69,14 @@ def test_sums_are_exact(kernels: Kernels, rows: int, depth: int, width: int, thr
     assert (out[rows] == 77).all()
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_extremes_do_not_saturate(kernels: Kernels, sign: int) -> None:
-    x, w = np.full((13, 768), np.float32(127)), np.full((33, 768), np.float32(127 * sign))
-    out = np.empty((13, 33), np.float32)
-    kernels("linear_i8", x, packing.pack_linear_i8(w, np.zeros(33, np.float32), 1.0), out)
-    assert (out == sign * 768 * 127 * 127).all()
+@pytest.mark.parametrize("depth", [4, 766, 66_000])
+def test_the_extremes_do_not_saturate(kernels: Kernels, depth: int) -> None:
+    """Every pattern of signs over a step's four channels, on both sides, up to the depth that every path holds."""
+    signs = 1 - 2 * (np.arange(16)[:, None] >> np.arange(4) & 1)
+    x = np.tile(np.float32(127) * signs, -(-depth // 4))[:, :depth].astype(np.float32)
+    w, out = np.concatenate([x, x[:1]]), np.empty((16, 17), np.float32)
+    kernels("linear_i8", x, packing.pack_linear_i8(w, np.zeros(17, np.float32), 1.0), out)
+    np.testing.assert_array_equal(out, (x.astype(np.int64) @ w.T.astype(np.int64)).astype(np.float32))
 
 
 @shapes

@@ -30,10 +30,10 @@ inline float own_codes(const float* x, int size, const Store& store) {
 // One head's keys or values as weights of dot_tile: panels of 16 columns, and for each column what one of its
 // codes is worth and 128 times the sum of its codes.
 struct CodedPanels {
-  int8_t* panels;
+  Weight* panels;
   float* scale;
   int32_t* less;
-  // From panel `panel` on; a panel takes `step` bytes.
+  // From panel `panel` on; a panel takes `step` weights.
   CodedPanels at(int panel, ptrdiff_t step) const {
     return {panels + panel * step, scale + panel * kPanel, less + panel * kPanel};
   }
@@ -44,21 +44,21 @@ struct CodedPanels {
 inline void pack_keys(const float* from, ptrdiff_t row, int count, int size, const CodedPanels& to,
                       int32_t* work) {
   for (int j = 0; j < kPanel; ++j) {
-    int8_t* codes = reinterpret_cast<int8_t*>(work) + j * size;
-    to.scale[j] = own_codes(from + std::min(j, count - 1) * row, size, [&](int k, IntVec code) {
-      typedef int8_t Bytes __attribute__((vector_size(kLanes)));
-      const Bytes bytes = __builtin_convertvector(code, Bytes);
-      std::memcpy(codes + k, &bytes, sizeof bytes);
-    });
+    Weight* codes = reinterpret_cast<Weight*>(work) + j * size;
+    to.scale[j] = own_codes(from + std::min(j, count - 1) * row, size,
+                            [&](int k, IntVec code) { store_narrow(codes + k, code); });
   }
-  // Four codes move as one number.
-  transpose_panel(reinterpret_cast<const float*>(work), size / 4, kPanel, size / 4,
+  // Codes that fill four bytes move as one number.
+  const int words = size / kWordCodes;
+  transpose_panel(reinterpret_cast<const float*>(work), words, kPanel, words,
                   reinterpret_cast<float*>(to.panels));
+  close_panel(to.panels, size / 4);
+  if (!kCodeOffset) return;  // and no sums are needed
   for (int at = 0; at < kPanel; at += kLanes) {
     IntVec total = {};
     for (int k = 0; k < size / 4; ++k) {
       IntVec four;
-      std::memcpy(&four, to.panels + k * kStepBytes + 4 * at, sizeof four);
+      std::memcpy(&four, to.panels + k * kStep + 4 * at, sizeof four);
       total += (four << 24 >> 24) + (four << 16 >> 24) + (four << 8 >> 24) + (four >> 24);
     }
     total *= 128;
@@ -75,23 +75,25 @@ inline void pack_values(const float* from, ptrdiff_t row, int n, const CodedPane
     for (int j = 0; j < kLanes; ++j) inverse[j] = inverse_of(high[j]);
     store(to.scale + at, high / 127.0f);
     IntVec total = {};
-    for (int i = 0; i < n; i += 4) {
-      IntVec four = {};
-      for (int j = 0; j < std::min(4, n - i); ++j) {
+    constexpr int kBits = 8 * sizeof(Weight);
+    for (int i = 0; i < 4 * steps_of(n); i += kWordCodes) {
+      IntVec word = {};
+      for (int j = 0; j < std::min(kWordCodes, n - i); ++j) {
         const IntVec code = whole_codes(value(i + j) * inverse);
         total += code;
-        four |= (code & 255) << 8 * j;
+        word |= (code & ((1 << kBits) - 1)) << kBits * j;
       }
-      std::memcpy(to.panels + i / 4 * kStepBytes + 4 * at, &four, sizeof four);
+      std::memcpy(to.panels + (i * kPanel + at * kWordCodes), &word, sizeof word);
     }
     total *= 128;
     std::memcpy(to.less + at, &total, sizeof total);
   }
+  close_panel(to.panels, steps_of(n));
 }
 
 // Codes of exp((score - top) * rate) for n scores, top their largest, in 254ths, less 127; as many as n
 // rounded up to whole vectors. Returns the sum of the 254ths.
-inline float softmax_codes(const float* scores, int n, float top, float rate, uint8_t* codes) {
+inline float softmax_codes(const float* scores, int n, float top, float rate, Code* codes) {
   static const int32_t kIndex[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   constexpr float kMagic = 12582912.0f;   // as in whole_codes
   constexpr float kLevels = 7.98868469f;  // log2 254
@@ -111,15 +113,15 @@ inline float softmax_codes(const float* scores, int n, float top, float rate, ui
 
 // take(row, column, sums) for `count` rows of codes times all `panels` of b, kLanes columns at a time.
 template <class Take>
-inline void multiply_codes(const uint8_t* const* rows, int count, const CodedPanels& b, int panels, int steps,
+inline void multiply_codes(const Code* const* rows, int count, const CodedPanels& b, int panels, int steps,
                            const Take& take) {
   alignas(64) int32_t sums[kDotRows * kDotGroup * kPanel];
-  const ptrdiff_t step = static_cast<ptrdiff_t>(steps) * kStepBytes;
+  const ptrdiff_t step = panel_weights(steps);
   for (int panel = 0; panel < panels; panel += kDotGroup) {
     const int group = std::min(kDotGroup, panels - panel), column = panel * kPanel, width = group * kPanel;
     for (int i = 0; i < count; i += kDotRows) {
       const int tile = std::min(kDotRows, count - i);
-      dot_tile_of(tile, group, rows + i, b.panels + panel * step, step, b.less + column, steps, sums);
+      dot_tile_of(tile, group, rows + i, b.panels + panel * step, b.less + column, steps, sums);
       for (int r = 0; r < tile; ++r)
         for (int at = 0; at < width; at += kLanes) {
           IntVec sum;
@@ -137,14 +139,16 @@ inline void attention_i8(const float* qkv, int n, int heads, int size, const Tak
   constexpr int kMost = 2 * kDotRows;
   const int chunk = n <= 512 ? kMost : kDotRows;  // as in attention.h
   const int dim = heads * size, row = 3 * dim, panels = panels_of(n), padded = panels * kPanel,
-            channels = size / kPanel, key_steps = size / 4, value_steps = ceil_div(n, 4), workers = threads();
-  const ptrdiff_t key_panel = static_cast<ptrdiff_t>(key_steps) * kStepBytes,
-                  value_panel = static_cast<ptrdiff_t>(value_steps) * kStepBytes;
-  const size_t keys_size = heads * panels * key_panel / 4, values_size = heads * channels * value_panel / 4,
-               work_size = chunk * (padded + padded / 4 + size / 4) + kPanel * size / 4;
+            channels = size / kPanel, key_steps = size / 4, value_steps = steps_of(n), workers = threads(),
+            query_stride = code_stride(size), weight_stride = row_codes(padded / 4);
+  const ptrdiff_t key_panel = panel_weights(key_steps), value_panel = panel_weights(value_steps);
+  const size_t keys_size = heads * panels * key_panel / kWordCodes,
+               values_size = heads * channels * value_panel / kWordCodes,
+               work_size = chunk * (padded + (weight_stride + query_stride) / kWordCodes) +
+                           kPanel * size / kWordCodes;
   Scratch scratch(keys_size + values_size + 2 * heads * (padded + size) + workers * Scratch::line(work_size));
   auto coded = [&](size_t codes, int columns) {
-    int8_t* panels = reinterpret_cast<int8_t*>(scratch.array<int32_t>(codes));
+    Weight* panels = reinterpret_cast<Weight*>(scratch.array<int32_t>(codes));
     float* scale = scratch.array(columns);
     return CodedPanels{panels, scale, scratch.array<int32_t>(columns)};
   };
@@ -165,17 +169,18 @@ inline void attention_i8(const float* qkv, int n, int heads, int size, const Tak
   parallel_for(workers, heads * chunks, [&](int item, int worker) {
     const int head = item / chunks, first = item % chunks * chunk, count = std::min(chunk, n - first);
     float* scores = reinterpret_cast<float*>(work[worker]);
-    uint8_t* weights = reinterpret_cast<uint8_t*>(scores + chunk * padded);
-    uint8_t* queries = weights + chunk * padded;
-    const uint8_t *query[kMost], *weight[kMost];
+    Code* weights = reinterpret_cast<Code*>(scores + chunk * padded);
+    Code* queries = weights + chunk * weight_stride;
+    const Code *query[kMost], *weight[kMost];
     float scale[kMost];
     Vec top[kMost];
     for (int i = 0; i < count; ++i) {
-      uint8_t* codes = queries + i * size;
+      Code* codes = queries + i * query_stride;
       scale[i] = own_codes(qkv + static_cast<ptrdiff_t>(first + i) * row + head * size, size,
                            [&](int k, IntVec code) { store_whole(codes + k, code); });
+      close_row(codes, key_steps);
       query[i] = codes;
-      weight[i] = weights + i * padded;
+      weight[i] = weights + i * weight_stride;
       top[i] = splat(-INFINITY);
     }
     const CodedPanels k = keys.at(head * panels, key_panel), v = values.at(head * channels, value_panel);
@@ -185,9 +190,11 @@ inline void attention_i8(const float* qkv, int n, int heads, int size, const Tak
       top[i] = maximum(top[i], score);
     });
     const float rate = 1.0f / std::sqrt(static_cast<float>(size));
-    for (int i = 0; i < count; ++i)
-      scale[i] = 1.0f / softmax_codes(scores + i * padded, n, maximum(top[i]), scale[i] * rate,
-                                      weights + i * padded);
+    for (int i = 0; i < count; ++i) {
+      Code* codes = weights + i * weight_stride;
+      scale[i] = 1.0f / softmax_codes(scores + i * padded, n, maximum(top[i]), scale[i] * rate, codes);
+      close_row(codes, value_steps);
+    }
     multiply_codes(weight, count, v, channels, value_steps, [&](int i, int column, IntVec sum) {
       IntVec codes;
       std::memcpy(&codes, v.less + column, sizeof codes);
@@ -210,11 +217,13 @@ inline void attention_linear_i8(const float* qkv, const uint8_t* packed, const f
   const int dim = heads * size;
   const LayerI8 layer(packed, dim, dim);
   Scratch scratch(code_room(n, dim));
-  uint8_t* codes = code_rows(scratch, n, dim);
+  Code* codes = code_rows(scratch, n, dim);
+  const ptrdiff_t stride = code_stride(dim);
   attention_i8(qkv, n, heads, size, [&](int row, int column, Vec v) {
-    store_codes(codes + static_cast<ptrdiff_t>(row) * dim + column, layer.coding(v));
+    store_codes(codes + row * stride + column, layer.coding(v));
   });
-  ProductI8 p(layer, {codes, code_bytes(dim)}, dim, dim);
+  close_rows(codes, n, dim);
+  ProductI8 p(layer, {codes, stride}, dim, dim);
   p.out = {out, dim};
   p.epilogue = Epilogue::kResidual;
   p.residual = {residual, dim};

@@ -10,17 +10,22 @@
 namespace edgemtl {
 namespace {
 
-constexpr int kRowChunkI8 = 24;  // rows of a work item
+constexpr int kWordCodes = 4 / sizeof(Code);                // codes, or weights, of four bytes
+constexpr bool kAsStored = std::is_same_v<Weight, int8_t>;  // panels need not be opened
+// Rows of a work item: opening a panel must not count beside them.
+constexpr int kRowChunkI8 = kAsStored ? 24 : 192;
 
-// Bytes of a row of `depth` codes: whole groups of four.
-inline int code_bytes(int depth) { return ceil_div(depth, 4) * 4; }
+inline int steps_of(int depth) { return ceil_div(depth, 4); }
+inline int code_stride(int depth) { return row_codes(steps_of(depth)); }
 
-inline uint8_t* code_rows(Scratch& scratch, int rows, int depth) {
-  return reinterpret_cast<uint8_t*>(
-      scratch.array<int32_t>(static_cast<size_t>(rows) * code_bytes(depth) / 4));
+inline size_t code_words(int rows, int depth) {
+  return static_cast<size_t>(rows) * code_stride(depth) / kWordCodes;
+}
+inline Code* code_rows(Scratch& scratch, int rows, int depth) {
+  return reinterpret_cast<Code*>(scratch.array<int32_t>(code_words(rows, depth)));
 }
 inline size_t code_room(int rows, int depth) {  // 4-byte values of scratch
-  return Scratch::line(static_cast<size_t>(rows) * code_bytes(depth) / 4);
+  return Scratch::line(code_words(rows, depth));
 }
 
 // Values to codes: rounded half to even, limited to -127..127, NaN as -127.
@@ -29,18 +34,40 @@ inline IntVec whole_codes(Vec v) {
   return (IntVec)(minimum(maximum(v, splat(-127.0f)), splat(127.0f)) + kMagic) - 0x4b400000;
 }
 
-// Writes the first `left` of kLanes codes as bytes, as rows of dot_tile have them.
-inline void store_whole(uint8_t* out, IntVec code, int left = kLanes) {
-  typedef int8_t Bytes __attribute__((vector_size(kLanes)));
-  const Bytes bytes = __builtin_convertvector(code + kCodeOffset, Bytes);
-  std::memcpy(out, &bytes, left);
+// Writes the first `left` of kLanes whole numbers as a row's or a panel's codes.
+template <class T>
+inline void store_narrow(T* out, IntVec code, int left = kLanes) {
+  typedef T Narrow __attribute__((vector_size(kLanes * sizeof(T))));
+  const Narrow narrow = __builtin_convertvector(code, Narrow);
+  std::memcpy(out, &narrow, left * sizeof(T));
 }
 
-inline void store_codes(uint8_t* out, Vec v, int left = kLanes) { store_whole(out, whole_codes(v), left); }
+inline void store_whole(Code* out, IntVec code, int left = kLanes) {
+  store_narrow(out, code + kCodeOffset, left);
+}
 
-// Fills a row up to a whole group of four; the weights there are zero, but codes must be defined.
-inline void pad_codes(uint8_t* row, int depth) {
-  for (int k = depth; k < code_bytes(depth); ++k) row[k] = kCodeOffset;
+inline void store_codes(Code* out, Vec v, int left = kLanes) { store_whole(out, whole_codes(v), left); }
+
+// Completes a row of `depth` codes for dot_tile. Weights past the depth are zero, but codes must be defined.
+inline void close_codes(Code* row, int depth) {
+  for (int k = depth; k < 4 * steps_of(depth); ++k) row[k] = kCodeOffset;
+  close_row(row, steps_of(depth));
+}
+
+// body(row) for all rows of `depth` values; with few values, on this thread: waking another costs more than
+// it saves.
+template <class Body>
+inline void each_row_of(int rows, int depth, const Body& body) {
+  constexpr int kChunk = 32;
+  parallel_for(rows * depth < (1 << 15) ? 1 : threads(), ceil_div(rows, kChunk), [&](int item, int) {
+    for (int row = item * kChunk; row < std::min(rows, (item + 1) * kChunk); ++row) body(row);
+  });
+}
+
+inline void close_rows(Code* codes, int rows, int depth) {
+  if (kAsStored && depth % 4 == 0) return;
+  const ptrdiff_t stride = code_stride(depth);
+  each_row_of(rows, depth, [=](int row) { close_codes(codes + row * stride, depth); });
 }
 
 // Values to codes: value * inverse + shift, rounded.
@@ -49,20 +76,15 @@ struct Coding {
   Vec operator()(Vec v) const { return v * inverse + shift; }
 };
 
-// codes [rows, code_bytes(depth)] of x [rows, depth].
-inline void to_codes(const float* x, Coding coding, uint8_t* codes, int rows, int depth) {
-  constexpr int kChunk = 32;
-  const int workers =
-      rows * depth < (1 << 15) ? 1 : threads();  // below that, waking a thread costs more than it saves
-  parallel_for(workers, ceil_div(rows, kChunk), [&](int item, int) {
-    for (int row = item * kChunk; row < std::min(rows, (item + 1) * kChunk); ++row) {
-      const float* in = x + static_cast<ptrdiff_t>(row) * depth;
-      uint8_t* to = codes + static_cast<ptrdiff_t>(row) * code_bytes(depth);
-      int k = 0;
-      for (; k + kLanes <= depth; k += kLanes) store_codes(to + k, coding(load(in + k)));
-      if (k < depth) store_codes(to + k, coding(load_part(in + k, depth - k)), depth - k);
-      pad_codes(to, depth);
-    }
+// codes [rows, code_stride(depth)] of x [rows, depth].
+inline void to_codes(const float* x, Coding coding, Code* codes, int rows, int depth) {
+  each_row_of(rows, depth, [=](int row) {
+    const float* in = x + static_cast<ptrdiff_t>(row) * depth;
+    Code* to = codes + static_cast<ptrdiff_t>(row) * code_stride(depth);
+    int k = 0;
+    for (; k + kLanes <= depth; k += kLanes) store_codes(to + k, coding(load(in + k)));
+    if (k < depth) store_codes(to + k, coding(load_part(in + k, depth - k)), depth - k);
+    close_codes(to, depth);
   });
 }
 
@@ -87,7 +109,7 @@ struct LayerI8 {
   const int32_t* less;
 
   static ptrdiff_t bytes(int width, int depth) {
-    return 64 + static_cast<ptrdiff_t>(panels_of(width)) * kPanel * (code_bytes(depth) + 12);
+    return 64 + static_cast<ptrdiff_t>(panels_of(width)) * kPanel * (4 * steps_of(depth) + 12);
   }
   LayerI8(const uint8_t* packed, int width, int depth) {
     const ptrdiff_t wide = static_cast<ptrdiff_t>(panels_of(width)) * kPanel;
@@ -95,7 +117,7 @@ struct LayerI8 {
     std::memcpy(codes, packed, sizeof codes);
     coding = {1 / codes[0], -codes[1] / codes[0]};
     panels = reinterpret_cast<const int8_t*>(packed + 64);
-    scale = reinterpret_cast<const float*>(packed + 64 + wide * code_bytes(depth));
+    scale = reinterpret_cast<const float*>(packed + 64 + wide * 4 * steps_of(depth));
     bias = scale + wide;
     less = reinterpret_cast<const int32_t*>(bias + wide);
   }
@@ -103,17 +125,16 @@ struct LayerI8 {
 
 // Rows of codes, evenly spaced or, with `index`, picked.
 struct CodeRows {
-  const uint8_t* base;
+  const Code* base;
   ptrdiff_t stride;
   const int32_t* index = nullptr;
-  const uint8_t* operator[](int i) const { return base + stride * (index ? index[i] : i); }
+  const Code* operator[](int i) const { return base + stride * (index ? index[i] : i); }
 };
 
 // What becomes of scale * sum + bias: the epilogues of gemm.h, or GELU and then codes for the next layer.
 struct ProductI8 {
   ProductI8(const LayerI8& layer, CodeRows a, int width, int depth)
-      : a(a), layer(layer), width(width), steps(code_bytes(depth) / 4) {}
-  ptrdiff_t panel_step() const { return static_cast<ptrdiff_t>(steps) * kStepBytes; }
+      : a(a), layer(layer), width(width), steps(steps_of(depth)) {}
 
   CodeRows a;
   LayerI8 layer;
@@ -121,7 +142,7 @@ struct ProductI8 {
   Epilogue epilogue = Epilogue::kNone;
   Rows out, residual;
   const float* scale = nullptr;  // kAccumulate: out += scale[row] * value
-  uint8_t* codes = nullptr;      // if given, instead of `out`: rows of code_bytes(width)
+  Code* codes = nullptr;         // if given, instead of `out`: rows of code_stride(width), to be closed
   Coding coding;                 // of `codes`
 };
 
@@ -162,15 +183,12 @@ inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) 
   auto to = [&](int i) { return const_cast<float*>(p.out[i]); };
   auto all = [&](const auto& open) { each_row<M, P>(p, sums, row, panel, open); };
   if (p.codes) {
-    const ptrdiff_t stride = code_bytes(p.width);
+    const ptrdiff_t stride = code_stride(p.width);
     const Coding coding = p.coding;
-    all([&](int i) {
-      uint8_t* codes = p.codes + i * stride;
+    return all([&](int i) {
+      Code* codes = p.codes + i * stride;
       return [=](int at, Vec v, int n) { store_codes(codes + at, coding(gelu_coarse(v)), n); };
     });
-    if ((panel + P) * kPanel >= p.width)
-      for (int i = row; i < row + M; ++i) pad_codes(p.codes + i * stride, p.width);
-    return;
   }
   switch (p.epilogue) {
     case Epilogue::kGelu:
@@ -194,41 +212,70 @@ inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) 
 }
 
 template <int M, int P>
-void micro_i8(const ProductI8& p, int row, int panel) {
-  const uint8_t* a[M];
+void micro_i8(const ProductI8& p, int row, int panel, const Weight* weights) {
+  const Code* a[M];
   for (int i = 0; i < M; ++i) a[i] = p.a[row + i];
   if (!p.codes)  // the output's lines come while the sums are made
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < P; ++j) __builtin_prefetch(p.out[row + i] + (panel + j) * kPanel, 1);
   alignas(64) int32_t sums[M * P * kPanel];
-  dot_tile<M, P>(a, p.layer.panels + panel * p.panel_step(), p.panel_step(), p.layer.less + panel * kPanel,
-                 p.steps, sums);
+  dot_tile<M, P>(a, weights, p.layer.less + panel * kPanel, p.steps, sums);
   finish<M, P>(p, sums, row, panel);
 }
 
-// Micro-kernel of `rows` rows out of 1 .. M, `panels` panels out of 1 .. P.
+// Micro-kernel of `rows` rows out of 1 .. M, `panels` panels out of 1 .. P, which `weights` holds.
 template <int M = kDotRows, int P = kDotGroup>
-void micro_i8_of(const ProductI8& p, int rows, int panels, int row, int panel) {
+void micro_i8_of(const ProductI8& p, int rows, int panels, int row, int panel, const Weight* weights) {
   if constexpr (M > 1)
-    if (rows < M) return micro_i8_of<M - 1, P>(p, rows, panels, row, panel);
+    if (rows < M) return micro_i8_of<M - 1, P>(p, rows, panels, row, panel, weights);
   if constexpr (P > 1)
-    if (panels < P) return micro_i8_of<M, P - 1>(p, rows, panels, row, panel);
-  micro_i8<M, P>(p, row, panel);
+    if (panels < P) return micro_i8_of<M, P - 1>(p, rows, panels, row, panel, weights);
+  micro_i8<M, P>(p, row, panel, weights);
 }
 
+// Groups of stored panels as dot_tile reads them, in room that each thread has where they must be opened.
+class OpenPanels {
+ public:
+  OpenPanels(int steps, int workers)
+      : words_(Scratch::line(kDotGroup * panel_weights(steps) / kWordCodes)),
+        scratch_(workers * words_),
+        room_(reinterpret_cast<Weight*>(scratch_.array(workers * words_))) {}
+
+  const Weight* get(const ProductI8& p, int panel, int count, int worker) {
+    const int8_t* stored = p.layer.panels + static_cast<ptrdiff_t>(panel) * p.steps * kStep;
+    return open_panels(stored, count, p.steps, room_ + worker * words_ * kWordCodes);
+  }
+
+ private:
+  struct Nothing {
+    explicit Nothing(size_t) {}
+    float* array(size_t) { return nullptr; }
+  };
+  size_t words_;  // of a thread's room, 4 bytes each
+  std::conditional_t<kAsStored, Nothing, Scratch> scratch_;
+  Weight* room_;
+};
+
 // Rows [row0, row1) by panels [panel0, panel1).
-inline void block(const ProductI8& p, int row0, int row1, int panel0, int panel1) {
-  for (int panel = panel0; panel < panel1; panel += kDotGroup)
+inline void block(const ProductI8& p, int row0, int row1, int panel0, int panel1, OpenPanels& open,
+                  int worker) {
+  if (row0 == row1) return;
+  for (int panel = panel0; panel < panel1; panel += kDotGroup) {
+    const int panels = std::min(kDotGroup, panel1 - panel);
+    const Weight* weights = open.get(p, panel, panels, worker);
     for (int row = row0; row < row1; row += kDotRows)
-      micro_i8_of(p, std::min(kDotRows, row1 - row), std::min(kDotGroup, panel1 - panel), row, panel);
+      micro_i8_of(p, std::min(kDotRows, row1 - row), panels, row, panel, weights);
+  }
 }
 
 // The whole product of `rows` rows; items run down the rows of a group of panels before the next.
 inline void multiply(const ProductI8& p, int rows, int workers) {
   const int chunks = ceil_div(rows, kRowChunkI8), panels = panels_of(p.width);
-  parallel_for(workers, chunks * ceil_div(panels, kDotGroup), [&](int item, int) {
+  OpenPanels open(p.steps, workers);
+  parallel_for(workers, chunks * ceil_div(panels, kDotGroup), [&](int item, int worker) {
     const int row = item % chunks * kRowChunkI8, panel = item / chunks * kDotGroup;
-    block(p, row, std::min(rows, row + kRowChunkI8), panel, std::min(panels, panel + kDotGroup));
+    block(p, row, std::min(rows, row + kRowChunkI8), panel, std::min(panels, panel + kDotGroup), open,
+          worker);
   });
 }
 

@@ -13,9 +13,9 @@ inline void linear_i8(const float* x, const uint8_t* packed, const float* residu
                       int depth, int width, bool with_gelu) {
   const LayerI8 layer(packed, width, depth);
   Scratch scratch(code_room(rows, depth));
-  uint8_t* codes = code_rows(scratch, rows, depth);
+  Code* codes = code_rows(scratch, rows, depth);
   to_codes(x, layer.coding, codes, rows, depth);
-  ProductI8 p(layer, {codes, code_bytes(depth)}, width, depth);
+  ProductI8 p(layer, {codes, code_stride(depth)}, width, depth);
   p.out = {out, width};
   if (residual) {
     p.epilogue = Epilogue::kResidual;
@@ -31,11 +31,13 @@ inline void norm_linear_i8(const float* x, const float* affine, float eps, const
                            int rows, int depth, int width) {
   const LayerI8 layer(packed, width, depth);
   Scratch scratch(code_room(rows, depth));
-  uint8_t* codes = code_rows(scratch, rows, depth);
+  Code* codes = code_rows(scratch, rows, depth);
+  const ptrdiff_t stride = code_stride(depth);
   normalise_rows(x, affine, rows, depth, eps, [&](int row, int column, Vec v) {
-    store_codes(codes + static_cast<ptrdiff_t>(row) * depth + column, layer.coding(v));
+    store_codes(codes + row * stride + column, layer.coding(v));
   });
-  ProductI8 p(layer, {codes, code_bytes(depth)}, width, depth);
+  close_rows(codes, rows, depth);
+  ProductI8 p(layer, {codes, stride}, width, depth);
   p.out = {out, width};
   multiply(p, rows, threads());
 }
@@ -45,13 +47,14 @@ inline void mlp_i8(const float* x, const uint8_t* first, const uint8_t* second, 
                    float* out, int rows, int dim, int hidden) {
   const LayerI8 layer1(first, hidden, dim), layer2(second, dim, hidden);
   Scratch scratch(code_room(rows, dim) + code_room(rows, hidden));
-  uint8_t *codes = code_rows(scratch, rows, dim), *middle = code_rows(scratch, rows, hidden);
+  Code *codes = code_rows(scratch, rows, dim), *middle = code_rows(scratch, rows, hidden);
   to_codes(x, layer1.coding, codes, rows, dim);
-  ProductI8 up(layer1, {codes, code_bytes(dim)}, hidden, dim);
+  ProductI8 up(layer1, {codes, code_stride(dim)}, hidden, dim);
   up.codes = middle;
   up.coding = layer2.coding;
   multiply(up, rows, threads());
-  ProductI8 down(layer2, {middle, code_bytes(hidden)}, dim, hidden);
+  close_rows(middle, rows, hidden);
+  ProductI8 down(layer2, {middle, code_stride(hidden)}, dim, hidden);
   down.out = {out, dim};
   down.epilogue = Epilogue::kResidual;
   down.residual = {residual, dim};
@@ -66,9 +69,10 @@ inline void patch_embed_i8(const float* image, const uint8_t* packed, const floa
   const LayerI8 layer(packed, dim, depth);
   for (int i = 0; i < dim; i += kLanes) store(out + i, load(cls + i) + load(pos + i));
   Scratch scratch(code_room(count, depth));
-  uint8_t* codes = code_rows(scratch, count, depth);
+  Code* codes = code_rows(scratch, count, depth);
+  const ptrdiff_t stride = code_stride(depth);
   parallel_for(workers, count, [&](int i, int) {
-    uint8_t* to = codes + static_cast<ptrdiff_t>(i) * code_bytes(depth);
+    Code* to = codes + i * stride;
     for (int row = 0; row < 3 * patch; ++row, to += patch) {
       const ptrdiff_t line = static_cast<ptrdiff_t>(row / patch) * height + i / cols * patch + row % patch;
       const float* from = image + line * width + i % cols * patch;
@@ -76,9 +80,9 @@ inline void patch_embed_i8(const float* image, const uint8_t* packed, const floa
       for (; k + kLanes <= patch; k += kLanes) store_codes(to + k, layer.coding(load(from + k)));
       if (k < patch) store_codes(to + k, layer.coding(load_part(from + k, patch - k)), patch - k);
     }
-    pad_codes(codes + static_cast<ptrdiff_t>(i) * code_bytes(depth), depth);
+    close_codes(codes + i * stride, depth);
   });
-  ProductI8 p(layer, {codes, code_bytes(depth)}, dim, depth);
+  ProductI8 p(layer, {codes, stride}, dim, depth);
   p.out = {out + dim, dim};
   p.epilogue = Epilogue::kResidual;
   p.residual = {pos + dim, dim};
