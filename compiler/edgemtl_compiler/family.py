@@ -170,6 +170,8 @@ def resolve(words: Iterable[str], precision: str, arches: Sequence[str]) -> list
     """The targets that are meant, without repeats. Raises CompileError for a word that no family knows."""
     if precision not in PRECISIONS:
         raise CompileError(f"there is no precision {precision!r}; choose {', '.join(PRECISIONS)}")
+    if not families():
+        raise CompileError("this installation of edgemtl declares no targets: install it again, pip install -e .")
     by_word = {word: family for family in families() for word in family.words}
     out: list[Wanted] = []
     for word in words:

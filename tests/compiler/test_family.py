@@ -88,6 +88,14 @@ def test_one_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     family.families.cache_clear()
 
 
+def test_an_installation_that_declares_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "entry_points", lambda group: [])
+    family.families.cache_clear()
+    with pytest.raises(CompileError, match="declares no targets: install it again"):
+        family.resolve(["cpu"], "f32", ())
+    family.families.cache_clear()
+
+
 def test_words() -> None:
     words = [word for one in family.families() for word in one.words]
     assert len(words) == len(set(words))
