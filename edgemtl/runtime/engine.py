@@ -11,11 +11,9 @@ bundles you trust.
 
 from __future__ import annotations
 
-import difflib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -28,19 +26,17 @@ from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
 from edgemtl.media.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
 from edgemtl.runtime import backends, optics
-from edgemtl.runtime.backends.base import Backend, Choice, Ran, Store, Tap
+from edgemtl.runtime.backends.base import Backend, Choice, Ran, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
-from edgemtl.runtime.mapping import Segment, WeightMap, check_budget, segments, sizes
+from edgemtl.runtime.mapping import Segment
 from edgemtl.runtime.output import Output, TaskOutput, Timing
-from edgemtl.runtime.residency import Residency, Share
+from edgemtl.runtime.residency import Residency
+from edgemtl.runtime.selection import Selection
 from edgemtl.runtime.sizes import parse_size
-from edgemtl.runtime.switches import Switch
 from edgemtl.tasks import Array as Map
 
 if TYPE_CHECKING:
     from edgemtl.runtime.cuda.maps import DeviceMap
-
-KEPT_SWITCHES = 100  # records of the last ones; an engine that runs for months must not grow
 
 Form = Callable[[str], tuple[tuple[int, ...] | None, type[np.generic]]]  # of a task's array: shape (None: any), type
 
@@ -62,7 +58,7 @@ def load(
     program: the target of the bundle's program to run, such as "x86_64-avx2", for tests and measurements; by default
     the best for this CPU, or $EDGEMTL_TARGET.
     threads: of the backend; default: the CPUs this process may use. TVM and PyTorch keep one number per process.
-    memory_budget: most bytes of weights that active tasks may map, like "48MB".
+    memory_budget: most bytes of weights that active and prepared tasks may map, like "48MB".
     color: the order of frames' channels, "rgb" or "bgr".
     fov: the camera's horizontal field of view in degrees; depth, which is learnt for one (`engine.manifest.model.fov`),
     is rescaled to it. None: depth stays as it is.
@@ -98,7 +94,7 @@ class Engine:
     """Runs the active tasks of one bundle; see the module's text. Make it with `edgemtl.load`.
 
     `backend` is the backend's name, `program` the one it chose (None: it needs none), `why` the reasons for both.
-    `switches` has the last changes of the active tasks, `KEPT_SWITCHES` at most. While a thread holds `lock`, calls of
+    `switches` has the last changes of the active tasks. While a thread holds `lock`, calls of
     other threads wait, so that several of its own are as one.
     """
 
@@ -115,17 +111,14 @@ class Engine:
     ) -> None:
         self.backend, self.why, self.threads, self.color = kind.name, why, threads, color
         self.program: Program | None = choice.program
-        self.switches: deque[Switch] = deque(maxlen=KEPT_SWITCHES)
         self.lock = threading.RLock()
-        self._bundle, self._budget = bundle, budget
+        self._bundle = bundle
         self._zoom = zoom
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
-        self._active: tuple[str, ...] = ()
-        self._seen: set[str] = set()
         self._closed = False
         self._runner = kind(bundle, choice, threads)
-        self._weights: Store = self._runner.store or WeightMap(bundle)
-        self._follows = kind.maps or self._runner.store is not None  # whether weights come and go with the tasks
+        self._selection = Selection(bundle, self._runner, budget)
+        self.switches = self._selection.switches
         if self._runner.input is not None:
             self._preprocess.input = self._runner.input
 
@@ -147,11 +140,16 @@ class Engine:
     @property
     def active(self) -> tuple[str, ...]:
         """The tasks that a call runs."""
-        return self._active
+        return self._selection.active
+
+    @property
+    def prepared(self) -> tuple[str, ...]:
+        """The tasks that `prepare` made ready, or is about to."""
+        return self._selection.prepared
 
     def size(self, wanted: Iterable[Segment]) -> int:
         """Bytes of these segments of the bundle's weights."""
-        return sum(sizes(self._bundle, wanted).values())
+        return self._selection.size(wanted)
 
     def place(self, frame: Image) -> Geometry:
         """Where in the network's input a frame of this shape lies."""
@@ -160,7 +158,7 @@ class Engine:
     def taps(self) -> dict[str, Tap | None] | None:
         """`Backend.tap` of each active task; None: the backend has none."""
         tap = self._runner.tap
-        return None if tap is None else {task: tap(task) for task in self._active}
+        return None if tap is None else {task: tap(task) for task in self.active}
 
     def activate(self, *tasks: str) -> None:
         """Make `tasks` the active ones; the same set again costs nothing.
@@ -171,32 +169,20 @@ class Engine:
         """
         with self.lock:
             self._open()
-            wanted = tuple(dict.fromkeys(self._known(t) for t in tasks))
-            if not wanted:
-                raise TaskError(f"activate needs a task: {', '.join(self.tasks)}")
-            if set(wanted) == set(self._active):
-                self._active = wanted
-                return
-            start, before, config = time.perf_counter(), self._active, self.manifest.model
-            check_budget(self._bundle, wanted, self._budget)
-            new = [t for t in wanted if t not in before]
-            added = self._map(wanted, new)
-            for task in before:
-                if task not in wanted:
-                    self._runner.release(task)
-            dropped = self._weights.held - segments(config, wanted)
-            dropped_bytes = self.size(dropped)
-            self._weights.unmap(dropped)
-            self._active = wanted
-            if self._runner.device is not None:
-                self._runner.device.settled(wanted)
-            switch = Switch(before, wanted, "warm" if self._seen.issuperset(new) else "cold")
-            if self._follows:
-                switch.mapped, switch.dropped = added, dropped_bytes
-                switch.upload = self._weights.upload if added else None
-            self._seen.update(new)
-            self.switches.append(switch)
-            switch.seconds = time.perf_counter() - start
+            self._selection.activate(tasks)
+
+    def prepare(self, *tasks: str) -> None:
+        """Map what `tasks` lack, and read it into memory in the background: for a switch that may come soon.
+
+        The first frame after `activate` of them, which waits for the reading to end, then faults on no page of
+        weights. Until then both sets are in memory, and both count against the memory budget (BudgetError); so
+        `residency` shows both. It takes the place of what was prepared before, and with no task only ends that, as do
+        another set's activation and `close`. When it raises (also TaskError, BundleError, BackendError), the active
+        tasks still work and nothing is prepared. With a backend that keeps its own copies it does nothing.
+        """
+        with self.lock:
+            self._open()
+            self._selection.prepare(tasks)
 
     def __call__(
         self, frame: Image | Tensor, *, color: Colour | None = None, out: Mapping[str, Map] | None = None
@@ -226,7 +212,7 @@ class Engine:
                 prepared = time.perf_counter() - start
                 ran = self._run(image)
             after = time.perf_counter()
-            for name in self._active:
+            for name in self.active:
                 task, raw = config.task(name), ran.maps[name]
                 kind = kinds.find(task.kind)
                 made = kind.result(place.cut(raw, config.head_stride), place.frame, given.get(name))
@@ -299,19 +285,14 @@ class Engine:
                 what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
                 raise FrameError(f"raw needs a float32 array of shape {shape} or a uint8 frame, not {what}")
             if on_device and device is not None:
-                return device.leave(given, self._active, order)
+                return device.leave(given, self.active, order)
             return self._run(given, places, order if tensor else None).maps
 
     def residency(self) -> Residency:
         """How many bytes of weights are mapped and in memory now, by group; see `Residency`."""
         with self.lock:
             self._open()
-            model = sum(p.size for part in self._bundle.parts.values() for p in part.values())
-            if self._follows:
-                return self._weights.residency(model)
-            needed = sizes(self._bundle, segments(self.manifest.model, self._active))
-            note = f"backend {self.backend!r} keeps its own copies"
-            return Residency("not measured", {g: Share(None, n) for g, n in needed.items()}, model, note=note)
+            return self._selection.residency()
 
     def close(self) -> None:
         """Let go of the backend, the mappings and the file; calling it again does nothing."""
@@ -319,9 +300,7 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
-            self._active = ()
-            self._runner.close()
-            self._weights.unmap(self._weights.held)
+            self._selection.close()
             self._bundle.close()
 
     def __enter__(self) -> Self:
@@ -333,25 +312,8 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"active: {', '.join(self._active) or 'none'}"
+        state = "closed" if self._closed else f"active: {', '.join(self.active) or 'none'}"
         return f"<Engine {self.manifest.name} on {self.backend}, {state}>"
-
-    def _map(self, wanted: tuple[str, ...], new: list[str]) -> int:
-        """Map and bind what `new` tasks need; returns the bytes newly mapped. Undoes all of it when it fails."""
-        added = segments(self.manifest.model, wanted) - self._weights.held if self._follows else set()
-        if added:
-            self._weights.map(added)
-        bound: list[str] = []
-        try:
-            for task in new:
-                self._runner.bind(task, self._weights.get if self._follows else self._bundle.tensor)
-                bound.append(task)
-        except BaseException:
-            for task in bound:
-                self._runner.release(task)
-            self._weights.unmap(added)
-            raise
-        return self.size(added)
 
     def _form(self, task: str, frame: tuple[int, int]) -> tuple[tuple[int, ...] | None, type[np.generic]]:
         """Shape and type of a task's result for a frame of (H, W); the shape is None where the frame decides it."""
@@ -361,8 +323,8 @@ class Engine:
     def _places(self, out: Mapping[str, Map] | None, form: Form) -> Mapping[str, Map]:
         """The caller's arrays, checked; `form` gives the shape and type that the one of a task must have."""
         for name, array in (out or {}).items():
-            if name not in self._active:
-                raise TaskError(f"out names {name!r}, which is not active; active: {', '.join(self._active)}")
+            if name not in self.active:
+                raise TaskError(f"out names {name!r}, which is not active; active: {', '.join(self.active)}")
             shape, dtype = form(name)
             if shape is None:
                 raise FrameError(f"out names {name!r}, whose result has a size that the frame decides: leave it out")
@@ -383,11 +345,11 @@ class Engine:
         manifest says. colour: the image is a tensor on the device, and if it is a frame, this is its order.
         """
         if colour is None or self._runner.device is None:
-            ran = self._runner.run(image, self._active)
+            ran = self._runner.run(image, self.active)
         else:
-            ran = self._runner.device.run_tensor(image, self._active, colour)
+            ran = self._runner.device.run_tensor(image, self.active, colour)
         config = self.manifest.model
-        for name in self._active:
+        for name in self.active:
             shape, want = ran.maps[name].shape, (config.task(name).channels, *config.map_size)
             if shape != want:
                 raise BackendError(f"backend {self.backend!r} gave a map of shape {shape} for {name!r}, not {want}")
@@ -398,18 +360,11 @@ class Engine:
                 ran.maps[name] = ran.maps[name].copy()
         return ran
 
-    def _known(self, task: str) -> str:
-        if task not in self.tasks:
-            near = difflib.get_close_matches(str(task), self.tasks, 1, 0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise TaskError(f"the bundle has no task {task!r}{hint}; it has {', '.join(self.tasks)}")
-        return task
-
     def _open(self) -> None:
         if self._closed:
             raise EdgeMTLError("this engine has been closed; load the bundle again")
 
     def _ready(self) -> None:
         self._open()
-        if not self._active:
+        if not self.active:
             raise TaskError(f"no task is active; call engine.activate with one of {', '.join(self.tasks)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from edgemtl.bundle.reader import Bundle
 from edgemtl.config import ModelConfig
 from edgemtl.errors import BudgetError, BundleError
+from edgemtl.runtime.prefault import Prefault, address
 from edgemtl.runtime.residency import Range, Residency, measure
 from edgemtl.runtime.sizes import show_size
 
@@ -62,8 +63,11 @@ def sizes(bundle: Bundle, wanted: Iterable[Segment]) -> dict[str, int]:
     return out
 
 
-def check_budget(bundle: Bundle, tasks: Iterable[str], budget: int | None) -> None:
-    """Raises BudgetError, with the sum written out, when the weights of `tasks` are more than `budget` bytes."""
+def check_budget(bundle: Bundle, tasks: Iterable[str], budget: int | None, called: Sequence[str] | None = None) -> None:
+    """Raises BudgetError, with the sum written out, when the weights of `tasks` are more than `budget` bytes.
+
+    called: what to call the tasks in it.
+    """
     tasks = tuple(tasks)
     by_group = sizes(bundle, segments(bundle.manifest.model, tasks))
     total = sum(by_group.values())
@@ -73,8 +77,8 @@ def check_budget(bundle: Bundle, tasks: Iterable[str], budget: int | None) -> No
     terms = [f"{'trunk' if g == 'trunk' else f'{g} gates and head'} {show_size(n)}" for g, n in by_group.items()]
     terms.append(f"experts {show_size(experts)}")
     raise BudgetError(
-        f"{' and '.join(tasks)} would need {' + '.join(terms)} = {show_size(total)}, which is more than the memory"
-        f" budget of {show_size(budget)} ({total} > {budget} bytes)"
+        f"{' and '.join(called or tasks)} would need {' + '.join(terms)} = {show_size(total)}, which is more than the"
+        f" memory budget of {show_size(budget)} ({total} > {budget} bytes)"
     )
 
 
@@ -90,6 +94,7 @@ class WeightMap:
         self._bundle = bundle
         self._maps: dict[Segment, mmap.mmap] = {}
         self._leaving: list[tuple[Segment, mmap.mmap]] = []
+        self._ahead: tuple[frozenset[Segment], Prefault] | None = None  # what is read ahead, or was
 
     @property
     def held(self) -> frozenset[Segment]:
@@ -113,7 +118,11 @@ class WeightMap:
         self._maps |= new
 
     def unmap(self, unwanted: Iterable[Segment]) -> None:
-        """Unmap segments; their views must be gone."""
+        """Unmap segments; their views must be gone. Ends a `prefault` that may be reading one of them."""
+        unwanted = frozenset(unwanted)
+        if self._ahead and not unwanted.isdisjoint(self._ahead[0]):
+            self._ahead[1].stop()
+            self._ahead = None
         for segment in unwanted:
             self._leaving.append((segment, self._maps.pop(segment)))
         left = [pair for pair in self._leaving if not _closed(pair[1])]
@@ -121,6 +130,19 @@ class WeightMap:
             gc.collect()  # views in reference cycles
             left = [pair for pair in left if not _closed(pair[1])]
         self._leaving = left
+
+    def prefault(self, wanted: Iterable[Segment]) -> None:
+        """Begin to read mapped segments into memory, in a thread. Raises RuntimeError where there is none."""
+        if self._ahead:
+            self._ahead[1].stop()
+        segments = frozenset(wanted)
+        self._ahead = segments, Prefault(self._maps[segment] for segment in sorted(segments))
+        self._ahead[1].start()
+
+    def settle(self, wanted: Set[Segment]) -> None:
+        """Wait for the end of a `prefault`, if all that it reads is wanted."""
+        if self._ahead and self._ahead[0] <= wanted:
+            self._ahead[1].wait()
 
     def get(self, part: str, tensor: str) -> Packed:
         """A view of one mapped weight, in its type, 1-D, 64-byte aligned. Keep it only while its task is active."""
@@ -140,8 +162,8 @@ class WeightMap:
         """(group, first address, end address) of everything mapped, in whole pages, what is leaving included."""
         out = []
         for segment, mapped in (*self._maps.items(), *self._leaving):
-            address = np.frombuffer(mapped, np.uint8).ctypes.data
-            out.append((segment.group, address, address - -len(mapped) // mmap.PAGESIZE * mmap.PAGESIZE))
+            start = address(mapped)
+            out.append((segment.group, start, start - -len(mapped) // mmap.PAGESIZE * mmap.PAGESIZE))
         return out
 
 

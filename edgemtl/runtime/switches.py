@@ -19,7 +19,8 @@ class Switch:
     """One change of the active tasks.
 
     kind: "cold" when a task was made ready for the first time in this engine (its code was loaded), else "warm".
-    mapped, dropped: bytes of weights newly mapped and unmapped; None where the backend keeps its own copies.
+    mapped, dropped: bytes of weights newly mapped (0 of a prepared path) and unmapped; None where the backend keeps its
+    own copies.
     seconds: duration of `activate`.
     upload_ms: how long copies to a GPU took there, beside the host's work; known from the first frame on.
     written: bytes that the first frame wrote to an accelerator beside its pixels: registers; None for other backends.

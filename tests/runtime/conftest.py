@@ -1,14 +1,18 @@
-"""Engines on the emulated GPU, and the device's memory watched while they live."""
+"""Engines on the emulated GPU, and the device's memory watched while they live; and engines on a double."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import emulated_gpu
 import pytest
+from double import Double
 
 import edgemtl
+from edgemtl.bundle.reader import Bundle
+from edgemtl.runtime.backends.base import Backend, Choice
 from edgemtl.runtime.engine import Engine
 
 
@@ -33,3 +37,16 @@ def load(gpu16: emulated_gpu.Emulation, cuda_bundle: Any) -> Iterator[Callable[.
         engine.close()
     made.clear()
     assert gpu16.bytes == before  # everything was given back, and no guard zone was touched
+
+
+@pytest.fixture
+def make(plain: Path) -> Iterator[Callable[..., Engine]]:
+    made: list[Engine] = []
+
+    def engine(budget: int | None = None, kind: type[Backend] = Double) -> Engine:
+        made.append(Engine(Bundle.open(plain), kind, Choice(None, ""), "test", 1, budget, "rgb"))
+        return made[-1]
+
+    yield engine
+    for e in made:
+        e.close()

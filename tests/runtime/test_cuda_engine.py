@@ -83,6 +83,17 @@ def test_a_switch_uploads_only_what_is_missing(load: Any, cuda_bundle: Any) -> N
     assert engine.switches[-1].upload_ms is None  # there was nothing to upload
 
 
+def test_a_prepared_switch_uploads_nothing(load: Any, gpu16: Any, cuda_bundle: Any) -> None:
+    path, engine = cuda_bundle[1], load("depth")
+    engine.raw(np.zeros((1, 3, 32, 64), np.float32))
+    engine.prepare("semseg")
+    assert engine.residency().resident == weights_of(path, "depth", "semseg")
+    engine.activate("semseg")
+    engine(np.zeros((32, 64, 3), np.uint8))
+    assert (engine.switches[-1].mapped, engine.switches[-1].upload_ms) == (0, None)
+    assert engine.residency().resident == weights_of(path, "semseg")
+
+
 def test_a_frame_is_one_graph_and_launches_never_depend_on_it(load: Any, gpu16: Any) -> None:
     engine = load("depth")
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 64)).astype(np.float32)

@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from double import Double
 
 import edgemtl
-from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BudgetError, BundleError, EdgeMTLError, FrameError, TaskError
-from edgemtl.runtime.backends.base import Backend, Choice, Get, Ran
+from edgemtl.runtime.backends.base import Ran
 from edgemtl.runtime.engine import Engine
 from edgemtl.runtime.mapping import segments, sizes
 from edgemtl.runtime.switches import Switch
 
 FRAME = np.zeros((24, 40, 3), np.uint8)
-
-
-class Double(Backend):
-    """Maps weights like a real one, keeps views of them, and computes nothing much."""
-
-    name = "double"
-    maps = True
-    CAPABILITIES: dict[str, Any] = {}  # noqa: RUF012
-    fail_on: str | None = None
-
-    def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
-        self.config, self.log = bundle.manifest.model, []
-        self.views: dict[str, list[Any]] = {}
-        self.inputs: list[Any] = []
-
-    @classmethod
-    def choose(cls, bundle: Bundle) -> Choice:
-        return Choice(None, "a double")
-
-    def bind(self, task: str, get: Get) -> None:
-        if task == self.fail_on:
-            held = get("trunk", "cls_token")
-            raise BackendError(f"no {task} today, {held.size}")
-        self.log.append(f"+{task}")
-        self.views[task] = [get("trunk", "cls_token"), get(f"task.{task}", "head.out")]
-
-    def release(self, task: str) -> None:
-        self.log.append(f"-{task}")
-        del self.views[task]
-
-    def run(self, image: Any, tasks: Sequence[str]) -> Ran:
-        self.inputs.append(image.copy())
-        maps = {}
-        for t in tasks:
-            shape = (self.config.task(t).channels, *self.config.map_size)
-            maps[t] = np.full(shape, self.views[t][0].sum(), np.float32)
-        return Ran(maps, dict.fromkeys(tasks, 0.001))
-
-    def close(self) -> None:
-        self.views.clear()
-
-
-@pytest.fixture
-def make(plain: Path) -> Iterator[Callable[..., Engine]]:
-    made: list[Engine] = []
-
-    def engine(budget: int | None = None, kind: type[Backend] = Double) -> Engine:
-        made.append(Engine(Bundle.open(plain), kind, Choice(None, ""), "test", 1, budget, "rgb"))
-        return made[-1]
-
-    yield engine
-    for e in made:
-        e.close()
 
 
 def runner(engine: Engine) -> Double:
@@ -120,8 +67,8 @@ class TestActivate:
         engine = make()
         engine.activate("depth", "semseg")
         engine.activate("depth")
-        assert engine._weights.held == segments(engine.manifest.model, ["depth"])
-        assert engine._weights._leaving == []
+        assert engine._selection.weights.held == segments(engine.manifest.model, ["depth"])
+        assert engine._selection.weights._leaving == []
         assert set(engine.residency().groups) == {"trunk", "depth", "experts"}
 
     @pytest.mark.parametrize("tasks", [("edge",), ("depth", "edge"), ("normals", "edge")])
@@ -130,17 +77,17 @@ class TestActivate:
     ) -> None:
         engine = make()
         engine.activate("depth")
-        held, before = engine._weights.held, engine(FRAME)["depth"].map
+        held, before = engine._selection.weights.held, engine(FRAME)["depth"].map
         monkeypatch.setattr(Double, "fail_on", "edge")
         with pytest.raises(BackendError, match="no edge today"):
             engine.activate(*tasks)
         assert engine.active == ("depth",)
-        assert engine._weights.held == held
+        assert engine._selection.weights.held == held
         assert len(engine.switches) == 1
         np.testing.assert_array_equal(engine(FRAME)["depth"].map, before)
         monkeypatch.setattr(Double, "fail_on", None)
         engine.activate(*tasks)
-        assert engine._weights._leaving == []
+        assert engine._selection.weights._leaving == []
 
     def test_a_refused_budget_maps_nothing(self, make: Any) -> None:
         engine = make()
@@ -151,7 +98,7 @@ class TestActivate:
         with pytest.raises(BudgetError, match="trunk .* = .* more than the memory budget"):
             small.activate("depth", "semseg")
         assert small.active == ("depth",)
-        assert small._weights.held == segments(small.manifest.model, ["depth"])
+        assert small._selection.weights.held == segments(small.manifest.model, ["depth"])
 
     @pytest.mark.parametrize(
         ("tasks", "words"),
@@ -295,7 +242,7 @@ class TestEnd:
         out = engine(FRAME)
         engine.close()
         engine.close()
-        assert engine._weights.ranges() == []
+        assert engine._selection.weights.ranges() == []
         assert out["depth"].map.shape == (24, 40)
         assert "closed" in repr(engine)
         for use in (lambda: engine(FRAME), lambda: engine.activate("depth"), engine.residency):
@@ -372,7 +319,7 @@ class TestSwitchRecord:
 
 def test_old_switches_are_forgotten(bundle: Path) -> None:
     """An engine that runs for months keeps the last ones only."""
-    from edgemtl.runtime.engine import KEPT_SWITCHES
+    from edgemtl.runtime.selection import KEPT_SWITCHES
 
     with edgemtl.load(bundle, tasks="depth") as engine:
         for _ in range(KEPT_SWITCHES):

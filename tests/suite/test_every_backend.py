@@ -309,6 +309,28 @@ def test_residency_follows_the_tasks(load: Any) -> None:
     assert str(engine._bundle.path) not in Path("/proc/self/maps").read_text()
 
 
+def test_a_prepared_switch_gives_the_same_maps(load: Any, micro: Any) -> None:
+    engine, image = load("depth"), micro.inputs["0"]
+    before, want = engine.raw(image)["depth"], load("semseg").raw(image)["semseg"]
+    engine.prepare("semseg")
+    np.testing.assert_array_equal(engine.raw(image)["depth"], before)
+    engine.activate("semseg")
+    np.testing.assert_array_equal(engine.raw(image)["semseg"], want)
+
+
+@pytest.mark.case("residency")
+def test_a_prepared_switch_finds_its_weights(load: Any) -> None:
+    engine = load("depth")
+    engine(frame())
+    engine.prepare("semseg")
+    assert set(engine.residency().groups) == {"trunk", "depth", "semseg", "experts"}
+    engine.activate("semseg")
+    found = engine.residency()
+    assert set(found.groups) == {"trunk", "semseg", "experts"}
+    assert found.resident == found.mapped  # before its first frame
+    assert engine.switches[-1].mapped == 0
+
+
 @pytest.mark.case("residency")
 def test_switches_tell_the_bytes(load: Any, micro: Any) -> None:
     engine = load("depth")

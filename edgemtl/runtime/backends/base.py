@@ -75,7 +75,8 @@ def no_program(backend: str, bundle: Bundle) -> BackendError:
 
 class Store(Protocol):
     """Where weights are kept that come and go with the active tasks: mappings, or a device's memory. `upload`: the last
-    copy to a device that `map` began, if there is one.
+    copy to a device that `map` began, if there is one. `prefault` begins to bring mapped segments into memory, in the
+    background; `settle` waits for that, if all that it brings is wanted; `unmap` ends it.
     """
 
     @property
@@ -87,6 +88,10 @@ class Store(Protocol):
     def map(self, wanted: Iterable[Segment]) -> None: ...
 
     def unmap(self, unwanted: Iterable[Segment]) -> None: ...
+
+    def prefault(self, wanted: Iterable[Segment]) -> None: ...
+
+    def settle(self, wanted: Set[Segment]) -> None: ...
 
     def get(self, part: str, tensor: str) -> Any: ...
 

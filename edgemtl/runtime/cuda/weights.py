@@ -9,7 +9,7 @@ that is under way, so dropped segments go at the next moment at which somebody w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from edgemtl.bundle.reader import Bundle
@@ -81,6 +81,12 @@ class DeviceWeights:
     def unmap(self, unwanted: Iterable[Segment]) -> None:
         """Forget segments, which nothing may be reading; `sweep` gives their memory back."""
         self._dropped += [self._at.pop(segment) for segment in list(unwanted)]
+
+    def prefault(self, wanted: Iterable[Segment]) -> None:
+        """They are on their way already."""
+
+    def settle(self, wanted: Set[Segment]) -> None:
+        """What computes waits on the device."""
 
     def sweep(self) -> None:
         """Give back the memory of what was dropped; waits for uploads that are under way."""
