@@ -17,14 +17,14 @@ COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edg
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
-	$(BIN)/python demos/camera.py $(BUNDLE) $(CLIP) --cycle 2 -o $(DEMO)
+	$(BIN)/python demos/camera.py $(BUNDLE) $(CLIP) --cycle 2 --overwrite -o $(DEMO)
 
 live: $(BUNDLE)
 	$(BIN)/python demos/camera.py $(BUNDLE) --web
 
 # The same on a virtual board (docs/board.md).
 demo-board: $(BOARD)
-	$(BIN)/python demos/camera.py $(BOARD) $(CLIP) --backend fpga-sim --cycle 2 -o $(DEMO)-board
+	$(BIN)/python demos/camera.py $(BOARD) $(CLIP) --backend fpga-sim --cycle 2 --overwrite -o $(DEMO)-board
 
 $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build

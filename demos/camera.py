@@ -25,14 +25,14 @@ import cv2
 import numpy as np
 import typer
 from keys import WINDOW, Keys
-from report import Album, make, print_report, report, save
+from report import SAVED, Album, make, print_report, report, save
 from rerun_log import RerunLog
 from rich.console import Console
 
 import edgemtl
 from edgemtl.errors import EdgeMTLError, FrameError
 from edgemtl.media.feed import Feed, Frame, Policy
-from edgemtl.media.sinks import Recorder
+from edgemtl.media.sinks import Recorder, check_free
 from edgemtl.media.sources import is_live, open_feed
 from edgemtl.media.stage import Stage, Tile, compose
 from edgemtl.web.hub import Hub
@@ -216,6 +216,7 @@ def main(
     window: Annotated[bool | None, typer.Option(help="Show a window (default: if there is a screen).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for video, contact sheet, report.")] = None,
     record: Annotated[Path | None, typer.Option(help="Also write what is shown to this video (.mp4, .avi).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     rerun: Annotated[Path | None, typer.Option(help="Also log to this .rrd file, for the Rerun viewer.")] = None,
     policy: Annotated[
         str, typer.Option(help="newest: drop frames that come too fast; all: keep their order and fall behind.")
@@ -251,9 +252,13 @@ def main(
             out = Path("demo-out")
         if out is not None:
             make(out)
+            for name in SAVED:
+                check_free(out / name, overwrite)
             record = record or (None if watched else out / "demo.mp4")
         album = Album(min(filter(None, (feed.count, limit)), default=0))
-        recorder = Recorder(record, feed.fps or FALLBACK_FPS) if record else None
+        recorder = Recorder(record, feed.fps or FALLBACK_FPS, overwrite=overwrite) if record else None
+        if rerun is not None:
+            check_free(rerun, overwrite)
         log = stack.enter_context(RerunLog(rerun)) if rerun else None
         hub = Hub(stage.about()) if web else None
         if hub is not None:
@@ -275,8 +280,10 @@ def main(
             show.finish()
             seconds = time.perf_counter() - began
         if album.last is None:
-            raise EdgeMTLError(feed.status.text or f"{source} gave no frame; nothing was written")
+            raise EdgeMTLError(feed.status.text or f"{feed.name} gave no frame; nothing was written")
         found = report(stage, album, feed, seconds)
+        for line in feed.left_out.lines():
+            print(f"left out: {line}", file=sys.stderr)
     print_report(found, console)
     if out is not None:
         save(out, found, album)

@@ -60,6 +60,9 @@ def report(stage: Stage, album: Album, feed: Feed, seconds: float) -> dict[str, 
     }
 
 
+SAVED = ("sheet.png", "report.json")
+
+
 def make(folder: Path) -> None:
     """The folder for what `save` writes. Raises EdgeMTLError."""
     try:
@@ -73,8 +76,8 @@ def save(folder: Path, found: dict[str, Any], album: Album) -> None:
     assert album.last is not None
     sheet = contact_sheet(album.tiles or [album.last], columns=2)
     try:
-        (folder / "sheet.png").write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
-        (folder / "report.json").write_text(json.dumps(found, indent=1))
+        (folder / SAVED[0]).write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+        (folder / SAVED[1]).write_text(json.dumps(found, indent=1))
     except OSError as e:
         raise EdgeMTLError(f"cannot write sheet.png and report.json into {folder}: {e.strerror or e}") from None
 

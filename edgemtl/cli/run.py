@@ -38,6 +38,7 @@ def run(
         float | None, typer.Option(help="The camera's horizontal field of view in degrees: depth is scaled to it.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write maps (.npz, .npy) instead of pictures.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")] = False,
 ) -> None:
@@ -67,7 +68,7 @@ def run(
         engine.activate(*task)
         if out is not None and out.resolve() == bundle.resolve():
             raise FrameError(f"the output {out} would overwrite the bundle")
-        sink = open_sink(out, frames, raw=raw) if out else None
+        sink = open_sink(out, frames, engine.active, raw=raw, overwrite=overwrite) if out else None
         report = _loop(engine, frames, sink, raw, limit, (view, color_map, limits))
         residency = engine.residency()
         report["residency"] = residency.as_dict()
@@ -79,12 +80,15 @@ def run(
         _print(report, str(residency))
     if report["stopped"] and not frames.live:
         raise typer.Exit(130)
+    if report["left_out"] and not frames.live:
+        raise typer.Exit(3)
 
 
 def _loop(
     engine: Engine, source: Source, sink: Sink | None, raw: bool, limit: int | None, drawing: tuple[Any, ...]
 ) -> dict[str, Any]:
     """Run all frames; Ctrl-C ends the loop, and what was written is finished either way."""
+    from edgemtl.errors import FrameError
     from edgemtl.media.sinks import picture
 
     stages: dict[str, list[float]] = {}
@@ -93,7 +97,13 @@ def _loop(
     try:
         with _text.Status() as status:
             for frame in source:
-                output = engine(frame.image)
+                try:
+                    output = engine(frame.image)
+                except FrameError as e:  # too large, for one: the others go on
+                    if source.kind != "folder":
+                        raise
+                    source.left_out.add(frame.name, f"{frame.name}: {e}")
+                    continue
                 if sink:
                     sink.put(frame, output, None if raw else picture(frame, output, *drawing))
                 timing = output.timing
@@ -125,6 +135,8 @@ def _loop(
         "frames": count,
         "frames_in_source": source.count or None,
         "frames_dropped": source.dropped,
+        "left_out": source.left_out.count,
+        "left_out_because": source.left_out.lines(),
         "stopped": stopped,
         "seconds": time.perf_counter() - begin,
         "latency_ms": {name: _summary(values) for name, values in stages.items()},
@@ -172,6 +184,9 @@ def _print(report: dict[str, Any], residency: str) -> None:
     dropped = f", {report['frames_dropped']} dropped" if report["frames_dropped"] else ""
     stopped = ", stopped" if report["stopped"] else ""
     lines.append(f"{report['frames']}{short} frame(s) of {report['source']}{dropped}{stopped}")
+    if report["left_out"]:
+        lines.append(f"left out {report['left_out']}, which cannot be read:")
+        lines += [f"  {line}" for line in report["left_out_because"]]
     lines.append(residency)
     if report["output"] and report["frames"]:
         lines.append(f"wrote {report['output']}")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
@@ -26,6 +27,9 @@ State = Literal["live", "stalled", "lost", "ended"]
 
 QUEUE = 8
 STALL_SECONDS = 10.0  # without a frame, an iteration gives up
+MOST_NAMED = 100  # skipped files or frames whose reasons are kept
+LONGEST_STEP = 2.0  # seconds between two frames of a recording; a longer one is a jump of its clock, or dull to watch
+USUAL_FPS = 25.0  # of a recording that states no rate
 QUIET_SECONDS = 2.0  # without a frame, the status says so
 FIRST_WAIT, LAST_WAIT = 0.5, 15.0  # seconds between attempts to open a lost source again; each wait doubles
 
@@ -41,13 +45,40 @@ class Frame(NamedTuple):
     taken: float = 0.0
 
 
+class LeftOut:
+    """What a source could not give: its `count` and the first MOST_NAMED {name: reason}; naming one twice is free."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.named: dict[str, str] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """One more file or frame that was skipped, and why."""
+        if name not in self.named:
+            self.count += 1
+            if len(self.named) < MOST_NAMED:
+                self.named[name] = reason
+
+    def lines(self) -> list[str]:
+        """A sentence for each that is named, and how many more there are."""
+        rest = self.count - len(self.named)
+        return [*self.named.values(), *([f"and {rest} more"] if rest else [])]
+
+
 class Source:
-    """An iterator over frames that closes what it opened; `count` and `fps` are 0 where unknown."""
+    """An iterator over frames that closes what it opened; `count` and `fps` are 0 where unknown.
+
+    left_out: what was skipped because it cannot be read; complete when the iteration has ended. path: the file or
+    folder, where it is one. names: of the frames, where they are known before.
+    """
 
     def __init__(self, name: str, kind: str, *, count: int = 0, fps: float = 0.0) -> None:
         self.name, self.kind, self.count, self.fps = name, kind, count, fps
         self.live = kind in ("camera", "stream")
         self.dropped = 0
+        self.left_out = LeftOut()
+        self.path: Path | None = None
+        self.names: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
@@ -92,6 +123,7 @@ class Feed(Source):
     ) -> None:
         first = opener()
         super().__init__(first.name, first.kind, count=0 if loop else first.count, fps=first.fps)
+        self.left_out = first.left_out
         self.received = 0
         self._opener, self._reconnect, self._paced, self._loop = opener, reconnect, paced, loop
         self._room = 1 if policy == "newest" else QUEUE
@@ -100,7 +132,7 @@ class Feed(Source):
         self._waiting: deque[Frame] = deque()
         self._state: State = "live"
         self._reason = ""
-        self._retry = 0.0
+        self._retry = self._due = 0.0
         self._last = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(first,), name=f"edgemtl {self.kind}", daemon=True)
@@ -135,6 +167,9 @@ class Feed(Source):
                 return Status("ended", self._reason or f"{self.name} has ended")
             if quiet > QUIET_SECONDS and self.live and not self._waiting:
                 return Status("stalled", f"{self.name} gave no frame for {quiet:.0f} s")
+            left = self._due - time.monotonic()
+            if left > QUIET_SECONDS / 2 and not self._waiting:
+                return Status("live", f"the next frame of {self.name} is due in {left:.1f} s")
             return Status("live", "")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -166,7 +201,10 @@ class Feed(Source):
         while not self._stop.is_set():
             before, reason = self.received, f"{self.name} has ended"
             try:
-                source = source or self._opener()
+                if source is None:
+                    source = self._opener()
+                    if not self._loop:  # each round of a loop would count the same again
+                        source.left_out = self.left_out
                 self._read(source)
             except Exception as e:  # whatever a driver or decoder throws: this thread must not die unheard
                 reason = str(e) if isinstance(e, FrameError) else f"{self.name}: {type(e).__name__}: {e}"
@@ -186,12 +224,22 @@ class Feed(Source):
         self._become("ended")
 
     def _read(self, source: Source) -> None:
-        began = time.monotonic()
+        last, due = None, time.monotonic()
         for frame in source:
-            if self._paced and self._stop.wait(max(0.0, began + frame.time - time.monotonic())):
-                return
+            if self._paced:
+                due += 0.0 if last is None else self._step(frame.time - last)
+                last = frame.time
+                self._due = due = max(due, time.monotonic() - LONGEST_STEP)  # what is late is made up for, but not all
+                if self._stop.wait(max(0.0, due - time.monotonic())):
+                    return
             if not self._put(frame if frame.taken else frame._replace(taken=time.monotonic())):
                 return
+
+    def _step(self, seconds: float) -> float:
+        """How long a frame is shown, by its file's times where they can be meant: never longer than LONGEST_STEP."""
+        if not seconds > 0:  # no times, times that go back, or NaN
+            return 1 / self.fps if 1 / LONGEST_STEP < self.fps < 1000 else 1 / USUAL_FPS
+        return min(seconds, LONGEST_STEP)
 
     def _put(self, frame: Frame) -> bool:
         with self._news:

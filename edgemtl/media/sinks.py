@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,16 @@ import numpy as np
 from edgemtl import tasks
 from edgemtl.errors import FrameError
 from edgemtl.media import legend, view
+from edgemtl.media.names import shown_name
 from edgemtl.media.preprocess import Image
-from edgemtl.media.sources import Frame, Source, shown_name
+from edgemtl.media.sources import Frame, Source
 from edgemtl.runtime.output import Output, Timing
 
 View = Literal["map", "overlay", "sheet"]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 RAW = (".npz", ".npy")
+MAX_VIDEO_SIDE = 4096  # pixels; MPEG-4 ends at 8191, and OpenCV's writers of larger ones fail in their own ways
 RESERVE = 16 << 20  # bytes that a recording leaves free: enough to finish its file
 
 
@@ -53,27 +56,40 @@ class Sink:
         """Finish."""
 
 
-def open_sink(path: Path, source: Source, *, raw: bool) -> Sink:
+def open_sink(path: Path, source: Source, tasks: Sequence[str], *, raw: bool, overwrite: bool = False) -> Sink:
     """A place for the results of `source`, by the suffix of `path`; with `raw` for maps instead of pictures.
 
-    Raises FrameError for a suffix that does not fit the source, a folder that is missing, or the source itself.
+    `tasks` become part of the names of a folder's files. Raises FrameError for a suffix that does not fit the source, a
+    folder that is missing, the source itself or, but for `overwrite`, a file that exists.
     """
     suffix, many = path.suffix.lower(), source.kind != "image"
-    if path.exists() and source.kind != "camera" and path.resolve() == Path(source.name).resolve():
-        raise FrameError(f"the output {shown_name(path)} would overwrite the source")
+    if source.path is not None and path.resolve() == source.path.resolve():
+        hint = "; give another folder" if path.is_dir() else ""
+        raise FrameError(f"the output {shown_name(path)} would overwrite the source{hint}")
     if not path.resolve().parent.is_dir():
         raise FrameError(f"the folder of {shown_name(path)} does not exist; make it with mkdir -p")
     if suffix in RAW if raw else suffix in PICTURES:
         if many:
             kind = "a folder" if raw else "a folder, or a video (.mp4)"
             raise FrameError(f"{shown_name(path)} holds one frame, the source is a {source.kind}: give {kind}")
+        check_free(path, overwrite)
         return One(path)
     if not raw and suffix in CODECS:
+        check_free(path, overwrite)
         return Video(path, source.fps)
     if suffix and not path.is_dir():
         fit = (*RAW, "or a folder") if raw else (*PICTURES, *CODECS, "or a folder")
         raise FrameError(f"{shown_name(path)}: results go to {', '.join(fit)}, not to {suffix!r}")
-    return Folder(path)
+    folder = Folder(path, "+".join(tasks), ".npz" if raw else ".png", overwrite)
+    for name in source.names:
+        folder.place(name)
+    return folder
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise FrameError when `path` is a file that exists and must be kept."""
+    if path.is_file() and not overwrite:
+        raise FrameError(f"{shown_name(path)} exists; give another name, or --overwrite to replace it")
 
 
 def check_room(path: Path) -> None:
@@ -98,11 +114,21 @@ class One(Sink):
 
 
 class Folder(Sink):
-    """One file per frame, named after it."""
+    """One file per frame: the frame's whole name, which no other frame has, then the tasks, as in a.jpg.depth.png."""
+
+    def __init__(self, path: Path, tasks: str, suffix: str, overwrite: bool) -> None:
+        super().__init__(path)
+        self._end, self._overwrite = f".{tasks}{suffix}", overwrite
+
+    def place(self, name: str) -> Path:
+        """The file for the frame `name`. Raises FrameError as `check_free`."""
+        place = self.path / (name + self._end)
+        check_free(place, self._overwrite)
+        return place
 
     def put(self, frame: Frame, out: Output, image: Image | None) -> None:
         self.path.mkdir(exist_ok=True)
-        store(self.path / f"{Path(frame.name).stem}{'.npz' if image is None else '.png'}", out, image)
+        store(self.place(frame.name), out, image)
         self.written += 1
 
 
@@ -120,8 +146,13 @@ class Video(Sink):
         height, width = image.shape[:2]
         if self._writer is None:
             self._size = (width + width % 2, height + height % 2)  # codecs want even sizes
+            if max(self._size) > MAX_VIDEO_SIDE:
+                raise FrameError(
+                    f"frame {frame.name} gives a picture of {width}x{height}, and a video may have"
+                    f" {MAX_VIDEO_SIDE} pixels a side; give a folder, or shrink the source"
+                )
             code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, self._size)
+            self._writer = cv2.VideoWriter(str(self.path.absolute()), code, self.fps, self._size)
             if not self._writer.isOpened():
                 raise FrameError(f"OpenCV cannot write the video {shown_name(self.path)}; try .avi or a folder")
         wide, high = self._size
@@ -146,11 +177,12 @@ class Recorder:
     fitted into it.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, *, overwrite: bool = False) -> None:
         if path.suffix.lower() not in CODECS:
             raise FrameError(f"{shown_name(path)}: a video is {' or '.join(CODECS)}, not {path.suffix!r}")
         if not path.resolve().parent.is_dir():
             raise FrameError(f"the folder of {shown_name(path)} does not exist; make it with mkdir -p")
+        check_free(path, overwrite)
         self._video = Video(path, fps)
         self._size: tuple[int, int] | None = None
         self._began = 0.0
@@ -163,7 +195,8 @@ class Recorder:
     def put(self, image: Image, seconds: float) -> None:
         """The picture shown from the time `seconds` on."""
         if self._size is None:
-            self._size, self._began = (image.shape[0], image.shape[1]), seconds
+            high, wide = (min(n, MAX_VIDEO_SIDE) for n in image.shape[:2])
+            self._size, self._began = (high, wide), seconds
         fitted = image if image.shape[:2] == self._size else view.fit(image, self._size)
         due = round((seconds - self._began) * self._video.fps) + 1 - self._video.written
         for _ in range(due):
@@ -178,9 +211,13 @@ def store(path: Path, out: Output, image: Image | None) -> None:
     """One file: a picture, an .npz with a map per task, or an .npy of the only task's map. Raises FrameError."""
     try:
         if image is not None:
-            good, data = cv2.imencode(path.suffix.lower(), image)
+            try:
+                good, data = cv2.imencode(path.suffix.lower(), image)
+            except cv2.error:  # a side of more pixels than the format holds
+                good = False
             if not good:
-                raise FrameError(f"OpenCV cannot encode {shown_name(path)}")
+                size = f"{image.shape[1]}x{image.shape[0]}"
+                raise FrameError(f"{shown_name(path)}: {path.suffix} cannot hold {size} pixels; give a .png")
             path.write_bytes(data.tobytes())
         elif path.suffix.lower() == ".npy":
             if len(out) != 1:

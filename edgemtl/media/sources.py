@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from edgemtl.errors import FrameError
-from edgemtl.media.feed import STALL_SECONDS, Feed, Frame, Policy, Source
-from edgemtl.media.preprocess import Image
+from edgemtl.media import images
+from edgemtl.media.feed import QUIET_SECONDS, STALL_SECONDS, Feed, Frame, LeftOut, Policy, Source
+from edgemtl.media.names import ADDRESS, shown_name
 
-__all__ = ["Device", "Feed", "Frame", "Images", "Source", "Video", "open_feed", "open_source", "read_image"]
+__all__ = ["Device", "Feed", "Frame", "Images", "Source", "Video", "folder_files", "open_feed", "open_source"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
-STREAM = re.compile(r"^(rtsps?|https?|rtmp|udp|tcp)://", re.IGNORECASE)
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".wmv")
 CAMERA = re.compile(r"^/dev/(video\d+$|v4l/)")
-MAX_FILE = 1 << 28  # bytes of one image file
 OPEN_SECONDS = 10.0
+DAMAGED = (
+    64  # reads in a row that may fail before a recording or stream has ended: a frame that cannot be decoded fails
+)
 OLDEST = 1.0  # seconds; a driver's time stamp further back is of another clock
 
 
@@ -63,7 +63,7 @@ def open_feed(
 
 def is_live(name: str) -> bool:
     """Whether `name` is a camera or a stream."""
-    return bool(re.fullmatch(r"\d{1,3}", name) or STREAM.match(name) or _is_device(name))
+    return bool(re.fullmatch(r"\d{1,3}", name) or ADDRESS.match(name) or _is_device(name))
 
 
 def _is_device(name: str) -> bool:
@@ -77,11 +77,10 @@ def open_plain(name: str) -> Source:
     """Like `open_source`, but read where it is iterated, with no thread."""
     if re.fullmatch(r"\d{1,3}", name):
         return Device(f"camera {name}", "camera", cv2.VideoCapture(int(name)))
-    if STREAM.match(name):
+    if ADDRESS.match(name):
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1e3 * OPEN_SECONDS)]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1e3 * STALL_SECONDS)]
-        shown = re.sub(r"//[^/@]*@", "//…@", name)  # never show a password
-        return Device(shown, "stream", cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits))
+        return Device(shown_name(name), "stream", cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits))
     if _is_device(name):
         if not os.path.exists(name):
             raise FrameError(f"there is no {name}; `ls /dev/video*` lists the cameras of this machine")
@@ -89,60 +88,75 @@ def open_plain(name: str) -> Source:
     path = Path(name)
     try:
         if path.is_dir():
-            return _folder(path)
+            files, left_out = folder_files(path)
+            return Images(path, files, "folder", left_out)
         if not path.exists():
             raise FrameError(
                 f"there is no file {shown_name(path)}; a source is an image, a video, a folder of images,"
                 " a camera's number, or rtsp://…"
             )
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        found = images.sniff(path)
+        if found.readable:
             return Images(path, [path], "image")
+        if found.format:
+            raise images.refusal(path, found.format)
         return Video(path)
     except (OSError, ValueError) as e:
         raise FrameError(f"cannot open {shown_name(path)}: {getattr(e, 'strerror', None) or e}") from None
 
 
-def read_image(path: Path) -> Image:
-    """A file as BGR; reads the bytes itself, so that any file name works. Raises FrameError."""
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise FrameError(f"{shown_name(path)} has more than {MAX_FILE >> 20} MiB, too much for one image")
-        data = path.read_bytes()
-    except OSError as e:
-        raise FrameError(f"cannot read {shown_name(path)}: {e.strerror}") from None
-    if not data:
-        raise FrameError(f"{shown_name(path)} is empty")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # for one, more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise FrameError(f"{shown_name(path)} is no image that can be decoded, or it is damaged")
-    return np.asarray(image, np.uint8)
-
-
-def shown_name(path: Path) -> str:
-    """A path for people: printable, whatever bytes its name has."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(path))
-
-
 class Images(Source):
-    """One image, or the images of a folder in the order of their names."""
+    """One image, or the images of a folder in the order of their names; of a folder those that can be read."""
 
-    def __init__(self, path: Path, files: list[Path], kind: str) -> None:
+    def __init__(self, path: Path, files: list[Path], kind: str, left_out: LeftOut | None = None) -> None:
         super().__init__(shown_name(path), kind, count=len(files))
-        self._files = files
+        self._files, self.path = files, path
+        self.names = [file.name for file in files]
+        self.left_out = left_out or LeftOut()
+
+    def thin(self, count: int) -> None:
+        """Keep at most `count` images, evenly spaced."""
+        kept = min(count, len(self._files))
+        self._files = [self._files[i * len(self._files) // kept] for i in range(kept)]
+        self.names, self.count = [file.name for file in self._files], kept
 
     def __iter__(self) -> Iterator[Frame]:
+        given = 0
         for i, file in enumerate(self._files):
-            yield Frame(read_image(file), float(i), file.name)
+            try:
+                image = images.read_image(file)
+            except FrameError as e:
+                if self.kind == "image":
+                    raise
+                self.left_out.add(file.name, str(e))
+                continue
+            given += 1
+            yield Frame(image, float(i), file.name)
+        if not given:
+            raise FrameError(f"folder {self.name} holds no image that can be read: {self.left_out.lines()[0]}")
 
 
-def _folder(path: Path) -> Images:
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+def folder_files(folder: Path) -> tuple[list[Path], LeftOut]:
+    """The pictures of a folder by name, and what looks like one but cannot be read. Hidden files, such as the
+    companions that macOS writes, are neither; nor are folders in it. Raises OSError, and FrameError where it has none.
+    """
+    files, left_out = [], LeftOut()
+    for file in sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file()):
+        try:
+            found = images.sniff(file)
+        except OSError as e:
+            left_out.add(file.name, f"cannot read {shown_name(file)}: {e.strerror}")
+            continue
+        if found.readable or (images.is_named_like_one(file) and not found.format):
+            files.append(file)  # what is named like a picture and is none is told when it is read
+        elif found.format:
+            left_out.add(file.name, str(images.refusal(file, found.format)))
+        elif file.suffix.lower() in VIDEO_SUFFIXES:
+            left_out.add(file.name, f"{shown_name(file)} is a video; give it by itself")
     if not files:
-        raise FrameError(f"folder {shown_name(path)} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return Images(path, files, "folder")
+        why = "".join(f"; {line}" for line in left_out.lines()[:1])
+        raise FrameError(f"folder {shown_name(folder)} holds no images (JPEG, PNG, WebP, TIFF, BMP, PNM, AVIF){why}")
+    return files, left_out
 
 
 class Video(Source):
@@ -153,7 +167,7 @@ class Video(Source):
             raise FrameError(f"{shown_name(path)} is empty")
         self._capture: Any = None
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        name = str(path)
+        name = str(path.absolute())  # "22:57.mp4" alone would be an address
         if not name.isascii() and Path("/proc/self/fd").exists():
             name = f"/proc/self/fd/{self._fd}"  # OpenCV takes UTF-8 names only
         self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
@@ -162,18 +176,31 @@ class Video(Source):
             raise FrameError(f"{shown_name(path)} is no image or video that can be decoded, or it is damaged")
         count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         super().__init__(shown_name(path), "video", count=count, fps=float(self._capture.get(cv2.CAP_PROP_FPS)))
+        self.path = path
+        regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._counts = regular and os.pread(self._fd, 4, 0) == b"RIFF"  # an AVI counts frames, others' may be a guess
 
     def __iter__(self) -> Iterator[Frame]:
-        number = 0
-        while self._fd >= 0:
+        number = failed = 0
+        given = False
+        while self._fd >= 0 and failed < DAMAGED:
             good, image = self._capture.read()
-            at = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3  # of the frame just read
-            if not good:
-                if number == 0:
-                    raise FrameError(f"{self.name} holds no frame that can be decoded")
-                return
-            yield Frame(image, at, f"{number:06d}")
+            if not good:  # the end, or a frame that cannot be decoded: reading on tells
+                failed += 1
+                continue
+            for lost in range(number, number + failed):
+                self._lose(lost)
+            number, failed, given = number + failed, 0, True
+            yield Frame(image, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, f"{number:06d}")
             number += 1
+        if self._fd >= 0:
+            if not given:
+                raise FrameError(f"{self.name} holds no frame that can be decoded")
+            for lost in range(number, self.count if self._counts else number):
+                self._lose(lost)
+
+    def _lose(self, number: int) -> None:
+        self.left_out.add(f"{number:06d}", f"frame {number} of {self.name} cannot be decoded")
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -197,16 +224,20 @@ class Device(Source):
         self._capture = capture
 
     def __iter__(self) -> Iterator[Frame]:
-        number = 0
-        while True:
+        number = failed = 0
+        while failed < DAMAGED:
+            began = time.monotonic()
             good, image = self._capture.read()
-            if not good:
-                if number == 0:
-                    raise FrameError(f"{self.name} was opened but gave no frame")
-                return
-            taken = self._taken()
+            if not good:  # a frame cut on its way, or the end: that fails again and again, or only after a long wait
+                failed += DAMAGED if time.monotonic() - began > QUIET_SECONDS else 1
+                continue
+            for _ in range(failed):
+                self.left_out.add(f"{self.left_out.count}", f"a frame of {self.name} cannot be decoded")
+            failed, taken = 0, self._taken()
             yield Frame(image, taken, f"{number:06d}", taken)
             number += 1
+        if number == 0:
+            raise FrameError(f"{self.name} was opened but gave no frame")
 
     def _taken(self) -> float:
         """When the frame was taken: by the camera driver's own stamp where it is of our clock, else now."""

@@ -235,7 +235,7 @@ def _shown(image: Any) -> Any:
     high, wide = image.shape[:2]
     if wide <= WIDEST:
         return image
-    return cv2.resize(image, (WIDEST, round(high * WIDEST / wide)), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(image, (WIDEST, max(1, round(high * WIDEST / wide))), interpolation=cv2.INTER_NEAREST)
 
 
 def compose(tiles: Sequence[Tile], *, titles: bool = True, strips: bool = True) -> Image:

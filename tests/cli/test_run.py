@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,12 +108,51 @@ def test_a_folder(run: Any, tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"{name}.png"), FRAME)
     said = run(folder, "--task", "normals", "-o", out)
     assert said.code == 0, said.err
-    assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["a.png.normals.png", "b.png.normals.png"]
     said = run(folder, "--task", "normals", "-o", tmp_path / "raw", "--raw", "--limit", 1)
     assert said.code == 0, said.err
     (stored,) = (tmp_path / "raw").iterdir()
     with np.load(stored) as maps:
         assert maps["normals"].shape == (48, 80, 3)
+
+
+def test_a_folder_with_a_bad_picture_goes_on_and_exits_with_3(run: Any, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in "abc":
+        cv2.imwrite(str(folder / f"{name}.png"), FRAME)
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7" + bytes(60))
+    (folder / "d.tif").write_bytes(cv2.imencode(".tif", np.zeros((2, 16400, 3), np.uint8))[1].tobytes())
+    said = run(folder, "--task", "depth", "-o", out)
+    assert said.code == 3, said.err
+    assert sorted(p.name for p in out.iterdir()) == ["a.png.depth.png", "c.png.depth.png"]
+    assert "left out 2, which cannot be read:" in said.out
+    assert "b.png is cut off before its end" in said.out
+    assert "d.tif: the frame has shape (2, 16400, 3)" in said.out
+
+
+def test_a_damaged_frame_of_a_video(run: Any, video: Path, tmp_path: Path) -> None:
+    data = bytearray(video.read_bytes())
+    at = [m.start() for m in re.finditer(b"\xff\xd8\xff", data)][2]
+    size = int.from_bytes(data[at - 4 : at], "little")  # a RIFF chunk states it
+    data[at : at + size] = bytes(size)
+    video.write_bytes(data)
+    said = run(video, "--task", "depth", "--json")
+    assert said.code == 3, said.err
+    report = json.loads(said.out)
+    assert (report["frames"], report["left_out"]) == (5, 1)
+    assert "frame 2 of" in report["left_out_because"][0]
+
+
+def test_an_unrelated_file_is_kept(run: Any, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "in.png").write_bytes(b"mine")
+    assert run(image, "--task", "depth", "-o", tmp_path / "keep").code == 0
+    assert (tmp_path / "keep" / "in.png").read_bytes() == b"mine"
+    said = run(image, "--task", "depth", "-o", tmp_path / "keep")
+    assert (said.code, "in.png.depth.png exists; give another name, or --overwrite" in said.err) == (2, True)
+    assert run(image, "--task", "depth", "-o", tmp_path / "keep", "--overwrite").code == 0
 
 
 def test_raw_maps(run: Any, image: Path, tmp_path: Path) -> None:

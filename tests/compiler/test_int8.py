@@ -248,7 +248,7 @@ class TestErrors:
         assert "does not exist; give a folder of images" in fails(DataError, calibrate=tmp_path / "no")
 
     def test_a_file(self, fails: Any, rooms: Path) -> None:
-        assert "is no folder" in fails(DataError, calibrate=rooms / "rooms.json")
+        assert "is no image or video" in fails(DataError, calibrate=rooms / "rooms.json")
 
     def test_too_few(self, fails: Any, rooms: Path) -> None:
         assert "calibration needs 32 images or more; given 31" in fails(calibrate=rooms, images=31)
@@ -256,13 +256,13 @@ class TestErrors:
     def test_fewer_than_asked(self, fails: Any, rooms: Path) -> None:
         assert "holds 32 pictures to calibrate on, not 33: add --images 32" in fails(calibrate=rooms, images=33)
 
-    def test_an_unreadable_picture(self, fails: Any, tmp_path: Path, rooms: Path) -> None:
+    def test_an_unreadable_picture_is_left_out(self, fails: Any, tmp_path: Path, rooms: Path) -> None:
         folder = tmp_path / "pictures"
         folder.mkdir()
         for i in range(40):
             source = rooms / "images" / f"{i % 38:06d}.jpg"
             (folder / f"{i:02d}.jpg").write_bytes(source.read_bytes() if i != 7 else b"no picture")
-        assert "07.jpg is no readable image" in fails(DataError, calibrate=folder, images=40)
+        assert "holds 39 pictures to calibrate on, not 40" in fails(calibrate=folder, images=40)
 
     def test_an_activation_that_is_not_finite(self, fails: Any, micro: Any, rooms: Path) -> None:
         model = MultiTaskViT(micro.config)

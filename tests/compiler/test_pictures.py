@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgemtl.errors import DataError, FrameError
+from edgemtl.errors import DataError
 from edgemtl_compiler.quantise.pictures import pictures
 
 
@@ -34,11 +34,24 @@ def test_frames_of_a_video(micro: Any, clip: Path, count: int, frames: Any) -> N
         np.testing.assert_allclose(image.mean((1, 2)), (20 * i, 128, 255 - 20 * i), atol=4)
 
 
-def test_what_is_no_video(micro: Any, tmp_path: Path) -> None:
-    for name, kind, text in (
-        ("a.mp4", FrameError, "no image or video that can be decoded"),
-        ("a.txt", DataError, "is no folder and no video; give a folder of images"),
-    ):
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm"])
+def test_a_folder_of_what_run_takes(micro: Any, tmp_path: Path, capsys: Any, suffix: str) -> None:
+    for i in range(6):
+        data = cv2.imencode(suffix, np.full((9, 7, 3), (255 - 20 * i, 128, 20 * i), np.uint8))[1].tobytes()
+        (tmp_path / f"{i}{suffix if i % 2 else ''}").write_bytes(data)
+    (tmp_path / "._1.jpg").write_bytes(bytes(60))
+    found = pictures(tmp_path, micro.config, 3)
+    assert [round(float(image[0].mean()) / 20) for image in found.images] == [0, 2, 4]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "6.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    assert len(pictures(tmp_path, micro.config, 99).images) == 6
+    assert "6.heic is a HEIC file, which is not read" in capsys.readouterr().err
+
+
+def test_what_gives_no_pictures(micro: Any, tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.txt"):
         (tmp_path / name).write_text("nothing")
-        with pytest.raises(kind, match=text):
+        with pytest.raises(DataError, match="no (image or video|frame) that can be decoded"):
             pictures(tmp_path / name, micro.config, 32)
+    with pytest.raises(DataError, match="does not exist; give a folder of images"):
+        pictures(tmp_path / "no", micro.config, 32)

@@ -73,7 +73,7 @@ def test_some_tasks_and_fewer_pictures(compiled: Callable[..., Any], files: tupl
     [
         ((), "zcu104 needs the model's ranges: store them once with `edgemtl calibrate"),
         (("--calibrate", "nowhere"), "nowhere does not exist"),
-        (("--calibrate", __file__), "is no folder"),
+        (("--calibrate", __file__), "is no image or video"),
         (("--calibrate", "{pictures}", "--images", 8), "32"),
         (("--calibrate", "{pictures}", "--images", 0), "calibration needs pictures; given --images 0"),
     ],

@@ -119,12 +119,10 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
     assert found.images[:, 0].max((1, 2)).tolist() == [0, 10, 30]  # evenly spaced, RGB
     assert len(read_pictures(tmp_path, config, 9).images) == 5
     (tmp_path / "4.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(DataError, match=r"4\.png is no readable image"):
-        read_pictures(tmp_path, config, 9)
+    assert len(read_pictures(tmp_path, config, 9).images) == 4, "a bad one is left out"
     with pytest.raises(DataError, match="does not exist; give a folder of images"):
         read_pictures(tmp_path / "nowhere", config, 3)
-    with pytest.raises(DataError, match="is no folder"):
-        read_pictures(tmp_path / "0.png", config, 3)
+    assert len(read_pictures(tmp_path / "0.png", config, 3).images) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         read_pictures(tmp_path / "empty", config, 3)

@@ -87,6 +87,32 @@ class TestRecordings:
             assert len(list(feed)) == 6
         assert time.monotonic() - began >= 0.1, "six frames at fifty a second"
 
+    @pytest.mark.parametrize("times", [[0, 0.01, 3600, 3600.01], [0, 0, 0, 0], [0, 5, 1, float("nan")]])
+    def test_no_time_in_a_file_is_waited_for_long(self, monkeypatch: pytest.MonkeyPatch, times: list[float]) -> None:
+        """A jump, no times, times that go back: each frame comes, after a pause that is bounded and not nothing."""
+        monkeypatch.setattr(module, "LONGEST_STEP", 0.05)
+
+        class Jumps(Script):
+            def __iter__(self) -> Iterator[Frame]:
+                for i, at in enumerate(times):
+                    yield Frame(GREY, at, str(i))
+
+        began = time.monotonic()
+        with Feed(lambda: Jumps(4, kind="video"), policy="all", paced=True) as feed:
+            assert [frame.name for frame in feed] == ["0", "1", "2", "3"]
+        assert time.monotonic() - began >= 0.03
+
+    def test_the_status_says_what_is_waited_for(self) -> None:
+        class Slow(Script):
+            def __iter__(self) -> Iterator[Frame]:
+                yield Frame(GREY, 0.0, "0")
+                yield Frame(GREY, 1e6, "1")
+
+        with Feed(lambda: Slow(2, kind="video"), paced=True) as feed:
+            assert feed.take(5) is not None
+            until(lambda: "the next frame of camera 9 is due in" in feed.status.text)
+            assert feed.status.state == "live"
+
     def test_looping(self) -> None:
         opened: list[Script] = []
 

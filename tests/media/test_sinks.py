@@ -53,7 +53,7 @@ def test_a_sheet_has_a_legend_of_constant_height() -> None:
 
 @pytest.mark.parametrize("name", ["o.png", "o.jpg", "ü ☀.webp", os.fsdecode(b"o\xff.PNG")])
 def test_one_picture(tmp_path: Path, name: str) -> None:
-    sink = open_sink(tmp_path / name, Source("in.png", "image"), raw=False)
+    sink = open_sink(tmp_path / name, Source("in.png", "image"), ["depth"], raw=False)
     assert isinstance(sink, One)
     sink.put(FRAME, ONE, FRAME.image)
     sink.close()
@@ -64,7 +64,7 @@ def test_one_picture(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 def test_a_video_of_odd_size(tmp_path: Path, suffix: str) -> None:
-    sink = open_sink(tmp_path / f"o{suffix}", Source("in", "video", fps=12), raw=False)
+    sink = open_sink(tmp_path / f"o{suffix}", Source("in", "video", fps=12), ["depth"], raw=False)
     assert isinstance(sink, Video)
     for _ in range(3):
         sink.put(FRAME, ONE, FRAME.image)
@@ -78,11 +78,11 @@ def test_a_video_of_odd_size(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_folder_of_maps(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "maps", Source("in", "folder"), raw=True)
+    sink = open_sink(tmp_path / "maps", Source("in", "folder"), list(BOTH), raw=True)
     assert isinstance(sink, Folder)
     assert not (tmp_path / "maps").exists(), "made when there is something to put into it"
     sink.put(FRAME, BOTH, None)
-    with np.load(tmp_path / "maps" / "room 1.npz", allow_pickle=False) as maps:
+    with np.load(tmp_path / "maps" / "room 1.jpg.semseg+depth.npz", allow_pickle=False) as maps:
         assert {n: maps[n].dtype.name for n in maps} == {"semseg": "uint8", "depth": "float32"}
 
 
@@ -103,15 +103,72 @@ def test_a_folder_of_maps(tmp_path: Path) -> None:
 )
 def test_refused(tmp_path: Path, name: str, kind: str, raw: bool, words: str) -> None:
     with pytest.raises(FrameError, match=words):
-        open_sink(tmp_path / name, Source("in", kind), raw=raw)
+        open_sink(tmp_path / name, Source("in", kind), ["depth"], raw=raw)
 
 
 def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
+    cv2.imwrite(str(tmp_path / "a.png"), FRAME.image)
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
     for name in ("a.png", "link.png"):
         with pytest.raises(FrameError, match="would overwrite the source"):
-            open_sink(tmp_path / name, Source(str(tmp_path / "a.png"), "image"), raw=False)
+            open_sink(tmp_path / name, open_source(tmp_path / "a.png"), ["depth"], raw=False, overwrite=True)
+    with pytest.raises(FrameError, match="would overwrite the source; give another folder"):
+        open_sink(tmp_path, open_source(tmp_path), ["depth"], raw=False, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["o.png", "o.mp4", "o.avi"])
+def test_a_file_that_exists_is_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    source = Source("in", "image")
+    with pytest.raises(FrameError, match=rf"{name} exists; give another name, or --overwrite"):
+        open_sink(tmp_path / name, source, ["depth"], raw=False)
+    assert (tmp_path / name).read_bytes() == b"mine"
+    assert open_sink(tmp_path / name, source, ["depth"], raw=False, overwrite=True).path == tmp_path / name
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_names_in_a_folder_do_not_collide(tmp_path: Path, raw: bool) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("img.jpg", "img.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), FRAME.image)
+    source, out, end = open_source(tmp_path / "in"), tmp_path / "out", "npz" if raw else "png"
+    sink = open_sink(out, source, ["depth"], raw=raw)
+    for frame in source:
+        sink.put(frame, ONE, None if raw else frame.image)
+    assert sorted(p.name for p in out.iterdir()) == [f"img.jpg.depth.{end}", f"img.png.depth.{end}"]
+    with pytest.raises(FrameError, match=f"img.jpg.depth.{end} exists"):  # told before anything is computed
+        open_sink(out, source, ["depth"], raw=raw)
+    open_sink(out, source, ["depth"], raw=raw, overwrite=True)
+    open_sink(out, source, ["semseg"], raw=raw)
+
+
+@pytest.mark.parametrize("size", [(2, 16384), (16384, 2), (1, 1), (3, 4096)])
+@pytest.mark.parametrize("name", ["o.avi", "o.mp4"])
+def test_a_video_of_extreme_size(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    sink = open_sink(tmp_path / name, Source("in", "video", fps=10), ["depth"], raw=False)
+    image = np.full((*size, 3), 90, np.uint8)
+    if max(size) > 4096:
+        with pytest.raises(FrameError, match="a video may have 4096 pixels a side; give a folder"):
+            sink.put(FRAME, ONE, image)
+        assert not (tmp_path / name).exists()
+        return
+    sink.put(FRAME, ONE, image)
+    sink.close()
+    assert len(list(open_source(tmp_path / name))) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_a_picture_too_large_for_its_format(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(FrameError, match=rf"{suffix} cannot hold 70000x1 pixels; give a .png"):
+        store(tmp_path / f"o{suffix}", ONE, np.zeros((1, 70000, 3), np.uint8))
+
+
+def test_an_outputs_name_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = open_sink(Path("16:38:41.mp4"), Source("in", "video", fps=10), ["depth"], raw=False)
+    sink.put(FRAME, ONE, FRAME.image)
+    sink.close()
+    assert len(list(open_source("16:38:41.mp4"))) == 1
 
 
 def test_a_write_that_fails(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgemtl.errors import FrameError
-from edgemtl.media import sources
+from edgemtl.media import images
 from edgemtl.media.sources import Device, open_feed, open_source
 
 GREY = np.full((12, 16, 3), 90, np.uint8)
@@ -66,15 +67,44 @@ class TestImages:
 
     @pytest.mark.parametrize(
         ("data", "words"),
-        [(b"", "is empty"), (b"hello", "no image that can be decoded"), (b"\x89PNG\r\n\x1a\n" + bytes(40), "decoded")],
+        [
+            (b"", "is empty"),
+            (b"hello", "no frame that can be decoded"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(40), "is cut off"),
+        ],
     )
     def test_damaged(self, tmp_path: Path, data: bytes, words: str) -> None:
         (tmp_path / "x.png").write_bytes(data)
         with pytest.raises(FrameError, match=words):
             list(open_source(tmp_path / "x.png"))
 
+    def test_hidden_companions_and_bad_files_do_not_stop_a_folder(self, tmp_path: Path) -> None:
+        whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))[1].tobytes()
+        for name, data in {
+            "._a.jpg": b"\0\5\x16\7" + bytes(60),
+            "a.jpg": whole,
+            "b.jpg": whole[: len(whole) // 2],
+            "c": whole,
+            "d.HEIC": b"\0\0\0\x18ftypheic" + bytes(20),
+            "e.png": b"",
+            "f.txt": b"notes",
+        }.items():
+            (tmp_path / name).write_bytes(data)
+        write_video(tmp_path / "g.avi")
+        with open_source(tmp_path) as source:
+            assert [frame.name for frame in source] == ["a.jpg", "c"]
+        assert sorted(source.left_out.named) == ["b.jpg", "d.HEIC", "e.png", "g.avi"]
+        assert source.left_out.count == 4
+        assert "b.jpg is cut off before its end" in source.left_out.named["b.jpg"]
+        assert "HEIC file, which is not read; convert it to JPEG" in source.left_out.named["d.HEIC"]
+
+    def test_a_folder_of_bad_files_only(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no picture")
+        with open_source(tmp_path) as source, pytest.raises(FrameError, match=r"no image that can be read: .*a\.jpg"):
+            list(source)
+
     def test_too_large_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "MAX_FILE", 10)
+        monkeypatch.setattr(images, "MAX_FILE", 10)
         with pytest.raises(FrameError, match="too much for one image"):
             list(open_source(write_image(tmp_path / "x.png")))
 
@@ -120,6 +150,29 @@ class TestFiles:
         with open_source(path) as source:
             assert 0 < len(list(source)) < 100
 
+    @pytest.mark.parametrize("bad", [[0], [5], [5, 6, 7, 10], [28, 29]])
+    def test_a_damaged_frame_is_skipped_and_told(self, tmp_path: Path, bad: list[int]) -> None:
+        """Frames are damaged by overwriting their JPEG data in the file."""
+        path = write_video(tmp_path / "v.avi", 30)
+        data = bytearray(path.read_bytes())
+        starts = [m.start() for m in re.finditer(b"\xff\xd8\xff", data)]
+        assert len(starts) == 30
+        for i in bad:
+            size = int.from_bytes(data[starts[i] - 4 : starts[i]], "little")  # a RIFF chunk states it
+            data[starts[i] : starts[i] + size] = bytes(size)
+        path.write_bytes(data)
+        with open_source(path) as source:
+            names = [frame.name for frame in source]
+        assert names == [f"{i:06d}" for i in range(30) if i not in bad]
+        assert list(source.left_out.named) == [f"{i:06d}" for i in bad]
+
+    @pytest.mark.parametrize("name", ["2024-11-14T22:57:44.avi", "http:x.avi", "rtsp:v.avi"])
+    def test_a_name_is_no_address(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        os.rename(write_video(tmp_path / "v.avi"), tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        with open_source(name) as source:
+            assert len(list(source)) == 5
+
     def test_closing_ends_the_iteration(self, tmp_path: Path) -> None:
         source = open_source(write_video(tmp_path / "v.avi"))
         frames = iter(source)
@@ -132,7 +185,8 @@ class TestFiles:
 class Camera:
     """A `cv2.VideoCapture` of three frames, which stamps them if told to."""
 
-    def __init__(self, good: bool = True, stamp: float = 0.0, frames: int = 3) -> None:
+    def __init__(self, good: bool = True, stamp: float = 0.0, frames: int = 3, cut: tuple[int, ...] = ()) -> None:
+        self.cut = cut  # frames, counted from the last, that cannot be decoded
         self.good, self.stamp, self.left, self.released = good, stamp, frames, False
 
     def isOpened(self) -> bool:  # noqa: N802
@@ -143,7 +197,8 @@ class Camera:
 
     def read(self) -> tuple[bool, Any]:
         self.left -= 1
-        return (True, GREY) if self.left >= 0 else (False, None)
+        good = self.left >= 0 and self.left not in self.cut
+        return (True, GREY) if good else (False, None)
 
     def release(self) -> None:
         self.released = True
@@ -158,6 +213,11 @@ class TestDevices:
         assert [f.name for f in frames] == ["000000", "000001", "000002"]
         assert all(time.monotonic() - 5 < f.taken == f.time <= time.monotonic() for f in frames)
         assert camera.released
+
+    def test_a_cut_frame_is_no_end(self) -> None:
+        with Device("http://h/", "stream", Camera(frames=9, cut=(3, 5, 6))) as source:
+            assert len(list(source)) == 6
+        assert source.left_out.count == 3
 
     def test_the_drivers_stamp_is_the_time_a_frame_was_taken(self) -> None:
         stamp = time.monotonic() - 0.2

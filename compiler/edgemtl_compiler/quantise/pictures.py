@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.config import ModelConfig
-from edgemtl.data.files import read_image
-from edgemtl.errors import DataError
-from edgemtl.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_source
+from edgemtl.errors import DataError, FrameError
+from edgemtl.media.sources import Images, open_source
 
 
 class Pictures(NamedTuple):
@@ -30,34 +30,42 @@ def is_labelled(folder: Path) -> bool:
 def pictures(folder: Path, config: ModelConfig, count: int) -> Pictures:
     """Up to `count` images, evenly spaced: over the train split of a data set, a folder's images by name, or a video.
 
-    Images of another size are stretched to the model's, as frames are. Raises DataError for a folder that is missing,
-    is none or holds no images, and for an image that cannot be read; FrameError for such a video.
+    Whatever `edgemtl run` takes as a file or folder is taken here too, by the same reader; what it leaves out is told
+    on stderr. Images of another size are stretched to the model's, as frames are. Raises DataError for a path that does
+    not exist or gives no pictures, and for a labelled image that cannot be read.
     """
-    if folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES:
-        return Pictures(np.stack(_of_video(folder, config.image_size, count)), False)
-    if not folder.is_dir():
-        what = "is no folder and no video" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}; give a folder of images, or a data set made by `edgemtl data rooms`")
     if is_labelled(folder):
         from edgemtl.data.dataset import NyudMT
 
-        files = [folder / "images" / f"{i}.jpg" for i in NyudMT(folder, "train", config.task_names).ids]
-    else:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise DataError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that has some")
-    kept = min(count, len(files))
-    rows = [_sized(read_image(files[i * len(files) // kept]), config.image_size) for i in range(kept)]
-    return Pictures(np.stack(rows), is_labelled(folder))
+        split = NyudMT(folder, "train", config.task_names)
+        files = [split.layout.path(folder, "train", "image", i) for i in split.ids]
+        rows = [_sized(split.layout.read_image(files[i]), config.image_size) for i in _spread(len(files), count)]
+        return Pictures(np.stack(rows), True)
+    if not folder.exists():
+        raise DataError(f"{folder} does not exist; give a folder of images, or a data set made by `edgemtl data rooms`")
+    try:
+        rows, left_out = _unlabelled(folder.absolute(), config.image_size, count)
+    except FrameError as e:
+        raise DataError(str(e)) from None
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    return Pictures(np.stack(rows), False)
 
 
-def _of_video(path: Path, size: tuple[int, int], count: int) -> list[NDArray[np.uint8]]:
-    """Frames evenly spaced over the video; the first ones, where it does not say how many it has."""
-    with open_source(path) as video:
-        whole = video.count or count
-        kept = min(count, whole)
-        wanted = {i * whole // kept for i in range(kept)}
-        return [_sized(frame.image[..., ::-1], size) for i, frame in enumerate(video) if i in wanted]
+def _unlabelled(path: Path, size: tuple[int, int], count: int) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Frames evenly spaced (of a video that does not say how many it has the first ones), and what was left out."""
+    with open_source(path) as source:
+        if isinstance(source, Images):
+            source.thin(count)
+        wanted = set(_spread(source.count or count, count))
+        frames = (f for i, f in enumerate(source) if isinstance(source, Images) or i in wanted)
+        return [_sized(frame.image[..., ::-1], size) for frame in frames], source.left_out.lines()
+
+
+def _spread(whole: int, count: int) -> list[int]:
+    """Up to `count` numbers below `whole`, evenly spaced."""
+    kept = min(count, whole)
+    return [i * whole // kept for i in range(kept)]
 
 
 def _sized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

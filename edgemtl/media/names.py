@@ -1,0 +1,29 @@
+"""Names for people: printable whatever bytes they have, and without what an address must keep secret."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def shown_name(path: str | Path) -> str:
+    """A path or address, printable and without secrets."""
+    text = shown_address(str(path)) if "@" in str(path) or "://" in str(path) else str(path)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shown_address(text: str) -> str:
+    """An address without user, password, query or fragment; a path as it is.
+
+    A password may hold any character, so all up to the last @ belongs to the user part; which values of a query are
+    secret nobody can tell, so none is shown. A camera's address without its scheme ("user:word@host/…") is one too.
+    """
+    scheme = ADDRESS.match(text)
+    if not scheme:
+        return re.sub(r"^[^/:]+:.*@", "…@", text, flags=re.DOTALL)
+    rest = text[scheme.end() :]
+    _user, at, rest = rest.rpartition("@")
+    plain = re.split(r"[?#;]|/[^/?#;]*=", rest, maxsplit=1)  # some cameras take "/user=…_password=…"
+    return f"{scheme[0]}{'…@' if at else ''}{plain[0]}{'?…' if len(plain) > 1 else ''}"

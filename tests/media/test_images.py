@@ -1,0 +1,86 @@
+"""The content decides what a file is, and one reader decodes it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from edgemtl.errors import FrameError
+from edgemtl.media.images import kind, read_image, sniff
+from edgemtl.media.sources import open_source
+
+SHADES = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3, 1) * 40, 16, 0), 16, 1).repeat(3, 2)
+
+
+def turned_jpeg(orientation: int = 6) -> bytes:
+    """SHADES [32, 48, 3] as a JPEG whose EXIF says that it lies on its side."""
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    out = io.BytesIO()
+    PIL.Image.fromarray(SHADES).save(out, "JPEG", quality=95, exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm", ".pgm", ".pam", ".jp2", ".avif"])
+@pytest.mark.parametrize("name", ["a", "a.txt", "a.mp4"])
+def test_any_name(tmp_path: Path, suffix: str, name: str) -> None:
+    if not cv2.haveImageWriter(f"x{suffix}"):
+        pytest.skip(f"this OpenCV does not write {suffix}")
+    picture = SHADES[..., 0] if suffix == ".pgm" else SHADES
+    (tmp_path / name).write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
+    with open_source(tmp_path / name) as source:
+        assert source.kind == "image"
+        (frame,) = source
+    assert frame.image.shape == SHADES.shape
+    assert np.abs(frame.image.astype(int) - SHADES).mean() < 8
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a", "a.avi"])
+def test_exif_turns_whatever_the_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(turned_jpeg())
+    (frame,) = open_source(tmp_path / name)
+    assert frame.image.shape == (48, 32, 3)
+    assert read_image(tmp_path / name, turn=False).shape == SHADES.shape
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "format_"),
+    [
+        (b"\0\0\0\x18ftypheic", "a.heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a.jpg", "HEIC"),
+        (b"\xff\x0a", "a.jxl", "JPEG XL"),
+        (b"II*\0\x08\0\0\0", "a.NEF", "camera raw"),
+        (b"II*\0\x10\0\0\0CR", "a", "camera raw"),
+        (b"%PDF-1.7", "a.png", "PDF"),
+        (b'<?xml version="1.0"?><svg ', "a.svg", "SVG"),
+    ],
+)
+def test_what_is_not_read_is_named(tmp_path: Path, head: bytes, name: str, format_: str) -> None:
+    (tmp_path / name).write_bytes(head + bytes(60))
+    with pytest.raises(FrameError, match=f"{name} is a {format_} file, which is not read; convert it to JPEG or PNG"):
+        open_source(tmp_path / name)
+    with pytest.raises(FrameError, match=format_):
+        read_image(tmp_path / name)
+
+
+def test_what_is_no_picture() -> None:
+    for head in (b"", b"\0\0\0\x20ftypisom", b"RIFF\1\2\3\4AVI ", b"GIF89a", b"BMX, a text", b"PK\3\4"):
+        assert kind(head) == ("", False), head
+    assert sniff(Path("/dev/null")) == ("", False)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_cut_file(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = cv2.imencode(suffix, noise)[1].tobytes()
+    for share in (0.3, 0.6, 0.95):
+        (tmp_path / "a").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(FrameError, match="is cut off before its end"):
+            read_image(tmp_path / "a")
+    (tmp_path / "a").write_bytes(data + bytes(100))
+    assert read_image(tmp_path / "a").shape == noise.shape, "more after its end is no harm"
