@@ -69,7 +69,7 @@ MAY = {
     "media": "bundle config errors runtime tasks",
     "fpga": "bundle compiler config errors runtime safe_xml version",
     "runtime": "bundle config errors fpga graph media model tasks",
-    "data": "config errors tasks",
+    "data": "config errors media tasks",
     "model": "bundle config data errors graph tasks",
     "train": "config data errors graph media model tasks version",
     "compiler": "bundle config data errors fpga graph media model runtime safe_xml tasks train version",

@@ -12,6 +12,7 @@ from edgemtl import tasks
 from edgemtl.data import seams
 from edgemtl.data.form import Layout
 from edgemtl.errors import DataError
+from edgemtl.media import images
 
 
 @dataclass
@@ -111,6 +112,9 @@ def _image(report: Report, counts: dict[str, Count], root: Path, split: str, ima
         count.good += 1
         if name == "image":
             shape = array.shape[:2]
+            if images.exif_turns(path, path.read_bytes()):
+                stored = "here it is read as it is stored, like its labels"
+                report.problems.append(f"{path} has an EXIF orientation that turns it in other programs; {stored}")
         else:
             mask = array != tasks.find(report.layout.labels[name].kind).none
             share = float(np.mean(mask.any(-1) if mask.ndim == 3 else mask))

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.errors import DataError
+from edgemtl.errors import DataError, FrameError
+from edgemtl.media import images
 
 Array = NDArray[Any]
 
@@ -36,41 +37,43 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _unreadable(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is no readable image: it must be {what}; restore the file or make the set again")
+
+
 def _picture_bytes(path: Path, what: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); it must be {what}") from None
     size = picture_size(data)
-    if size is None:
-        raise DataError(f"{path} is no readable image: it must be {what}; restore the file or make the set again")
+    if size is None or images.cut_off(data, images.kind(data[: images.HEAD]).format):
+        raise _unreadable(path, what)
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise DataError(f"{path} says that it has {size[0]}x{size[1]} pixels; an image may have {MAX_PIXELS}")
     return data
 
 
-def _decode(path: Path, flags: int, what: str) -> Array:
-    data = _picture_bytes(path, what)
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise DataError(f"{path} is no readable image: it must be {what}; restore the file or make the set again")
-    return np.asarray(picture)
-
-
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A JPEG or PNG: RGB, uint8 [H, W, 3]."""
-    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR, "a JPEG or PNG picture")[..., ::-1])
+    """A JPEG or PNG: RGB, uint8 [H, W, 3], as it is stored: labels know nothing of an orientation that EXIF states."""
+    what = "a JPEG or PNG picture"
+    try:
+        return np.ascontiguousarray(images.decode(path, _picture_bytes(path, what), turn=False)[..., ::-1])
+    except FrameError:
+        raise _unreadable(path, what) from None
 
 
 def read_grey(path: Path, what: str) -> NDArray[np.uint8]:
     """A PNG with one 8-bit channel: uint8 [H, W]; `what` is the form it should have, for the message."""
-    label = _decode(path, cv2.IMREAD_UNCHANGED, what)
+    try:
+        label = cv2.imdecode(np.frombuffer(_picture_bytes(path, what), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        label = None
+    if label is None:
+        raise _unreadable(path, what)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise DataError(f"{path} has the shape {label.shape} and type {label.dtype}; it must be {what}")
-    return label
+    return np.asarray(label, np.uint8)
 
 
 def read_indices(path: Path, what: str) -> NDArray[np.uint8]:

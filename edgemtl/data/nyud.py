@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgemtl import tasks
 from edgemtl.data.files import (
     Array,
@@ -26,12 +28,12 @@ CLASSES = 40
 # Horizontal degrees of the published crop, 560 of the colour camera's 640 columns at a focal length of 518.86 pixels.
 FOV = 2 * math.degrees(math.atan(280 / 518.86))
 
-_FOLDERS = {
-    "image": ("images", ".jpg"),
+_FOLDERS = {  # and how the files end: in the package of the multi-task protocol, and in that of ATRC and InvPT
+    "image": ("images", ".jpg", ".png"),
     "semseg": ("segmentation", ".png"),
     "depth": ("depth", ".npy"),
-    "normals": ("normals", ".npy"),
-    "edge": ("edge", ".npy"),
+    "normals": ("normals", ".npy", ".png"),
+    "edge": ("edge", ".npy", ".png"),
 }
 
 
@@ -39,12 +41,14 @@ class Nyud(Layout):
     name = "nyud"
     title = "NYUD_MT (NYUD-v2, or rooms)"
     lists = "gt_sets/{train,val}.txt: one image ID a line"
-    image = "images/ID.jpg: RGB"
+    image = "images/ID.jpg or .png: RGB"
     labels = {  # noqa: RUF012
         "semseg": Label("semseg", "segmentation/ID.png: 8-bit grey, 0 = no label, class c as c + 1", CLASSES),
         "depth": Label("depth", "depth/ID.npy: numbers [H, W], metres, 0 = no label"),
-        "normals": Label("normals", "normals/ID.npy: numbers [H, W, 3], unit, zero = no label"),
-        "edge": Label("edge", "edge/ID.npy: numbers [H, W], 0 or 1"),
+        "normals": Label(
+            "normals", "normals/ID.npy: numbers [H, W, 3], unit, zero = no label; or ID.png: RGB of (v + 1) * 127.5"
+        ),
+        "edge": Label("edge", "edge/ID.npy: numbers [H, W], 0 or 1; or ID.png: 8-bit grey, 0 or 255"),
     }
 
     def matches(self, root: Path) -> bool:
@@ -55,8 +59,9 @@ class Nyud(Layout):
         return read_list(root / "gt_sets" / f"{split}.txt", what + "rooms with `edgemtl data rooms`")
 
     def path(self, root: Path, split: str, name: str, image_id: str) -> Path:
-        folder, end = _FOLDERS[name]
-        return root / folder / (image_id + end)
+        folder, *ends = _FOLDERS[name]
+        places = [root / folder / (image_id + end) for end in ends]
+        return next((place for place in places[1:] if not places[0].exists() and place.exists()), places[0])
 
     def read_image(self, path: Path) -> Array:
         return read_image(path)
@@ -65,7 +70,7 @@ class Nyud(Layout):
         if task == "semseg":
             form = "an 8-bit single-channel PNG (0 = no label, class c stored as c + 1)"
             return class_labels(path, read_grey(path, form), self.classes(root, task), 1, 0)
-        return tasks.find(self.labels[task].kind).read(path, read_npy(path))
+        return tasks.find(self.labels[task].kind).read(path, _array(task, path))
 
     def fov(self, root: Path, split: str, image_id: str) -> float | None:
         """From views/ID.json, which rendered sets have; the real photographs' one camera; None for rooms without."""
@@ -88,6 +93,17 @@ class Nyud(Layout):
             return About(title, "425x560 of 480x640", official)
         kind, note = found
         return About(str(note.get("title", f"synthetic {kind}"))[:80])
+
+
+def _array(task: str, path: Path) -> Array:
+    """A label of numbers, from either package's file."""
+    if path.suffix != ".png":
+        return read_npy(path)
+    if task == "edge":
+        return read_grey(path, "an 8-bit single-channel PNG, 255 on edges and 0 elsewhere").astype(np.float32) / 255
+    shown = read_image(path)
+    vectors = shown.astype(np.float32) * np.float32(2 / 255) - 1
+    return np.where(shown.any(-1, keepdims=True), vectors, 0)  # black is no direction, but no label
 
 
 def _note(root: Path) -> tuple[str, dict[str, Any]] | None:

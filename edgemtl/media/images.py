@@ -89,6 +89,11 @@ def read_image(path: Path, *, turn: bool = True) -> Image:
         data = path.read_bytes()
     except OSError as e:
         raise FrameError(f"cannot read {shown_name(path)}: {e.strerror}") from None
+    return decode(path, data, turn=turn)
+
+
+def decode(path: Path, data: bytes, *, turn: bool = True) -> Image:
+    """What `read_image` gives, from the bytes of the file `path`. Raises FrameError."""
     if not data:
         raise FrameError(f"{shown_name(path)} is empty")
     found = kind(data[:HEAD], path.name)
@@ -104,6 +109,13 @@ def read_image(path: Path, *, turn: bool = True) -> Image:
     if image is None:
         raise FrameError(f"{shown_name(path)} is no image that can be decoded, or it is damaged")
     return np.asarray(image, np.uint8)
+
+
+def exif_turns(path: Path, data: bytes) -> bool:
+    """Whether EXIF's orientation turns the picture that is stored. Raises FrameError."""
+    if not any(mark in data[: 1 << 16] for mark in (b"Exif\0\0", b"eXIf")):
+        return False
+    return not np.array_equal(decode(path, data), decode(path, data, turn=False))
 
 
 def cut_off(data: bytes, format_: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
@@ -37,6 +38,22 @@ def test_a_good_set(rooms: Path) -> None:
     done = RUN.invoke(app, ["check", str(rooms)])
     assert done.exit_code == 0, done.output
     assert "NYUD_MT" in done.output
+
+
+def test_an_image_that_exif_would_turn_is_named_and_read_as_it_is_stored(rooms: Path) -> None:
+    ids = (rooms / "gt_sets/train.txt").read_text().split()
+    layout, exif = find_layout(rooms), PIL.Image.Exif()
+    exif[0x112] = 6
+    path = rooms / f"images/{ids[1]}.jpg"
+    with PIL.Image.open(path) as picture:
+        picture.save(path, exif=exif)
+    with PIL.Image.open(path) as picture:
+        stored = np.asarray(picture)  # as the published loaders read it
+    assert np.abs(layout.read_image(path).astype(int) - stored).max() <= 2
+    report = check(rooms, layout, ("train",))
+    assert report.counts["train"]["image"].good == 4
+    assert len(report.problems) == 1
+    assert f"{ids[1]}.jpg has an EXIF orientation that turns it in other programs" in report.problems[0]
 
 
 def test_every_problem_is_named_and_counted(rooms: Path) -> None:

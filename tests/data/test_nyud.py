@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
@@ -446,3 +447,34 @@ def test_a_bad_view_is_told_before_training(copy: Path) -> None:
     views(copy, **{f"_{data.ids[-1]}": "wide"})
     with pytest.raises(DataError, match="holds the field of view wide"):
         data.preload()
+
+
+def test_the_package_of_atrc_and_invpt(tmp_path: Path) -> None:
+    """Images, normals and edges as PNG files: (v + 1) * 127.5, and 0 or 255; depth as an array."""
+    rng, size = np.random.default_rng(0), (6, 8)
+    for folder in ("gt_sets", "images", "segmentation", "normals", "edge", "depth"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "gt_sets" / "val.txt").write_text("7\n")
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    normals = rng.normal(size=(*size, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    shown = np.round((normals + 1) * 127.5).astype(np.uint8)
+    shown[0, 0] = 0
+    edge = (rng.random(size) < 0.3).astype(np.uint8)
+    classes = rng.integers(0, 41, size, np.uint8)
+    for folder, picture in [("images", image), ("normals", shown), ("edge", 255 * edge), ("segmentation", classes)]:
+        PIL.Image.fromarray(picture).save(tmp_path / folder / "7.png")
+    np.save(tmp_path / "depth" / "7.npy", rng.uniform(1, 9, size).astype(np.float32))
+    layout = Nyud()
+    assert layout.matches(tmp_path)
+    read = {t: layout.read(tmp_path, t, layout.path(tmp_path, "val", t, "7")) for t in layout.labels}
+    np.testing.assert_array_equal(layout.read_image(layout.path(tmp_path, "val", "image", "7")), image)
+    np.testing.assert_array_equal(read["edge"], edge)
+    np.testing.assert_array_equal(read["semseg"], classes)
+    assert np.abs(read["normals"] - normals)[1:].max() < 0.01
+    assert not read["normals"][0, 0].any()
+    item = NyudMT(tmp_path, "val", ("semseg", "depth", "normals", "edge"))[0]
+    assert item["edge"][0].numpy().tolist() == edge.tolist()
+    PIL.Image.fromarray(edge + 100).save(tmp_path / "edge" / "7.png")
+    with pytest.raises(DataError, match=r"7\.png"):
+        layout.read(tmp_path, "edge", tmp_path / "edge" / "7.png")
