@@ -249,7 +249,8 @@ class Bundle:
                 for tensor in (*wanted[part], *found):
                     if tensor not in found or tensor not in wanted[part]:
                         raise BundleError(f"tensor {tensor!r} is {'unknown' if tensor in found else 'missing'}")
-                    self._check_weight(tensor, found[tensor], wanted[part][tensor])
+                for tensor, place in found.items():
+                    self._check_weight(tensor, place, wanted[part][tensor])
             except BundleError as e:
                 raise BundleError(f"member {name!r}: {e}") from None
             parts[part] = found
