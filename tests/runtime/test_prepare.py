@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import resource
@@ -18,8 +19,10 @@ import numpy as np
 import pytest
 from double import Double
 
+from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BudgetError, EdgeMTLError, TaskError
 from edgemtl.runtime import prefault
+from edgemtl.runtime.backends.base import Choice
 from edgemtl.runtime.engine import Engine
 from edgemtl.runtime.mapping import WeightMap, segments
 from edgemtl.runtime.prefault import Prefault
@@ -235,6 +238,17 @@ class TestPrepared:
         engine.activate("depth")
         engine.prepare("semseg")
         assert (engine.prepared, held(engine)) == ((), set())
+
+    def test_a_forgotten_engine_keeps_what_is_being_read(self, plain: Path, gate: Gate) -> None:
+        engine = Engine(Bundle.open(plain), Double, Choice(None, ""), "test", 1, None, "rgb")
+        engine.prepare("depth")
+        assert gate.reached.wait(20)
+        del engine
+        gc.collect()
+        assert str(plain) in Path("/proc/self/maps").read_text()
+        gate.opened.set()  # reads on, through the last page
+        assert not readers()
+        assert str(plain) not in Path("/proc/self/maps").read_text()
 
 
 class TestFailure:
