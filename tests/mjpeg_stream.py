@@ -14,11 +14,11 @@ import numpy as np
 
 class Stream:
     """`with Stream() as stream: open_feed(stream.url)`; each frame is brighter than the one before, its top left corner
-    is purple. An address that ends in .html gives an empty page.
+    is purple. An address that ends in .html gives an empty page. Frames whose numbers are in `cut` arrive without data.
     """
 
-    def __init__(self, fps: float = 50, size: tuple[int, int] = (48, 64)) -> None:
-        self._period, self._size = 1 / fps, size
+    def __init__(self, fps: float = 50, size: tuple[int, int] = (48, 64), cut: tuple[int, ...] = ()) -> None:
+        self._period, self._size, self._cut = 1 / fps, size, cut
         self._server: ThreadingHTTPServer | None = None
         self._sockets: list[socket.socket] = []
         self.port = 0
@@ -65,6 +65,8 @@ class Stream:
             image = np.full((*self._size, 3), number % 250, np.uint8)
             image[: self._size[0] // 3, : self._size[1] // 3] = (200, 30, 90)
             data = cv2.imencode(".jpg", image)[1].tobytes()
+            if number in self._cut:
+                data = data[:2] + bytes(len(data) - 2)
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             handler.wfile.write(head.encode() + data + b"\r\n")
             number += 1

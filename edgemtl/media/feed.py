@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 from edgemtl.errors import FrameError
+from edgemtl.media.names import without_secrets
 from edgemtl.media.preprocess import Image
 
 Policy = Literal["newest", "all"]
@@ -207,7 +208,11 @@ class Feed(Source):
                         source.left_out = self.left_out
                 self._read(source)
             except Exception as e:  # whatever a driver or decoder throws: this thread must not die unheard
-                reason = str(e) if isinstance(e, FrameError) else f"{self.name}: {type(e).__name__}: {e}"
+                reason = (
+                    str(e)
+                    if isinstance(e, FrameError)
+                    else f"{self.name}: {type(e).__name__}: {without_secrets(str(e))}"
+                )
             if source is not None:
                 source.close()
                 source = None

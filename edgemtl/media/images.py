@@ -19,14 +19,14 @@ from edgemtl.media.names import shown_name
 from edgemtl.media.preprocess import Image
 
 MAX_FILE = 1 << 28  # bytes of one image file
-HEAD = 64  # bytes that tell a format
+HEAD = 256  # bytes that tell a format
 _NAMES = r".*\.(png|jpe?g|jpe|jfif|bmp|dib|webp|tiff?|p[pgbn]m|jp2|avif|hei[cf]|jxl)"
 _RAW_NAMES = r".*\.(dng|nef|nrw|arw|srf|sr2|pef|3fr|iiq|erf|dcr|kdc|mos|cr2)"  # photographs with a TIFF's content
 _RAW = {"camera raw": rb"(II\*\0|MM\0\*).{4}CR|IIRO|IIU\0|FUJIFILMCCD-RAW|.{4}ftypcrx "}
 _READABLE = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
-    "BMP": rb"BM.{8}[^\0].{3}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "WebP": rb"RIFF.{4}WEBP",
     "TIFF": rb"II[*+]\0|MM\0[*+]",
     "PNM": rb"P[1-6][\s#]|P7\n",
@@ -44,11 +44,18 @@ _FOREIGN = {
 }
 
 
+_ANIMATED = re.escape(bytes(flags for flags in range(64) if flags & 2))  # of a WebP's flags
+_MOVING = re.compile(rb"RIFF.{4}WEBPVP8X.{4}[" + _ANIMATED + rb"]|\x89PNG.*acTL|.{4}ftypavis", re.DOTALL)
+
+
 class Kind(NamedTuple):
-    """format: the picture format's name, "" for what is no picture. readable: whether `read_image` takes it."""
+    """format: the picture format's name, "" for what is no picture. readable: whether `read_image` takes it. moving: it
+    is an animation, of which `read_image` gives the first picture.
+    """
 
     format: str
     readable: bool
+    moving: bool = False
 
 
 def is_named_like_one(path: Path) -> bool:
@@ -61,7 +68,7 @@ def kind(head: bytes, name: str = "") -> Kind:
     found = next((f for f, pattern in (_RAW | _READABLE | _FOREIGN).items() if re.match(pattern, head, re.DOTALL)), "")
     if found == "TIFF" and re.fullmatch(_RAW_NAMES, name, re.IGNORECASE | re.DOTALL):
         found = next(iter(_RAW))
-    return Kind(found, found in _READABLE)
+    return Kind(found, found in _READABLE, _MOVING.match(head) is not None)
 
 
 def sniff(path: Path) -> Kind:
@@ -121,7 +128,7 @@ def exif_turns(path: Path, data: bytes) -> bool:
 def cut_off(data: bytes, format_: str) -> bool:
     """Whether a JPEG or PNG lacks its end: decoders then give a picture whose rest is grey, and say nothing."""
     if format_ == "PNG":
-        return b"IEND" not in data[-(1 << 16) :]
+        return b"\0\0\0\0IEND" not in data
     if format_ != "JPEG":
         return False
     at = 2  # of the header's segments, a thumbnail may hold an end of its own

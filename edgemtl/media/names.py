@@ -14,6 +14,11 @@ def shown_name(path: str | Path) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def without_secrets(text: str) -> str:
+    """A message of another library, its addresses as `shown_address` shows them."""
+    return re.sub(r"\b[a-z][a-z0-9+.-]*://\S+", lambda found: shown_address(found[0]), text, flags=re.IGNORECASE)
+
+
 def shown_address(text: str) -> str:
     """An address without user, password, query or fragment; a path as it is.
 

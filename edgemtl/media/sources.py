@@ -125,6 +125,10 @@ class Images(Source):
         for i, file in enumerate(self._files):
             try:
                 image = images.read_image(file)
+                if images.sniff(file).moving:
+                    self.left_out.add(
+                        f"{file.name}+", f"{shown_name(file)} is an animation: only its first picture is read"
+                    )
             except FrameError as e:
                 if self.kind == "image":
                     raise

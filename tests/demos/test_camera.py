@@ -106,6 +106,20 @@ def test_what_is_shown_is_recorded_at_its_own_speed(bundle: Path, clip: Path, tm
     assert "seen.avi" in done.stdout
 
 
+@pytest.mark.parametrize("size", [(1, 4096), (4096, 1)])
+def test_a_picture_of_extreme_size(bundle: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), np.full((*size, 3), 90, np.uint8))
+    words = (bundle, tmp_path / "in.png", "--record", tmp_path / "seen.avi", "-o", tmp_path / "out")
+    done = demo(*words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "sheet.png").exists()
+    assert cv2.VideoCapture(str(tmp_path / "seen.avi")).read()[0]
+    done = demo(*words)
+    assert done.returncode == 2
+    assert "exists; give another name, or --overwrite to replace it" in done.stderr
+    assert demo(*words, "--overwrite").returncode == 0
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_full_disk_ends_the_recording_not_what_is_watched(
     bundle: Path, clip: Path, tmp_path: Path, watched: bool, monkeypatch: pytest.MonkeyPatch

@@ -223,6 +223,14 @@ class TestStream:
             assert again.taken > frame.taken
             assert feed.status.state == "live"
 
+    def test_a_cut_frame_does_not_end_it(self) -> None:
+        with Stream(cut=(5, 9, 10)) as stream, open_feed(stream.url, "all") as feed:
+            for _ in range(20):
+                assert feed.take(10) is not None
+            assert feed.status.state == "live"
+            assert feed.left_out.count == 3
+            assert "cannot be decoded" in feed.left_out.lines()[0]
+
     def test_the_newest_only_and_then_the_end(self) -> None:
         with Stream() as stream, open_source(stream.url) as source:
             assert isinstance(source, Feed)

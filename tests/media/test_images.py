@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
 
 from edgemtl.errors import FrameError
@@ -70,8 +71,8 @@ def test_what_is_not_read_is_named(tmp_path: Path, head: bytes, name: str, forma
 
 def test_what_is_no_picture() -> None:
     for head in (b"", b"\0\0\0\x20ftypisom", b"RIFF\1\2\3\4AVI ", b"GIF89a", b"BMX, a text", b"PK\3\4"):
-        assert kind(head) == ("", False), head
-    assert sniff(Path("/dev/null")) == ("", False)
+        assert kind(head) == ("", False, False), head
+    assert sniff(Path("/dev/null")) == ("", False, False)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -84,3 +85,25 @@ def test_a_cut_file(tmp_path: Path, suffix: str) -> None:
             read_image(tmp_path / "a")
     (tmp_path / "a").write_bytes(data + bytes(100))
     assert read_image(tmp_path / "a").shape == noise.shape, "more after its end is no harm"
+
+
+@pytest.mark.parametrize("format_", ["WEBP", "PNG"])
+def test_an_animation_is_told(tmp_path: Path, format_: str) -> None:
+    pictures = [PIL.Image.fromarray(np.roll(SHADES, i, 1)) for i in (0, 9)]
+    exif = PIL.Image.Exif()
+    exif[0x10E] = "a room"
+    extras = {"exif": exif, "icc_profile": PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()}
+    for name, more in (("moving", {"save_all": True, "append_images": pictures[1:]}), ("still", extras)):
+        pictures[0].save(tmp_path / name, format_, lossless=True, **more)
+    assert (sniff(tmp_path / "moving"), sniff(tmp_path / "still").moving) == (
+        (format_ if format_ == "PNG" else "WebP", True, True),
+        False,
+    )
+    with open_source(tmp_path / "moving") as source:
+        assert len(list(source)) == 1
+    assert "only its first picture is read" in source.left_out.lines()[0]
+
+
+def test_bytes_after_the_end_of_a_png_are_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(cv2.imencode(".png", SHADES)[1].tobytes() + bytes(1 << 17))
+    np.testing.assert_array_equal(read_image(tmp_path / "a"), SHADES)

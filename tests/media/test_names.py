@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgemtl.errors import FrameError
-from edgemtl.media.names import shown_name
+from edgemtl.media.names import shown_name, without_secrets
 from edgemtl.media.sources import open_source
 
 
@@ -40,3 +40,8 @@ def test_an_error_has_no_secret(given: str) -> None:
 
 def test_a_path() -> None:
     assert shown_name(Path("a/b.png")) == "a/b.png"
+
+
+def test_a_message_of_another_library() -> None:
+    given = "cap.cpp: cannot open 'rtsp://u:pa/ss@h/x?key=word' in time"
+    assert without_secrets(given) == "cap.cpp: cannot open 'rtsp://…@h/x?… in time"

@@ -77,6 +77,15 @@ class TestPictures:
         (tile,) = stage.show(frame(np.zeros((300, 2 * WIDEST, 3), np.uint8)))
         assert tile.picture.shape == (150, WIDEST, 3)
 
+    @pytest.mark.parametrize("size", [(1, 4096), (4096, 1), (1, 1), (2, 16384)])
+    def test_extreme_sizes(self, stage: Stage, size: tuple[int, int]) -> None:
+        stage.camera = True
+        for task in stage.tasks:
+            stage.select(task)
+            tiles = stage.show(frame(np.zeros((*size, 3), np.uint8)))
+            assert all(side > 0 for tile in tiles for side in tile.picture.shape)
+            assert compose(tiles).shape[1] <= 2 * WIDEST
+
     def test_fixed_and_following_depths(self, bundle: Path, stage: Stage) -> None:
         stage.select("depth")
         stage.show(frame())
