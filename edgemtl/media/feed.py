@@ -30,6 +30,7 @@ QUEUE = 8
 STALL_SECONDS = 10.0  # without a frame, an iteration gives up
 MOST_NAMED = 100  # skipped files or frames whose reasons are kept
 LONGEST_STEP = 2.0  # seconds between two frames of a recording; a longer one is a jump of its clock, or dull to watch
+MOST_FPS = 1000.0  # frames per second; what states more, states a clock's rate
 USUAL_FPS = 25.0  # of a recording that states no rate
 QUIET_SECONDS = 2.0  # without a frame, the status says so
 FIRST_WAIT, LAST_WAIT = 0.5, 15.0  # seconds between attempts to open a lost source again; each wait doubles
@@ -50,20 +51,22 @@ class LeftOut:
     """What a source could not give: its `count` and the first MOST_NAMED {name: reason}; naming one twice is free."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._more = 0
         self.named: dict[str, str] = {}
 
-    def add(self, name: str, reason: str) -> None:
-        """One more file or frame that was skipped, and why."""
-        if name not in self.named:
-            self.count += 1
-            if len(self.named) < MOST_NAMED:
-                self.named[name] = reason
+    def add(self, name: str, reason: str, count: int = 1) -> None:
+        """One more file or frame that was skipped, or `count` of them, and why."""
+        if name in self.named:
+            return
+        self.count += count
+        if len(self.named) < MOST_NAMED:
+            self.named[name] = reason
+        else:
+            self._more += count
 
     def lines(self) -> list[str]:
         """A sentence for each that is named, and how many more there are."""
-        rest = self.count - len(self.named)
-        return [*self.named.values(), *([f"and {rest} more"] if rest else [])]
+        return [*self.named.values(), *([f"and {self._more} more"] if self._more else [])]
 
 
 class Source:
@@ -74,7 +77,8 @@ class Source:
     """
 
     def __init__(self, name: str, kind: str, *, count: int = 0, fps: float = 0.0) -> None:
-        self.name, self.kind, self.count, self.fps = name, kind, count, fps
+        self.name, self.kind, self.count = name, kind, count
+        self.fps = fps if 0 < fps < MOST_FPS else 0.0
         self.live = kind in ("camera", "stream")
         self.dropped = 0
         self.left_out = LeftOut()
@@ -243,7 +247,7 @@ class Feed(Source):
     def _step(self, seconds: float) -> float:
         """How long a frame is shown, by its file's times where they can be meant: never longer than LONGEST_STEP."""
         if not seconds > 0:  # no times, times that go back, or NaN
-            return 1 / self.fps if 1 / LONGEST_STEP < self.fps < 1000 else 1 / USUAL_FPS
+            return min(1 / (self.fps or USUAL_FPS), LONGEST_STEP)
         return min(seconds, LONGEST_STEP)
 
     def _put(self, frame: Frame) -> bool:

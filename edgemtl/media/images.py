@@ -19,8 +19,8 @@ from edgemtl.media.names import shown_name
 from edgemtl.media.preprocess import Image
 
 MAX_FILE = 1 << 28  # bytes of one image file
-HEAD = 256  # bytes that tell a format
-_NAMES = r".*\.(png|jpe?g|jpe|jfif|bmp|dib|webp|tiff?|p[pgbn]m|jp2|avif|hei[cf]|jxl)"
+HEAD = 1024  # bytes that tell a format, and of a GIF, after its colours, whether it moves
+_NAMES = r".*\.(png|jpe?g|jpe|jfif|bmp|dib|webp|tiff?|p[pgbn]m|jp2|gif|avif|hei[cf]|jxl)"
 _RAW_NAMES = r".*\.(dng|nef|nrw|arw|srf|sr2|pef|3fr|iiq|erf|dcr|kdc|mos|cr2)"  # photographs with a TIFF's content
 _RAW = {"camera raw": rb"(II\*\0|MM\0\*).{4}CR|IIRO|IIU\0|FUJIFILMCCD-RAW|.{4}ftypcrx "}
 _READABLE = {
@@ -31,6 +31,7 @@ _READABLE = {
     "TIFF": rb"II[*+]\0|MM\0[*+]",
     "PNM": rb"P[1-6][\s#]|P7\n",
     "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "GIF": rb"GIF8[79]a",
     "AVIF": rb".{4}ftyp(avif|avis|mif1.{4,40}avif)",
 }
 _FOREIGN = {
@@ -45,7 +46,9 @@ _FOREIGN = {
 
 
 _ANIMATED = re.escape(bytes(flags for flags in range(64) if flags & 2))  # of a WebP's flags
-_MOVING = re.compile(rb"RIFF.{4}WEBPVP8X.{4}[" + _ANIMATED + rb"]|\x89PNG.*acTL|.{4}ftypavis", re.DOTALL)
+_MOVING = re.compile(
+    rb"RIFF.{4}WEBPVP8X.{4}[" + _ANIMATED + rb"]|\x89PNG.*acTL|GIF89a.*NETSCAPE2|.{4}ftypavis", re.DOTALL
+)
 
 
 class Kind(NamedTuple):
@@ -113,6 +116,11 @@ def decode(path: Path, data: bytes, *, turn: bool = True) -> Image:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # for one, more pixels than OpenCV allows
         image = None
+    if image is None and found.format:
+        raise FrameError(
+            f"{shown_name(path)} is a {found.format} file that cannot be decoded: it is damaged, or of a variant"
+            " that is not read; copy it again, or convert it to an 8-bit PNG"
+        )
     if image is None:
         raise FrameError(f"{shown_name(path)} is no image that can be decoded, or it is damaged")
     return np.asarray(image, np.uint8)

@@ -13,6 +13,7 @@ import numpy as np
 from edgemtl import tasks
 from edgemtl.errors import FrameError
 from edgemtl.media import legend, view
+from edgemtl.media.feed import USUAL_FPS
 from edgemtl.media.names import shown_name
 from edgemtl.media.preprocess import Image
 from edgemtl.media.sources import Frame, Source
@@ -137,7 +138,7 @@ class Video(Sink):
 
     def __init__(self, path: Path, fps: float) -> None:
         super().__init__(path)
-        self.fps = fps if 0 < fps < 1000 else 25.0
+        self.fps = fps or USUAL_FPS
         self._writer: Any = None
         self._size = (0, 0)
 

@@ -30,6 +30,7 @@ __all__ = ["Device", "Feed", "Frame", "Images", "Source", "Video", "folder_files
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".wmv")
 CAMERA = re.compile(r"^/dev/(video\d+$|v4l/)")
 OPEN_SECONDS = 10.0
+MOST_FRAMES = 1e9  # a file that states more states nothing
 DAMAGED = (
     64  # reads in a row that may fail before a recording or stream has ended: a frame that cannot be decoded fails
 )
@@ -96,6 +97,8 @@ def open_plain(name: str) -> Source:
                 " a camera's number, or rtsp://…"
             )
         found = images.sniff(path)
+        if found.format == "GIF" and found.moving:
+            return Video(path)
         if found.readable:
             return Images(path, [path], "image")
         if found.format:
@@ -178,7 +181,8 @@ class Video(Source):
         if not self._capture.isOpened():
             self.close()
             raise FrameError(f"{shown_name(path)} is no image or video that can be decoded, or it is damaged")
-        count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        count = int(stated) if 0 < stated < MOST_FRAMES else 0
         super().__init__(shown_name(path), "video", count=count, fps=float(self._capture.get(cv2.CAP_PROP_FPS)))
         self.path = path
         regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
@@ -200,8 +204,9 @@ class Video(Source):
         if self._fd >= 0:
             if not given:
                 raise FrameError(f"{self.name} holds no frame that can be decoded")
-            for lost in range(number, self.count if self._counts else number):
-                self._lose(lost)
+            if self._counts and (missing := self.count - number) > 0:
+                said = f"{self.name} states {self.count} frames, but after frame {number - 1} none can be read"
+                self.left_out.add("end", said, missing)
 
     def _lose(self, number: int) -> None:
         self.left_out.add(f"{number:06d}", f"frame {number} of {self.name} cannot be decoded")

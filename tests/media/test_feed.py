@@ -102,6 +102,10 @@ class TestRecordings:
             assert [frame.name for frame in feed] == ["0", "1", "2", "3"]
         assert time.monotonic() - began >= 0.03
 
+    @pytest.mark.parametrize("fps", [90_000.0, -1.0, float("nan"), float("inf")])
+    def test_a_rate_that_cannot_be_is_not_believed(self, fps: float) -> None:
+        assert Source("v", "video", fps=fps).fps == 0
+
     def test_the_status_says_what_is_waited_for(self) -> None:
         class Slow(Script):
             def __iter__(self) -> Iterator[Frame]:

@@ -70,7 +70,7 @@ def test_what_is_not_read_is_named(tmp_path: Path, head: bytes, name: str, forma
 
 
 def test_what_is_no_picture() -> None:
-    for head in (b"", b"\0\0\0\x20ftypisom", b"RIFF\1\2\3\4AVI ", b"GIF89a", b"BMX, a text", b"PK\3\4"):
+    for head in (b"", b"\0\0\0\x20ftypisom", b"RIFF\1\2\3\4AVI ", b"BMX, a text", b"PK\3\4"):
         assert kind(head) == ("", False, False), head
     assert sniff(Path("/dev/null")) == ("", False, False)
 
@@ -107,3 +107,18 @@ def test_an_animation_is_told(tmp_path: Path, format_: str) -> None:
 def test_bytes_after_the_end_of_a_png_are_no_harm(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(cv2.imencode(".png", SHADES)[1].tobytes() + bytes(1 << 17))
     np.testing.assert_array_equal(read_image(tmp_path / "a"), SHADES)
+
+
+def test_a_gif_is_an_image_or_a_video(tmp_path: Path) -> None:
+    pictures = [PIL.Image.fromarray(np.roll(SHADES, i, 1)) for i in (0, 9, 18)]
+    pictures[0].save(tmp_path / "still.gif")
+    pictures[0].save(tmp_path / "moving", "GIF", save_all=True, append_images=pictures[1:], loop=0)
+    for name, kind_, count in [("still.gif", "image", 1), ("moving", "video", 3)]:
+        with open_source(tmp_path / name) as source:
+            assert (source.kind, len(list(source))) == (kind_, count)
+
+
+def test_a_variant_that_is_not_read_is_told_from_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(cv2.imencode(".tif", np.zeros((4, 5, 3), np.float32))[1].tobytes())
+    with pytest.raises(FrameError, match=r"is a TIFF file that cannot be decoded: .* convert it to an 8-bit PNG"):
+        read_image(tmp_path / "a.tif")

@@ -164,7 +164,18 @@ class TestFiles:
         with open_source(path) as source:
             names = [frame.name for frame in source]
         assert names == [f"{i:06d}" for i in range(30) if i not in bad]
-        assert list(source.left_out.named) == [f"{i:06d}" for i in bad]
+        assert source.left_out.count == len(bad)
+        assert list(source.left_out.named) == (["end"] if bad == [28, 29] else [f"{i:06d}" for i in bad])
+
+    def test_a_count_that_cannot_be_is_not_believed(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "v.avi")
+        data = bytearray(path.read_bytes())
+        for at in [data.index(b"avih") + 24, data.index(b"strh") + 40]:  # dwTotalFrames, dwLength
+            data[at : at + 4] = b"\xff" * 4
+        path.write_bytes(data)
+        with open_source(path) as source:
+            assert len(list(source)) == 5
+        assert len(source.left_out.lines()) <= 1
 
     @pytest.mark.parametrize("name", ["2024-11-14T22:57:44.avi", "http:x.avi", "rtsp:v.avi"])
     def test_a_name_is_no_address(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
