@@ -24,6 +24,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 RAW = (".npz", ".npy")
 MAX_VIDEO_SIDE = 4096  # pixels; MPEG-4 ends at 8191, and OpenCV's writers of larger ones fail in their own ways
+LONGEST_GAP = 10.0  # seconds
 RESERVE = 16 << 20  # bytes that a recording leaves free: enough to finish its file
 
 
@@ -175,7 +176,7 @@ class Recorder:
     """A video of a live show: it keeps real time whatever the rate of pictures, and one size whatever theirs is.
 
     Pictures are repeated or left out so that `fps` pictures make a second; ones of another size than the first are
-    fitted into it.
+    fitted into it. A picture is repeated for LONGEST_GAP seconds at most: a lost camera does not fill the disk.
     """
 
     def __init__(self, path: Path, fps: float, *, overwrite: bool = False) -> None:
@@ -186,7 +187,7 @@ class Recorder:
         check_free(path, overwrite)
         self._video = Video(path, fps)
         self._size: tuple[int, int] | None = None
-        self._began = 0.0
+        self._began = self._last = 0.0
 
     @property
     def written(self) -> int:
@@ -197,7 +198,9 @@ class Recorder:
         """The picture shown from the time `seconds` on."""
         if self._size is None:
             high, wide = (min(n, MAX_VIDEO_SIDE) for n in image.shape[:2])
-            self._size, self._began = (high, wide), seconds
+            self._size, self._began, self._last = (high, wide), seconds, seconds
+        self._began += max(0.0, seconds - self._last - LONGEST_GAP)
+        self._last = seconds
         fitted = image if image.shape[:2] == self._size else view.fit(image, self._size)
         due = round((seconds - self._began) * self._video.fps) + 1 - self._video.written
         for _ in range(due):

@@ -31,9 +31,8 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 CAMERA = re.compile(r"^/dev/(video\d+$|v4l/)")
 OPEN_SECONDS = 10.0
 MOST_FRAMES = 1e9  # a file that states more states nothing
-DAMAGED = (
-    64  # reads in a row that may fail before a recording or stream has ended: a frame that cannot be decoded fails
-)
+DAMAGED = 64  # reads in a row that may fail before a stream has ended: a frame that cannot be decoded fails too
+DAMAGED_IN_FILE = 1000  # the same for a recording, which may hold half a minute of damage
 OLDEST = 1.0  # seconds; a driver's time stamp further back is of another clock
 
 
@@ -191,7 +190,7 @@ class Video(Source):
     def __iter__(self) -> Iterator[Frame]:
         number = failed = 0
         given = False
-        while self._fd >= 0 and failed < DAMAGED:
+        while self._fd >= 0 and failed < DAMAGED_IN_FILE:
             good, image = self._capture.read()
             if not good:  # the end, or a frame that cannot be decoded: reading on tells
                 failed += 1

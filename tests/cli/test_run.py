@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from mjpeg_stream import Stream
 
 from edgemtl.media import sources
 from edgemtl.media.sources import Frame, Source
@@ -214,6 +215,22 @@ def test_frames_of_two_sizes_make_no_video(run: Any, tmp_path: Path) -> None:
     said = run(folder, "--task", "depth", "-o", tmp_path / "o.avi")
     assert (said.code, "b.png has another size" in said.err) == (2, True)
     assert len(video_frames(tmp_path / "o.avi")) == 1, "what was written is finished"
+
+
+@pytest.mark.parametrize("how", ["--json", "--raw"])
+def test_an_address_keeps_its_secrets(run: Any, how: str) -> None:
+    with Stream() as stream:
+        place = stream.url.removeprefix("http://")
+        for address in (f"http://admin:secret@{place}", f"http://{place}?token=secret"):
+            said = run(address, "--task", "depth", "--limit", 2, how)
+            assert said.code == 0, said.err
+            assert "127.0.0.1" in said.out
+            assert "secret" not in said.out + said.err
+            assert "admin" not in said.out + said.err
+        stream.kill()
+        said = run(f"http://admin:se/cret@{place}", "--task", "depth")
+        assert said.code == 2
+        assert "cret" not in said.out + said.err
 
 
 @pytest.mark.parametrize("live", [False, True])

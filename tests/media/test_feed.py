@@ -241,4 +241,4 @@ class TestStream:
             until(lambda: source.received > 5)
             assert source.dropped >= 4
             stream.kill()
-            assert len(list(source)) <= 1
+            assert len(list(source)) <= 2, "what waited, and what was on its way"

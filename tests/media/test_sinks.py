@@ -189,6 +189,13 @@ class TestRecorder:
         with open_source(tmp_path / "o.mp4") as source:
             assert len(list(source)) == 7
 
+    def test_a_long_gap_is_cut(self, tmp_path: Path) -> None:
+        recorder = Recorder(tmp_path / "o.avi", 10)
+        for seconds in (0.0, 1e6, 1e6 + 0.1):
+            recorder.put(FRAME.image, seconds)
+        recorder.close()
+        assert recorder.written == 102
+
     def test_a_full_disk_ends_it_with_a_video_that_plays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The disk is nearly full after five pictures; OpenCV itself would not tell."""
         left = iter([RESERVE] * 5)

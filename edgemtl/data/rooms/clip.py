@@ -197,7 +197,7 @@ def _open_video(clip: Clip, out: Path) -> tuple[Any, Path, Path]:
     except OSError as error:
         raise disk_error(out.parent, error) from error
     for suffix in dict.fromkeys((out.suffix.lower(), ".avi")):
-        beside = out.with_name(f".{out.stem}.{os.getpid()}.tmp{suffix}")
+        beside = out.absolute().with_name(f".{out.stem}.{os.getpid()}.tmp{suffix}")
         code = cv2.VideoWriter.fourcc(*VIDEO_CODES[suffix])
         writer = cv2.VideoWriter(str(beside), code, clip.fps, (clip.width, clip.height))
         if writer.isOpened():
