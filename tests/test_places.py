@@ -51,7 +51,8 @@ INT8 = {  # which layers become INT8 on a CPU, what is kept of their inputs, and
     "compiler/edgemtl_compiler/quantise/fake_int8.py",
     "compiler/edgemtl_compiler/quantise/ranges.py",
 }
-KNOWN = {"route": SPARSE, "experts": SPARSE, "attention": INT8, "linear": INT8, "patch_embed": INT8}
+KNOWN = dict.fromkeys(("route", "experts"), SPARSE)
+KNOWN |= dict.fromkeys(("attention", "convolution", "inverted_residual", "linear", "patch_embed", "reshape"), INT8)
 
 
 @pytest.mark.parametrize("op", ops.names())

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_library import Kernels
 
-from edgemtl.bundle.layout import Entry
+from edgemtl.bundle.layout import Codes, Entry
 from edgemtl.graph import Graph, Node, run
 from edgemtl.graph.builder import Builder
 from edgemtl.graph.ops.convolution import output_size
+from edgemtl_compiler.quantise.fake_int8 import kernels as int8_kernels
 
 few = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -172,6 +173,62 @@ def test_doubled_sum(kernels: Kernels, half: tuple[int, int], dim: int) -> None:
     given_x = {"x": x.astype(np.float64), "finer": finer.astype(np.float64)}
     want = run(b.graph("test", "y"), given_x, lambda w: [])["y"]
     held(kernels, "doubled_sum", [x, finer, (height, width)], want)
+
+
+@few
+@given(
+    size=sizes,
+    kernel=st.sampled_from([3, 5]),
+    stride=st.integers(1, 2),
+    inputs=st.sampled_from([16, 20, 40]),
+    middle=st.sampled_from([16, 48, 96]),
+    outputs=st.sampled_from([8, 16, 24, 40]),
+    expand=st.booleans(),
+    shortcut=st.booleans(),
+)
+def test_inverted_residual_i8(
+    kernels: Kernels,
+    size: tuple[int, int],
+    kernel: int,
+    stride: int,
+    inputs: int,
+    middle: int,
+    outputs: int,
+    expand: bool,
+    shortcut: bool,
+) -> None:
+    """Held to the INT8 reference; a value on the border of two codes may fall the other way."""
+    inputs = inputs if expand else middle
+    stride, outputs = (1, inputs) if shortcut else (stride, outputs)
+    half = kernel // 2
+    how = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": ((half, half), (half, half))}
+    graph, node = built(
+        "inverted_residual", size, inputs, middle=middle, outputs=outputs, expand=expand, shortcut=shortcut, **how
+    )
+    rng = np.random.default_rng(middle)
+    x, arrays = rng.normal(size=(*size, inputs)).astype(np.float32), values(node, rng)
+    *first, taps, project = node.weights
+    codes = {w.ref: (Codes(0.03, 0.1),) for w in first} | {project.ref: (Codes(6 / 254, 3.0),)}
+    packed = {w.ref: Entry(**vars(w)).pack_int8(arrays[w.ref], codes[w.ref]) for w in (*first, project)}
+    packed[taps.ref] = Entry(**vars(taps)).pack(arrays[taps.ref])
+    rounded = {w.ref: Entry(**vars(w)).unpack(packed[w.ref]) for w in node.weights}
+    want = run(graph, {"x": x}, lambda w: rounded[w.ref], instead=int8_kernels(graph, codes))["y"]
+    out = np.full((len(want) + 1, *want.shape[1:]), np.float32(77))
+    name = "inverted_residual_i8" if expand else "separable_block_i8"
+    weights = [packed[w.ref] for w in node.weights]
+    shape = window(size, how["kernel"], how["stride"], how["padding"])
+    kernels(name, x, *weights, shape, int(shortcut), out[:-1])
+    assert (out[-1] == 77).all()
+    off = np.abs(out[:-1] - want)
+    assert np.median(off) < 2e-6
+    step = max(float(np.abs(a).max()) for a in rounded[project.ref][:1]) * 6 / 254
+    assert off.max() < 0.01 + 12 * step  # a few codes next to each other, through the last layer
+    for threads in (2, 3):
+        again = np.empty(want.shape, np.float32)
+        kernels.threads(threads)
+        kernels(name, x, *weights, shape, int(shortcut), again)
+        kernels.threads(1)
+        np.testing.assert_array_equal(again, out[:-1])
 
 
 def test_half_precision_weights(kernels: Kernels) -> None:

@@ -130,6 +130,19 @@ def test_the_hybrid_has_kernels(emit: Emit) -> None:
     assert set(emitter.by_tvm) == {"head.wide", "head.rays"}
 
 
+def test_an_inverted_residual_in_int8(emit: Emit) -> None:
+    """Both 1x1 steps or none: of one alone there is no kernel, and TVM's depthwise step stands between them."""
+    prefix = network(preset("hybrid", head_norm=False), "depth").prefix
+    block = prefix["stem.blocks.1"]
+    expand, _, project = (w.ref for w in block.weights)
+    called, emitter = emit(prefix, {expand: "uint8", project: "uint8"})
+    assert called[:3] == ["convolution", "separable_block", "inverted_residual_i8"]
+    assert "stem.blocks.1" not in emitter.by_tvm
+    called, emitter = emit(prefix, {project: "uint8"})
+    assert called[2:4] == ["linear", "linear_i8"]
+    assert "stem.blocks.1" in emitter.by_tvm
+
+
 def test_what_tvm_computes_is_counted(emit: Emit) -> None:
     """Channels that no kernel takes, a map that somebody else reads as well, and groups."""
     b = GraphBuilder({"image": (8, 12, 3)})

@@ -54,14 +54,17 @@ def test_folding_keeps_the_function(made: Any) -> None:
     }
     assert norms <= moved
     assert any("gate" in key for key in moved)
-    assert not any(key.endswith("gate.bias") or "stem" in key for key in moved)
+    assert not any(key.endswith("gate.bias") or "stem" in key for key in moved)  # what others read as well stays
 
 
 def test_units_are_layers_with_a_kernel(made: Any) -> None:
     config, _, quantised = made
     want = {f"blocks.{i}.attn.{layer}" for i in range(config.depth) for layer in ("qkv", "proj")}
     want |= {f"blocks.{i}.{'experts' if i in config.moe_blocks else 'mlp'}" for i in range(config.depth)}
-    want |= {"embed"} if config.stem == "patch" else set()
+    want |= {"embed"}
+    if config.stem == "lite0":
+        want |= {f"stem.blocks.{i}" for i in range(11)}
+        want |= {f"{task}:head.at{n}" for task in config.task_names for n in (4, 8, 16)}
     want |= {f"{task}:head.proj" for task in config.task_names} if config.head == "light" else set()
     assert {u.name for u in quantised.units} == want
     held = {f"experts.{i}:{e}" for i, ids in zip(config.moe_blocks, config.held, strict=True) for e in ids}

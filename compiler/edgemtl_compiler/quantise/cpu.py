@@ -4,7 +4,8 @@ Weights get one scale per output channel, activations static codes of one byte. 
 channel by channel at no cost: its weight and bias are divided by the channels' scales and its readers' columns
 multiplied, after SmoothQuant (Xiao et al., ICML 2023) and CoQMoE (2506.08496); attention's output likewise, through
 the rows of the values' projection. The folded network computes the same function. Attention's products are INT8 where
-qkv is, with scales that the kernel finds. Gates, softmax, convolutions and the residual stream stay float.
+qkv is, with scales that the kernel finds. An inverted residual's 1x1 steps are INT8, and other 1x1 convolutions but the
+last; depthwise and wider ones stay float, as gates, softmax and the residual stream do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from edgemtl.bundle.layout import Array, Codes
 from edgemtl.bundle.packing import quantise_rows
 from edgemtl.config import ModelConfig
-from edgemtl.graph import Node, network, weights
+from edgemtl.graph import Node, Weight, network, weights
 from edgemtl.graph.ops._activations import gelu
 from edgemtl_compiler.quantise.calibrate import Range, key
 
@@ -91,6 +92,21 @@ def hidden_codes(r: Range, weight: Array) -> Codes:
     return best
 
 
+def tensor_codes(r: Range, weight: Array) -> Codes:
+    """Codes of an input that others read as well, so that they leave the least error behind `weight` [N, C]."""
+    low, high = min(float(r.low.min()), 0.0), max(float(r.high.max()), 0.0)
+    rows = r.sample.astype(np.float32)
+    exact = rows @ weight.T
+    best, least = Codes(1.0), math.inf
+    for cut in (*CUTS, 0.5, 0.4, 0.3):
+        step = max(float(np.float32((high - low) * cut / 254)), 1e-8)
+        centre = float(np.float32(low * cut + 127 * step))
+        error = _error(np.clip(np.rint((rows - centre) / step), -127, 127), weight, exact, Codes(step, centre))
+        if error < least:
+            best, least = Codes(step, centre), error
+    return best
+
+
 def _error(seen: Array, weight: Array, exact: Array, codes: Codes = UNFOLDED) -> float:
     """Squared error of the INT8 product of codes `seen` with `weight` quantised."""
     w, scale = quantise_rows(weight)
@@ -151,11 +167,12 @@ class _Builder:
         self.folded.add(name)
 
     def _linear(self, name: str, node: Node, task: str) -> None:
-        """INT8 where its input is folded; with GELU between them, a second layer joins it."""
-        if task + node.inputs[0] not in self.folded:
+        """Its input's scales are folded, or it is a map's pixels; with GELU between them, a second layer joins it."""
+        unit, given = name, key(task[:-1], node.inputs[0])
+        if given not in self.folded and (given not in self.nodes or self.nodes[given].op != "reshape"):
             return
-        unit = name
-        codes: dict[str, tuple[Codes, ...]] = {node.weights[0].ref: (UNFOLDED,)}
+        first = UNFOLDED if given in self.folded else self._of_tensor(given, node.weights[0])
+        codes: dict[str, tuple[Codes, ...]] = {node.weights[0].ref: (first,)}
         users = self.users[name]
         if node.attributes["activation"] == "gelu" and all(u.op == "linear" for u in users):
             unit = name.rpartition(".")[0]
@@ -163,6 +180,25 @@ class _Builder:
                 second = self.state[user.weights[0].sources[0][0]]
                 codes[user.weights[0].ref] = (hidden_codes(self.ranges[f"{name}.inner"], second),)
         self.units.append(Unit(unit, codes))
+
+    def _convolution(self, name: str, node: Node, task: str) -> None:
+        """1x1, unless it gives the raw map: that kernel writes planes, and is float."""
+        a, weight = node.attributes, node.weights[0]
+        if weight.kind == "linear" and a["stride"] == (1, 1) and a["activation"] == "none" and self.users.get(name):
+            self.units.append(Unit(name, {weight.ref: (self._of_tensor(key(task[:-1], node.inputs[0]), weight),)}))
+
+    def _inverted_residual(self, name: str, node: Node, task: str) -> None:
+        *first, _, project = node.weights
+        given = key(task[:-1], node.inputs[0])
+        codes: dict[str, tuple[Codes, ...]] = {w.ref: (self._of_tensor(given, w),) for w in first}
+        high = min(6.0, max(float(self.ranges[f"{name}.depthwise"].high.max()), 1e-4))  # what ReLU6 leaves
+        codes[project.ref] = (Codes(float(np.float32(high / 254)), float(np.float32(high / 2))),)
+        self.units.append(Unit(name, codes))
+
+    def _of_tensor(self, given: str, weight: Weight) -> Codes:
+        """Codes of the whole value `given`, which the 1x1 layer `weight` reads."""
+        matrix = self.state[weight.sources[0][0]]
+        return tensor_codes(self.ranges[given], matrix.reshape(len(matrix), -1))
 
     def _experts(self, name: str, node: Node, task: str) -> None:
         """Every expert held, also those on no task's path."""

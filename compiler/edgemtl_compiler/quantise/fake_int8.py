@@ -17,6 +17,7 @@ from edgemtl.graph import Graph, Node, from_state, network, ops, run
 from edgemtl.graph.network import IMAGE
 from edgemtl.graph.node import Array
 from edgemtl.graph.ops import Within
+from edgemtl.graph.ops.convolution import convolve
 from edgemtl.graph.run import Compute
 
 # Phi(x) - 1/2 = x * (a polynomial in x^2) on -4..4, |error of GELU| < 2e-4: gelu_coarse of kernels/gemm_i8.h.
@@ -29,6 +30,9 @@ PHI = (
     -0.06455431133508682,
     0.39787018299102783,
 )
+
+
+_POINT = ((1, 1), ((0, 0), (0, 0)))  # stride and padding of a 1x1 step
 
 
 class FakeInt8:
@@ -60,7 +64,7 @@ def kernels(graph: Graph, codes: AllCodes) -> dict[str, Compute]:
 
     read_as_codes = {n.inputs[0] for n in graph.nodes if n.op == "linear" and codes_of(n)}
 
-    def patch_embed(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+    def on_codes(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
         return ops.find(node.op).run(node, _rounded(inputs, codes_of(node)), weights, see)
 
     def linear(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
@@ -90,7 +94,26 @@ def kernels(graph: Graph, codes: AllCodes) -> dict[str, Compute]:
             out[tokens] += (inner @ w2.T + b2) * score[tokens, choice, None]
         return out
 
-    return {"patch_embed": patch_embed, "linear": linear, "attention": attention, "experts": experts}
+    def inverted_residual(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        project = node.weights[-1]
+        if project.ref not in codes:
+            return ops.find(node.op).run(node, inputs, weights, see)
+        *first, (depthwise, second), (mix, third) = weights
+        x, a = inputs[0], node.attributes
+        for weight, bias in first:
+            x = np.clip(convolve(_rounded([x], codes_of(node))[0], weight, bias, *_POINT), 0, 6)
+        x = np.clip(convolve(x, depthwise, second, a["stride"], a["padding"]), 0, 6)
+        x = convolve(rounded(x, codes[project.ref][0]), mix, third, *_POINT)
+        return x + inputs[0] if a["shortcut"] else x
+
+    return {
+        "patch_embed": on_codes,
+        "convolution": on_codes,
+        "inverted_residual": inverted_residual,
+        "linear": linear,
+        "attention": attention,
+        "experts": experts,
+    }
 
 
 def _rounded(inputs: Sequence[Any], codes: Sequence[Codes]) -> Sequence[Any]:

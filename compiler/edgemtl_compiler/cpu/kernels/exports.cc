@@ -246,8 +246,15 @@ void run_doubled_sum(TensorView x, TensorView finer, Shape shape, TensorView out
               static_cast<int>(shape[0]), static_cast<int>(shape[1]), dim);
 }
 
-void inverted(const TensorView& x, const TensorView* expand, const TensorView& taps,
-              const TensorView& project, const Shape& shape, bool shortcut, const TensorView& out) {
+// What the shapes of an inverted residual's arguments say.
+struct Inverted {
+  Window window;
+  int inputs, middle, outputs;
+  int64_t macs;
+};
+
+Inverted inverted_sizes(const TensorView& x, bool expand, const TensorView& taps, const Shape& shape,
+                        bool shortcut, const TensorView& out) {
   const Window v = window(shape);
   const int64_t pixels = static_cast<int64_t>(v.height) * v.width,
                 made = static_cast<int64_t>(v.out_height) * v.out_width;
@@ -260,13 +267,19 @@ void inverted(const TensorView& x, const TensorView* expand, const TensorView& t
        "inverted_residual: channels must be a multiple of 16");
   want(!shortcut || x.numel() == out.numel(),
        "inverted_residual: only an output of the input's shape has a shortcut");
-  int64_t macs = made * middle * (seen + outputs), read = bytes(taps) + bytes(project);
-  if (expand) macs += pixels * inputs * middle, read += bytes(*expand);
-  const Timed timed("inverted_residual", macs, read);
+  const int64_t macs = made * middle * (seen + outputs) + (expand ? pixels * inputs * middle : 0);
+  return {v, inputs, middle, outputs, macs};
+}
+
+void inverted(const TensorView& x, const TensorView* expand, const TensorView& taps,
+              const TensorView& project, const Shape& shape, bool shortcut, const TensorView& out) {
+  const Inverted s = inverted_sizes(x, expand != nullptr, taps, shape, shortcut, out);
+  const Timed timed("inverted_residual", s.macs,
+                    (expand ? bytes(*expand) : 0) + bytes(taps) + bytes(project));
   inverted_residual(
-      f32(x, "x"), expand ? packed(*expand, "expand weight", linear_size(middle, inputs)) : Packed(),
-      f32(taps, "depthwise weight"), packed(project, "project weight", linear_size(outputs, middle)),
-      f32(out, "out"), v, inputs, middle, outputs, shortcut);
+      f32(x, "x"), expand ? packed(*expand, "expand weight", linear_size(s.middle, s.inputs)) : Packed(),
+      f32(taps, "depthwise weight"), packed(project, "project weight", linear_size(s.outputs, s.middle)),
+      f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut);
 }
 
 void run_inverted_residual(TensorView x, TensorView expand, TensorView taps, TensorView project, Shape shape,

@@ -3,6 +3,7 @@
 
 #include "attention_i8.h"
 #include "experts_i8.h"
+#include "inverted_residual_i8.h"
 #include "linear_i8.h"
 #include "profile.h"
 
@@ -88,6 +89,27 @@ void run_norm_linear_i8(TensorView x, TensorView affine, double eps, TensorView 
                  width);
 }
 
+void inverted_i8(const TensorView& x, const TensorView* expand, const TensorView& taps,
+                 const TensorView& project, const Shape& shape, bool shortcut, const TensorView& out) {
+  const Inverted s = inverted_sizes(x, expand != nullptr, taps, shape, shortcut, out);
+  const Timed timed("inverted_residual_i8", s.macs,
+                    (expand ? bytes(*expand) : 0) + bytes(taps) + bytes(project));
+  inverted_residual_i8(
+      f32(x, "x"), expand ? layer_i8(*expand, "expand weight", LayerI8::bytes(s.middle, s.inputs)) : nullptr,
+      f32(taps, "depthwise weight"), layer_i8(project, "project weight", LayerI8::bytes(s.outputs, s.middle)),
+      f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut);
+}
+
+void run_inverted_residual_i8(TensorView x, TensorView expand, TensorView taps, TensorView project,
+                              Shape shape, int64_t shortcut, TensorView out) {
+  inverted_i8(x, &expand, taps, project, shape, shortcut != 0, out);
+}
+
+void run_separable_block_i8(TensorView x, TensorView taps, TensorView project, Shape shape, int64_t shortcut,
+                            TensorView out) {
+  inverted_i8(x, nullptr, taps, project, shape, shortcut != 0, out);
+}
+
 // Arguments: tokens, index, score, residual, hidden size, one packed expert after the other, out.
 void run_experts_i8(const AnyView* args, int count) {
   want(count >= 7, "experts: too few arguments");
@@ -115,6 +137,8 @@ void run_experts_i8(const AnyView* args, int count) {
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_i8, edgemtl::run_attention_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_linear_i8, edgemtl::run_attention_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_norm_linear_i8, edgemtl::run_norm_linear_i8);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_inverted_residual_i8, edgemtl::run_inverted_residual_i8);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_block_i8, edgemtl::run_separable_block_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_i8, edgemtl::linear_i8_plain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_gelu_i8, edgemtl::linear_i8_gelu);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_residual_i8, edgemtl::linear_i8_residual);

@@ -194,6 +194,12 @@ inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) 
     case Epilogue::kGelu:
       return all(
           [&](int i) { return [out = to(i)](int at, Vec v, int n) { store_some(out + at, gelu(v), n); }; });
+    case Epilogue::kRelu6:
+      return all([&](int i) {
+        return [out = to(i)](int at, Vec v, int n) {
+          store_some(out + at, minimum(splat(6.0f), maximum(Vec{}, v)), n);
+        };
+      });
     case Epilogue::kResidual:
       return all([&](int i) {
         return [out = to(i), other = p.residual[i]](int at, Vec v, int n) {

@@ -57,59 +57,68 @@ inline void depthwise_line(const float* const* lines, const float* taps, float* 
   }
 }
 
-// x [height, width, inputs] to out [out_height, out_width, outputs]. expand: packed [middle, inputs], or
-// none, and then the inputs are the middle; taps: [down * across][middle], then the bias; project: packed
-// [outputs, middle].
-inline void inverted_residual(const float* x, Packed expand, const float* taps, Packed project, float* out,
-                              const Window& w, int inputs, int middle, int outputs, bool shortcut) {
+// What every form of the kernel shares. expand(y, to, worker): the line y of the map as `middle` channels;
+// project(mixed, y, worker): the line y of the output, of ReLU6(depthwise). taps: [down * across][middle],
+// then the bias.
+template <class Expand, class Project>
+inline void inverted_strips(const float* taps, const Window& w, int middle, const Expand& expand,
+                            const Project& project) {
   const int workers = threads(), strips = std::min(workers, w.out_height);
   const int padded = std::max(w.width + w.left, (w.out_width - 1) * w.step_across + w.across);
-  const size_t line = static_cast<size_t>(padded) * middle, made = static_cast<size_t>(w.out_width) * middle;
-  const size_t room = (w.down + 1) * Scratch::line(line) + Scratch::line(made);
+  const size_t line = Scratch::line(static_cast<size_t>(padded) * middle);
+  const size_t room = (w.down + 1) * line + Scratch::line(static_cast<size_t>(w.out_width) * middle);
   Scratch scratch(workers * room);
   float* own[kMaxThreads];
   for (int t = 0; t < workers; ++t) own[t] = scratch.array(room);
 
   parallel_for(workers, strips, [&](int item, int worker) {
-    float *lines = own[worker], *nothing = lines + w.down * Scratch::line(line);
-    float* mixed = nothing + Scratch::line(line);
-    std::memset(lines, 0, (w.down + 1) * Scratch::line(line) * sizeof(float));  // the padding stays zero
-    const int end = (item + 1) * w.out_height / strips;
-    int next =
-        std::max(0, item * w.out_height / strips * w.step_down - w.top);  // the first line not yet expanded
+    float *lines = own[worker], *nothing = lines + w.down * line, *mixed = nothing + line;
+    std::memset(lines, 0, (w.down + 1) * line * sizeof(float));  // the padding stays zero
+    const int begin = item * w.out_height / strips, end = (item + 1) * w.out_height / strips;
+    int next = std::max(0, begin * w.step_down - w.top);  // the first line not yet expanded
     const float* seen[kMostDown];
-    for (int y = item * w.out_height / strips; y < end; ++y) {
+    for (int y = begin; y < end; ++y) {
       const int above = y * w.step_down - w.top;
-      for (next = std::max(next, above); next < std::min(w.height, above + w.down); ++next) {
-        const float* from = x + static_cast<ptrdiff_t>(next) * w.width * inputs;
-        float* to = lines + next % w.down * Scratch::line(line) + static_cast<ptrdiff_t>(w.left) * middle;
-        if (!expand.data) {
-          std::memcpy(to, from, static_cast<size_t>(w.width) * middle * sizeof(float));
-          continue;
-        }
-        Product p;
-        use_linear(p, expand, middle, inputs);
-        p.a = {from, inputs};
-        p.out = {to, middle};
-        p.epilogue = Epilogue::kRelu6;
-        block(p, 0, w.width, 0, panels_of(middle));
-      }
+      for (next = std::max(next, above); next < std::min(w.height, above + w.down); ++next)
+        expand(next, lines + next % w.down * line + static_cast<ptrdiff_t>(w.left) * middle, worker);
       for (int j = 0; j < w.down; ++j) {
         const bool inside = above + j >= 0 && above + j < w.height;
-        seen[j] = inside ? lines + (above + j) % w.down * Scratch::line(line) : nothing;
+        seen[j] = inside ? lines + (above + j) % w.down * line : nothing;
       }
       depthwise_line(seen, taps, mixed, w, middle);
-      const ptrdiff_t at = static_cast<ptrdiff_t>(y) * w.out_width * outputs;
-      Product p;
-      use_linear(p, project, outputs, middle);
-      p.a = {mixed, middle};
-      p.out = {out + at, outputs};
-      if (shortcut) {
-        p.epilogue = Epilogue::kResidual;
-        p.residual = {x + at, outputs};
-      }
-      block(p, 0, w.out_width, 0, panels_of(outputs));
+      project(mixed, y, worker);
     }
+  });
+}
+
+// x [height, width, inputs] to out [out_height, out_width, outputs]. expand: packed [middle, inputs], or
+// none, and then the inputs are the middle; project: packed [outputs, middle].
+inline void inverted_residual(const float* x, Packed expand, const float* taps, Packed project, float* out,
+                              const Window& w, int inputs, int middle, int outputs, bool shortcut) {
+  auto widen = [&](int y, float* to, int) {
+    const float* from = x + static_cast<ptrdiff_t>(y) * w.width * inputs;
+    if (!expand.data) {
+      std::memcpy(to, from, static_cast<size_t>(w.width) * middle * sizeof(float));
+      return;
+    }
+    Product p;
+    use_linear(p, expand, middle, inputs);
+    p.a = {from, inputs};
+    p.out = {to, middle};
+    p.epilogue = Epilogue::kRelu6;
+    block(p, 0, w.width, 0, panels_of(middle));
+  };
+  inverted_strips(taps, w, middle, widen, [&](const float* mixed, int y, int) {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(y) * w.out_width * outputs;
+    Product p;
+    use_linear(p, project, outputs, middle);
+    p.a = {mixed, middle};
+    p.out = {out + at, outputs};
+    if (shortcut) {
+      p.epilogue = Epilogue::kResidual;
+      p.residual = {x + at, outputs};
+    }
+    block(p, 0, w.out_width, 0, panels_of(outputs));
   });
 }
 

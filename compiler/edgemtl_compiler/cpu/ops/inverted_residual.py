@@ -14,9 +14,10 @@ from edgemtl_compiler.cpu.plain import activate, convolve
 class InvertedResidual(Op):
     def kernel(self, to: Emitter, node: Node) -> Value | None:
         a = node.attributes
-        if a["middle"] % 16 or a["kernel"][0] > MOST_ROWS or any(map(to.int8, node.weights)):
+        *first, _, project = node.weights
+        if a["middle"] % 16 or a["kernel"][0] > MOST_ROWS or len({to.int8(w) for w in (*first, project)}) > 1:
             return None
-        name = "inverted_residual" if a["expand"] else "separable_block"
+        name = to.kernel_for("inverted_residual" if a["expand"] else "separable_block", project)
         args = (to.value(node.inputs[0]), *map(to.weight, node.weights), window(to, node), int(a["shortcut"]))
         return Value(to.call(name, args, node.shape))
 
