@@ -56,6 +56,7 @@ void dot_tile(const Code* const* a, const Weight* b, const int32_t*, int steps, 
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) acc[i][j] = -word(a[i] + 4 * steps) - less;
   }
+#pragma GCC unroll 2
   for (int k = 0; k < steps; ++k, b += kStep) {
     Pairs first[V], second[V];
 #pragma GCC unroll 8

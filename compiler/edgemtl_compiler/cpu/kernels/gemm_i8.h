@@ -89,16 +89,24 @@ inline void to_codes(const float* x, Coding coding, Code* codes, int rows, int d
 }
 
 // GELU before INT8: Phi as a polynomial fitted on -4..4, |error| < 2e-4, far below half of any step that it
-// is rounded to.
-inline Vec gelu_coarse(Vec x) {
-  const Vec z = minimum(maximum(x, splat(-4.0f)), splat(4.0f)), t = z * z;
-  Vec p = t * 2.258763842633016e-08f - 1.5887952713455888e-06f;
-  p = p * t + 4.7763191105332226e-05f;
-  p = p * t - 0.000812180049251765f;
-  p = p * t + 0.008763650432229042f;
-  p = p * t - 0.06455431133508682f;
-  p = p * t + 0.39787018299102783f;
-  return x * (z * p + 0.5f);
+// is rounded to. Of N vectors side by side: one alone would wait for each of its multiply-adds.
+template <int N>
+inline void gelu_coarse(Vec (&x)[N]) {
+  constexpr float kPhi[] = {-1.5887952713455888e-06f, 4.7763191105332226e-05f, -0.000812180049251765f,
+                            0.008763650432229042f,    -0.06455431133508682f,   0.39787018299102783f};
+  Vec z[N], t[N], p[N];
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+    z[i] = minimum(maximum(x[i], splat(-4.0f)), splat(4.0f));
+    t[i] = z[i] * z[i];
+    p[i] = t[i] * 2.258763842633016e-08f + kPhi[0];
+  }
+#pragma GCC unroll 5
+  for (int k = 1; k < 6; ++k)
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) p[i] = p[i] * t[i] + kPhi[k];
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) x[i] = x[i] * (z[i] * p[i] + 0.5f);
 }
 
 // A packed INT8 layer, as edgemtl/bundle/packing.py describes it.
@@ -146,6 +154,17 @@ struct ProductI8 {
   Coding coding;                 // of `codes`
 };
 
+// The finished values of sums in columns from `first` on.
+struct Values {
+  const float *scale, *bias;
+  Values(const ProductI8& p, int first) : scale(p.layer.scale + first), bias(p.layer.bias + first) {}
+  Vec operator()(const int32_t* sums, int at) const {
+    IntVec sum;
+    std::memcpy(&sum, sums + at, sizeof sum);
+    return __builtin_convertvector(sum, Vec) * load(scale + at) + load(bias + at);
+  }
+};
+
 // Writes the finished values of rows [row, row + M), P panels each. `open(i)` gives what takes row i's
 // vectors: take(column, values, how many), the count being a constant but for the last vector of a narrow
 // layer.
@@ -153,12 +172,7 @@ template <int M, int P, class Open>
 inline void each_row(const ProductI8& p, const int32_t* sums, int row, int panel, const Open& open) {
   constexpr int V = P * kPanelVecs;
   const int first = panel * kPanel, count = std::min(p.width - first, P * kPanel);
-  const float *scale = p.layer.scale + first, *bias = p.layer.bias + first;
-  auto value = [&](const int32_t* from, int at) {
-    IntVec sum;
-    std::memcpy(&sum, from + at, sizeof sum);
-    return __builtin_convertvector(sum, Vec) * load(scale + at) + load(bias + at);
-  };
+  const Values value(p, first);
   if (count == P * kPanel) {
     for (int i = 0; i < M; ++i, sums += P * kPanel) {
       const auto take = open(row + i);
@@ -175,6 +189,31 @@ inline void each_row(const ProductI8& p, const int32_t* sums, int row, int panel
   }
 }
 
+// The same for GELU and then the next layer's codes, up to four vectors side by side.
+template <int M, int P>
+inline void each_code(const ProductI8& p, const int32_t* sums, int row, int panel) {
+  constexpr int V = P * kPanelVecs, kCount = M * V, N = kCount % 2 ? 1 : kCount % 4 ? 2 : 4;
+  const ptrdiff_t stride = code_stride(p.width);
+  const int first = panel * kPanel, left = p.width - first;
+  const Coding coding = p.coding;
+  const Values value(p, first);
+  Code* out = p.codes + row * stride + first;
+  auto all = [&](const auto& put) {
+    for (int at = 0; at < kCount; at += N) {
+      Vec v[N];
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) v[i] = value(sums + (at + i) / V * P * kPanel, (at + i) % V * kLanes);
+      gelu_coarse(v);
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) put(out + (at + i) / V * stride, (at + i) % V * kLanes, coding(v[i]));
+    }
+  };
+  if (left >= P * kPanel) return all([](Code* to, int column, Vec v) { store_codes(to + column, v); });
+  all([=](Code* to, int column, Vec v) {
+    if (column < left) store_codes(to + column, v, std::min(kLanes, left - column));
+  });
+}
+
 inline Vec load_some(const float* p, int n) { return n == kLanes ? load(p) : load_part(p, n); }
 inline void store_some(float* p, Vec v, int n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
 
@@ -182,14 +221,7 @@ template <int M, int P>
 inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) {
   auto to = [&](int i) { return const_cast<float*>(p.out[i]); };
   auto all = [&](const auto& open) { each_row<M, P>(p, sums, row, panel, open); };
-  if (p.codes) {
-    const ptrdiff_t stride = code_stride(p.width);
-    const Coding coding = p.coding;
-    return all([&](int i) {
-      Code* codes = p.codes + i * stride;
-      return [=](int at, Vec v, int n) { store_codes(codes + at, coding(gelu_coarse(v)), n); };
-    });
-  }
+  if (p.codes) return each_code<M, P>(p, sums, row, panel);
   switch (p.epilogue) {
     case Epilogue::kGelu:
       return all(
