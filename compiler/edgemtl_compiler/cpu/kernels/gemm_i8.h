@@ -165,63 +165,68 @@ struct Values {
   }
 };
 
-// Writes the finished values of rows [row, row + M), P panels each. `open(i)` gives what takes row i's
-// vectors: take(column, values, how many), the count being a constant but for the last vector of a narrow
+// Finishes the sums of `rows` rows from `row` on in the columns of P panels. `open(i)` gives what takes row
+// i's vectors: take(column, values, how many), the count being a constant but for the last vector of a narrow
 // layer.
-template <int M, int P, class Open>
-inline void each_row(const ProductI8& p, const int32_t* sums, int row, int panel, const Open& open) {
-  constexpr int V = P * kPanelVecs;
-  const int first = panel * kPanel, count = std::min(p.width - first, P * kPanel);
+template <int P, class Open>
+inline void each_row(const ProductI8& p, const int32_t* sums, int rows, int row, int panel,
+                     const Open& open) {
+  constexpr int kWide = P * kPanel;
+  const int first = panel * kPanel, count = std::min(p.width - first, kWide);
   const Values value(p, first);
-  if (count == P * kPanel) {
-    for (int i = 0; i < M; ++i, sums += P * kPanel) {
+  if (count == kWide) {
+    for (int i = 0; i < rows; ++i, sums += kWide) {
       const auto take = open(row + i);
 #pragma GCC unroll 8
-      for (int j = 0; j < V; ++j)
-        take(first + j * kLanes, value(sums, j * kLanes), std::integral_constant<int, kLanes>());
+      for (int at = 0; at < kWide; at += kLanes)
+        take(first + at, value(sums, at), std::integral_constant<int, kLanes>());
     }
     return;
   }
-  for (int i = 0; i < M; ++i, sums += P * kPanel) {
+  for (int i = 0; i < rows; ++i, sums += kWide) {
     const auto take = open(row + i);
     for (int at = 0; at < count; at += kLanes)
       take(first + at, value(sums, at), std::min(kLanes, count - at));
   }
 }
 
-// The same for GELU and then the next layer's codes, up to four vectors side by side.
-template <int M, int P>
-inline void each_code(const ProductI8& p, const int32_t* sums, int row, int panel) {
-  constexpr int V = P * kPanelVecs, kCount = M * V, N = kCount % 2 ? 1 : kCount % 4 ? 2 : 4;
+// The same for GELU and then the next layer's codes, four vectors side by side.
+template <int P>
+inline void each_code(const ProductI8& p, const int32_t* sums, int rows, int row, int panel) {
+  constexpr int kWide = P * kPanel, V = kWide / kLanes, N = 4;
   const ptrdiff_t stride = code_stride(p.width);
   const int first = panel * kPanel, left = p.width - first;
   const Coding coding = p.coding;
   const Values value(p, first);
   Code* out = p.codes + row * stride + first;
-  auto all = [&](const auto& put) {
-    for (int at = 0; at < kCount; at += N) {
-      Vec v[N];
+  for (int at = 0; at < rows * V; at += N) {
+    const int n = std::min(N, rows * V - at);
+    Vec v[N];
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) v[i] = value(sums + (at + i) / V * P * kPanel, (at + i) % V * kLanes);
-      gelu_coarse(v);
+    for (int i = 0; i < N; ++i)  // past the last row lies room that nobody reads
+      v[i] = value(sums + (at + i) / V * kWide, (at + i) % V * kLanes);
+    gelu_coarse(v);
+    auto put = [&](int i, int some) {
+      store_codes(out + (at + i) / V * stride + (at + i) % V * kLanes, coding(v[i]), some);
+    };
+    if (n == N && left >= kWide) {
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) put(out + (at + i) / V * stride, (at + i) % V * kLanes, coding(v[i]));
+      for (int i = 0; i < N; ++i) put(i, kLanes);
+    } else {
+      for (int i = 0; i < n; ++i)
+        if (const int rest = left - (at + i) % V * kLanes; rest > 0) put(i, std::min(kLanes, rest));
     }
-  };
-  if (left >= P * kPanel) return all([](Code* to, int column, Vec v) { store_codes(to + column, v); });
-  all([=](Code* to, int column, Vec v) {
-    if (column < left) store_codes(to + column, v, std::min(kLanes, left - column));
-  });
+  }
 }
 
 inline Vec load_some(const float* p, int n) { return n == kLanes ? load(p) : load_part(p, n); }
 inline void store_some(float* p, Vec v, int n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
 
-template <int M, int P>
-inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) {
+template <int P>
+inline void finish(const ProductI8& p, const int32_t* sums, int rows, int row, int panel) {
   auto to = [&](int i) { return const_cast<float*>(p.out[i]); };
-  auto all = [&](const auto& open) { each_row<M, P>(p, sums, row, panel, open); };
-  if (p.codes) return each_code<M, P>(p, sums, row, panel);
+  auto all = [&](const auto& open) { each_row<P>(p, sums, rows, row, panel, open); };
+  if (p.codes) return each_code<P>(p, sums, rows, row, panel);
   switch (p.epilogue) {
     case Epilogue::kGelu:
       return all(
@@ -249,26 +254,31 @@ inline void finish(const ProductI8& p, const int32_t* sums, int row, int panel) 
   }
 }
 
-template <int M, int P>
-void micro_i8(const ProductI8& p, int row, int panel, const Weight* weights) {
-  const Code* a[M];
-  for (int i = 0; i < M; ++i) a[i] = p.a[row + i];
-  if (!p.codes)  // the output's lines come while the sums are made
-    for (int i = 0; i < M; ++i)
-      for (int j = 0; j < P; ++j) __builtin_prefetch(p.out[row + i] + (panel + j) * kPanel, 1);
-  alignas(64) int32_t sums[M * P * kPanel];
-  dot_tile<M, P>(a, weights, p.layer.less + panel * kPanel, p.steps, sums);
-  finish<M, P>(p, sums, row, panel);
+// Rows [row0, row1) by P panels, which `weights` holds: sums of some tiles, then what becomes of them.
+template <int P>
+void strip(const ProductI8& p, int row0, int row1, int panel, const Weight* weights) {
+  constexpr int kRoom = 24;
+  alignas(64) int32_t sums[kRoom * P * kPanel + 3 * kLanes];
+  const Code* a[kRoom];
+  for (int row = row0; row < row1; row += kRoom) {
+    const int rows = std::min(kRoom, row1 - row);
+    for (int i = 0; i < rows; ++i) {
+      a[i] = p.a[row + i];
+      if (!p.codes)  // the output's lines come while the sums are made
+        for (int j = 0; j < P; ++j) __builtin_prefetch(p.out[row + i] + (panel + j) * kPanel, 1);
+    }
+    for (int i = 0; i < rows; i += kDotRows)
+      dot_tile_of<kDotRows, P>(std::min(kDotRows, rows - i), P, a + i, weights, p.layer.less + panel * kPanel,
+                               p.steps, sums + i * P * kPanel);
+    finish<P>(p, sums, rows, row, panel);
+  }
 }
 
-// Micro-kernel of `rows` rows out of 1 .. M, `panels` panels out of 1 .. P, which `weights` holds.
-template <int M = kDotRows, int P = kDotGroup>
-void micro_i8_of(const ProductI8& p, int rows, int panels, int row, int panel, const Weight* weights) {
-  if constexpr (M > 1)
-    if (rows < M) return micro_i8_of<M - 1, P>(p, rows, panels, row, panel, weights);
+template <int P = kDotGroup>
+void strip_of(const ProductI8& p, int row0, int row1, int panel, int panels, const Weight* weights) {
   if constexpr (P > 1)
-    if (panels < P) return micro_i8_of<M, P - 1>(p, rows, panels, row, panel, weights);
-  micro_i8<M, P>(p, row, panel, weights);
+    if (panels < P) return strip_of<P - 1>(p, row0, row1, panel, panels, weights);
+  strip<P>(p, row0, row1, panel, weights);
 }
 
 // Groups of stored panels as dot_tile reads them, in room that each thread has where they must be opened.
@@ -300,9 +310,7 @@ inline void block(const ProductI8& p, int row0, int row1, int panel0, int panel1
   if (row0 == row1) return;
   for (int panel = panel0; panel < panel1; panel += kDotGroup) {
     const int panels = std::min(kDotGroup, panel1 - panel);
-    const Weight* weights = open.get(p, panel, panels, worker);
-    for (int row = row0; row < row1; row += kDotRows)
-      micro_i8_of(p, std::min(kDotRows, row1 - row), panels, row, panel, weights);
+    strip_of(p, row0, row1, panel, panels, open.get(p, panel, panels, worker));
   }
 }
 

@@ -30,9 +30,7 @@ class OpenLayer {
       } else {
         weights = room_ + panel * panel_weights(p.steps);
       }
-      for (int row = 0; row < rows; row += kDotRows)
-        micro_i8_of(p, std::min(kDotRows, rows - row), std::min(kDotGroup, panels - panel), row, panel,
-                    weights);
+      strip_of(p, 0, rows, panel, std::min(kDotGroup, panels - panel), weights);
     }
   }
 
