@@ -111,23 +111,31 @@ inline float softmax_codes(const float* scores, int n, float top, float rate, Co
   return sum(__builtin_convertvector(total, Vec));  // exact: below 2^24 up to 66,000 tokens
 }
 
-// take(row, column, sums) for `count` rows of codes times all `panels` of b, kLanes columns at a time.
+constexpr int kMostQueries = 2 * kDotRows;
+
+// take(row, column, sums) for `count` rows of codes, at most kMostQueries, times all `panels` of b, kLanes
+// columns at a time.
 template <class Take>
 inline void multiply_codes(const Code* const* rows, int count, const CodedPanels& b, int panels, int steps,
                            const Take& take) {
-  alignas(64) int32_t sums[kDotRows * kDotGroup * kPanel];
-  const ptrdiff_t step = panel_weights(steps);
+  alignas(64) int32_t sums[kMostQueries * kDotGroup * kPanel];
+  auto give = [&](int column, auto width) {
+    for (int i = 0; i < count; ++i)
+      for (int at = 0; at < width; at += kLanes) {
+        IntVec sum;
+        std::memcpy(&sum, sums + i * width + at, sizeof sum);
+        take(i, column + at, sum);
+      }
+  };
   for (int panel = 0; panel < panels; panel += kDotGroup) {
-    const int group = std::min(kDotGroup, panels - panel), column = panel * kPanel, width = group * kPanel;
-    for (int i = 0; i < count; i += kDotRows) {
-      const int tile = std::min(kDotRows, count - i);
-      dot_tile_of(tile, group, rows + i, b.panels + panel * step, b.less + column, steps, sums);
-      for (int r = 0; r < tile; ++r)
-        for (int at = 0; at < width; at += kLanes) {
-          IntVec sum;
-          std::memcpy(&sum, sums + r * width + at, sizeof sum);
-          take(i + r, column + at, sum);
-        }
+    const int group = std::min(kDotGroup, panels - panel), column = panel * kPanel;
+    for (int i = 0; i < count; i += kDotRows)
+      dot_tile_of(std::min(kDotRows, count - i), group, rows + i, b.panels + panel * panel_weights(steps),
+                  b.less + column, steps, sums + i * group * kPanel);
+    if (group == kDotGroup) {
+      give(column, std::integral_constant<int, kDotGroup * kPanel>());
+    } else {
+      give(column, group * kPanel);
     }
   }
 }
@@ -136,8 +144,7 @@ inline void multiply_codes(const Code* const* rows, int count, const CodedPanels
 // 16) to attention's output, which take(row, column, values) gets, kLanes columns at a time.
 template <class Take>
 inline void attention_i8(const float* qkv, int n, int heads, int size, const Take& take) {
-  constexpr int kMost = 2 * kDotRows;
-  const int chunk = n <= 512 ? kMost : kDotRows;  // as in attention.h
+  const int chunk = n <= 512 ? kMostQueries : kDotRows;  // as in attention.h
   const int dim = heads * size, row = 3 * dim, panels = panels_of(n), padded = panels * kPanel,
             channels = size / kPanel, key_steps = size / 4, value_steps = steps_of(n), workers = threads(),
             query_stride = code_stride(size), weight_stride = row_codes(padded / 4);
@@ -171,9 +178,9 @@ inline void attention_i8(const float* qkv, int n, int heads, int size, const Tak
     float* scores = reinterpret_cast<float*>(work[worker]);
     Code* weights = reinterpret_cast<Code*>(scores + chunk * padded);
     Code* queries = weights + chunk * weight_stride;
-    const Code *query[kMost], *weight[kMost];
-    float scale[kMost];
-    Vec top[kMost];
+    const Code *query[kMostQueries], *weight[kMostQueries];
+    float scale[kMostQueries];
+    Vec top[kMostQueries];
     for (int i = 0; i < count; ++i) {
       Code* codes = queries + i * query_stride;
       scale[i] = own_codes(qkv + static_cast<ptrdiff_t>(first + i) * row + head * size, size,
