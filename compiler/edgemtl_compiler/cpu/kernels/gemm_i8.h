@@ -257,16 +257,13 @@ inline void finish(const ProductI8& p, const int32_t* sums, int rows, int row, i
 // Rows [row0, row1) by P panels, which `weights` holds: sums of some tiles, then what becomes of them.
 template <int P>
 void strip(const ProductI8& p, int row0, int row1, int panel, const Weight* weights) {
-  constexpr int kRoom = 24;
+  // Where a dot product takes whole bytes, sums are finished while they are near.
+  constexpr int kRoom = kAsStored ? kDotRows : 24;
   alignas(64) int32_t sums[kRoom * P * kPanel + 3 * kLanes];
   const Code* a[kRoom];
   for (int row = row0; row < row1; row += kRoom) {
     const int rows = std::min(kRoom, row1 - row);
-    for (int i = 0; i < rows; ++i) {
-      a[i] = p.a[row + i];
-      if (!p.codes)  // the output's lines come while the sums are made
-        for (int j = 0; j < P; ++j) __builtin_prefetch(p.out[row + i] + (panel + j) * kPanel, 1);
-    }
+    for (int i = 0; i < rows; ++i) a[i] = p.a[row + i];
     for (int i = 0; i < rows; i += kDotRows)
       dot_tile_of<kDotRows, P>(std::min(kDotRows, rows - i), P, a + i, weights, p.layer.less + panel * kPanel,
                                p.steps, sums + i * P * kPanel);
