@@ -3,7 +3,7 @@
     python demos/camera.py build/rooms.edgemtl 0 --web                # a page in the browser, on this machine only
     python demos/camera.py build/rooms.edgemtl 0                      # a window; keys switch the task
     python demos/camera.py build/rooms.edgemtl rtsp://192.0.2.7/stream --task depth --record seen.mp4
-    python demos/camera.py build/rooms.edgemtl demos/rooms.mp4 --cycle 2 -o build/demo
+    python demos/camera.py build/rooms.edgemtl demos/homes.mp4 --cycle 2 -o build/demo
 
 Without a page and without a screen it writes a video, a contact sheet and a report into the output folder. Keys: 1 … 9
 choose a task, n the next one, s sets a second one beside it, e the expert map, q ends; they work in the window, and in
@@ -38,7 +38,7 @@ from edgemtl.media.stage import Stage, Tile, compose
 from edgemtl.web.hub import Hub
 from edgemtl.web.server import Server, parse_address, warning
 
-CLIP = Path(__file__).with_name("rooms.mp4")
+CLIP = Path(__file__).with_name("homes.mp4")
 FALLBACK_FPS = 15.0
 PATIENCE = 0.1  # seconds to wait for a frame before looking at keys and commands again
 JPEG_QUALITY = 80
@@ -230,7 +230,7 @@ def main(
     memory_budget: str | None = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
 ) -> None:
-    """Run BUNDLE on SOURCE (default: the rendered clip of rooms), one or two tasks at a time."""
+    """Run BUNDLE on SOURCE (default: the rendered clip of a home), one or two tasks at a time."""
     console, place = Console(), parse_address(address)
     shown = False if web else Keys.screen() if window is None and out is None else bool(window)
     watched, keys = web or shown, Keys(shown)

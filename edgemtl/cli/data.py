@@ -1,4 +1,4 @@
-"""`edgemtl data`: make data sets and clips of synthetic rooms, check data sets of any known layout."""
+"""`edgemtl data`: make data sets and clips of synthetic rooms and homes, check data sets of any known layout."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Make synthetic rooms; check data sets.")
 
 SizeOption = Annotated[str, typer.Option(help="Height x width in pixels, for example 128x256.", metavar="HxW")]
+FurnitureOption = Annotated[list[Path] | None, typer.Option(help="A .sh3f file; the installed ones if not given.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; as many as there are cores by default.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Make training data and clips of synthetic rooms; check data sets."""
+    """Make training data and clips of synthetic rooms and homes; check data sets."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -64,7 +65,7 @@ def homes(
     size: SizeOption = "192x256",
     seed: Annotated[int, typer.Option(help="Same seed and furniture, same bytes.")] = 0,
     workers: WorkersOption = None,
-    furniture: Annotated[list[Path] | None, typer.Option(help="A .sh3f file; the installed ones if not given.")] = None,
+    furniture: FurnitureOption = None,
     val_share: Annotated[float, typer.Option(help="Share of the homes that go to the val split.")] = 0.1,
     cycles_share: Annotated[float, typer.Option(help="Share of the homes that Blender photographs; slower.")] = 0.0,
 ) -> None:
@@ -92,15 +93,17 @@ def clip(
     out: Annotated[Path, typer.Argument(help="Video to write (.mp4 or .avi), or a folder for PNG frames.")],
     seconds: Annotated[float, typer.Option(help="Length; the clip loops.")] = 8.0,
     fps: Annotated[float, typer.Option(help="Frames per second.")] = 15.0,
-    size: SizeOption = "240x480",
-    seed: Annotated[int, typer.Option(help="Same seed, same room and path.")] = 0,
+    size: SizeOption = "240x320",
+    seed: Annotated[int, typer.Option(help="Same seed and furniture, same home and path.")] = 0,
     workers: WorkersOption = None,
+    furniture: FurnitureOption = None,
 ) -> None:
-    """Render one room seen by a gliding camera: a camera's stand-in for demos."""
-    from edgemtl.data.rooms.clip import Clip, write_clip
+    """Render one home seen by a gliding camera: a camera's stand-in for demos."""
+    from edgemtl.data.homes.catalogue import furniture_files
+    from edgemtl.data.homes.clip import Clip, write_clip
 
     height, width = parse_size(size)
-    job = Clip(seed, seconds, fps, height, width)
+    job = Clip(tuple(str(path) for path in furniture_files(furniture)), seed, seconds, fps, height, width)
     with _progress("frames", job.frames, f"frames were made, {out} is not complete; run the command again") as report:
         written = write_clip(job, out, _processes(workers), report)
     typer.echo(f"{written}: {job.frames} frames of {width}x{height} pixels at {fps:g} frames/s", err=True)

@@ -127,7 +127,7 @@ def ball_room() -> tuple[Caster, list[Light]]:
 def test_a_ball_has_exact_normals_depth_and_axes() -> None:
     caster, lights = ball_room()
     camera = Camera((0.0, -4.0, 0.0), (0.0, 0.0, 0.0), 60.0)
-    v = render(caster, lights, camera, (65, 65), np.random.default_rng(0), grain=0.0)
+    v = render(caster, lights, camera, (65, 65), np.random.default_rng(0))
     ball = v.semseg == 10
     assert v.depth[32, 32] == pytest.approx(3.0, abs=0.01)
     np.testing.assert_allclose(v.normals[32, 32], [0, 0, 1], atol=0.02)

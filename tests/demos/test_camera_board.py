@@ -17,8 +17,8 @@ DEMOS = Path(__file__).parents[2] / "demos"
 def test_a_switch_in_mid_clip(integer_bundle: Path, simulation_cache: Path, tmp_path: Path) -> None:
     if reason := simulation.obstacle():
         pytest.skip(reason)
-    words = (DEMOS / "camera.py", integer_bundle, DEMOS / "rooms.mp4", "--backend", "fpga-sim", "--cycle", "0.5")
-    command = [sys.executable, *map(str, words), "--limit", "30", "-o", str(tmp_path / "out")]
+    words = (DEMOS / "camera.py", integer_bundle, DEMOS / "homes.mp4", "--backend", "fpga-sim", "--cycle", "0.5")
+    command = [sys.executable, *map(str, words), "--limit", "24", "-o", str(tmp_path / "out")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEMTL_CACHE", str(simulation_cache))
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)

@@ -31,7 +31,7 @@ class View:
 
     rgb: uint8 [H, W, 3]; semseg: uint8 [H, W], index into CLASSES; instance: int64 [H, W]; depth: float32 [H, W],
     metres along the optical axis; normals: float32 [H, W, 3], unit, camera axes (x right, y up, z towards the camera);
-    edge: uint8 [H, W], 0 or 1. `exposure` is what the tone curve used.
+    edge: uint8 [H, W], 0 or 1.
     """
 
     rgb: NDArray[np.uint8]
@@ -40,7 +40,6 @@ class View:
     depth: Floats
     normals: Floats
     edge: NDArray[np.uint8]
-    exposure: float
 
 
 def render(
@@ -49,10 +48,8 @@ def render(
     camera: Camera,
     size: tuple[int, int],
     rng: np.random.Generator,
-    exposure: float | None = None,
-    grain: float | None = None,
 ) -> View:
-    """Render `size` = (height, width) pixels. `exposure` None measures it; `grain` None draws a noise level."""
+    """Render `size` = (height, width) pixels."""
     height, width = size
     eye = np.array(camera.eye, np.float32)
     rays = camera.rays(height, width)
@@ -77,16 +74,12 @@ def render(
     linear /= 1 + len(ROTATED_GRID)
 
     key = float(rng.uniform(0.7, 1.35))
-    if exposure is None:
-        brightness = np.log(linear.mean(1) + np.float32(1e-4)).mean(dtype=np.float64)
-        exposure = 0.42 * key / float(np.exp(brightness))
-    level = float(rng.uniform(0.0, 0.012)) if grain is None else grain
-    shown = tone(linear, exposure)
-    if level:
-        shown = shown + rng.standard_normal(shown.shape, np.float32) * np.float32(level)
+    brightness = np.log(linear.mean(1) + np.float32(1e-4)).mean(dtype=np.float64)
+    shown = tone(linear, 0.42 * key / float(np.exp(brightness)))
+    shown = shown + rng.standard_normal(shown.shape, np.float32) * np.float32(rng.uniform(0.0, 0.012))
     rgb = (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8).reshape(height, width, 3)
     semseg = caster.cls[hits.solid].astype(np.uint8).reshape(height, width)
-    return View(rgb, semseg, instance, depth, seen, edges(*surface), exposure)
+    return View(rgb, semseg, instance, depth, seen, edges(*surface))
 
 
 def _light(

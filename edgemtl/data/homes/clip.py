@@ -1,4 +1,4 @@
-"""A clip: one room seen by a camera that glides along a closed path. The demo's input when there is no camera.
+"""A clip: one home seen by a camera that glides along a closed path. The demo's input when there is no camera.
 
 The path is an ellipse that keeps its distance from everything: rays are cast from its points in all directions, and
 along it, so no frame is inside an object. Frames are independent of each other and can be rendered in parallel.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.data.rooms.camera import Camera, judge
+from edgemtl.data.homes.home import Home
+from edgemtl.data.homes.render import render
+from edgemtl.data.homes.trace import World
+from edgemtl.data.homes.view import Eye, judge
+from edgemtl.data.homes.write import home
 from edgemtl.data.rooms.image_set import MAX_SIDE, MIN_SIDE
-from edgemtl.data.rooms.raycast import Caster
-from edgemtl.data.rooms.render import render
-from edgemtl.data.rooms.scene import Scene
-from edgemtl.data.rooms.write import disk_error, room
+from edgemtl.data.rooms.write import disk_error
 from edgemtl.errors import ConfigError, DataError
 
 CLEARANCE = 0.3  # metres kept from every surface
 VIDEO_CODES = {".mp4": "mp4v", ".avi": "MJPG"}
-SWING = np.radians(55.0)  # how far the gaze turns to either side
+SWING = np.radians(50.0)  # how far the gaze turns to either side
+FOV = 64.0  # degrees, across: a webcam's
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What to render. The video loops: the last frame leads back to the first."""
+    """What to render, furnished from paths of .sh3f files. The video loops: the last frame leads back to the first."""
 
+    furniture: tuple[str, ...]
     seed: int = 0
     seconds: float = 8.0
     fps: float = 15.0
     height: int = 240
-    width: int = 480
+    width: int = 320
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -51,7 +54,7 @@ class Clip:
         if not all(MIN_SIDE <= side <= MAX_SIDE for side in (self.height, self.width)):
             raise ConfigError(
                 f"the size is {self.height}x{self.width}; each side must be {MIN_SIDE} to {MAX_SIDE} pixels, "
-                "for example --size 240x480"
+                "for example --size 240x320"
             )
 
     @property
@@ -61,15 +64,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Path3D:
-    """An ellipse for the eye, and a direction about which the gaze swings."""
+    """An ellipse for the eye in a room of the home, and a direction about which the gaze swings."""
 
     centre: tuple[float, float, float]
     half_x: float
     half_y: float
     bob: float
     heading: float
+    room: int
 
-    def camera(self, turn: float) -> Camera:
+    def camera(self, turn: float) -> Eye:
         """The camera at 0 <= turn < 1 of the loop."""
         t = 2 * np.pi * turn
         x, y, z = self.centre
@@ -77,7 +81,7 @@ class Path3D:
         eye = (x, y, z + self.bob * float(np.sin(2 * t)))
         yaw = self.heading + SWING * float(np.sin(t))
         pitch = -0.2 + 0.06 * float(np.cos(t))
-        return Camera(eye, (eye[0] + float(np.cos(yaw)), eye[1] + float(np.sin(yaw)), eye[2] + pitch), 88.0)
+        return Eye(eye, (eye[0] + float(np.cos(yaw)), eye[1] + float(np.sin(yaw)), eye[2] + pitch), FOV, room=self.room)
 
 
 def _directions() -> NDArray[np.float32]:
@@ -88,63 +92,61 @@ def _directions() -> NDArray[np.float32]:
     return np.stack([ring * np.cos(turn), ring * np.sin(turn), z], 1).astype(np.float32)
 
 
-def room_to_spare(caster: Caster, path: Path3D, points: int = 48) -> float:
+def room_to_spare(world: World, path: Path3D, points: int = 48) -> float:
     """Least distance in metres from the path to any surface; 0 if the path passes through one."""
     eyes = np.array([path.camera(k / points).eye for k in range(points)], np.float32)
     step = np.roll(eyes, -1, 0) - eyes
-    if caster.blocked(eyes, step, np.ones(points, np.float32)).any():
+    if world.blocked(eyes, step, np.ones(points, np.float32)).any():
         return 0.0
     around = _directions()
     rays = np.tile(around, (points, 1))
-    return float(caster.cast(np.repeat(eyes, len(around), 0), rays).distance.min())
+    return float(world.cast(np.repeat(eyes, len(around), 0), rays).distance.min())
 
 
-def find_path(scene: Scene, caster: Caster, rng: np.random.Generator) -> Path3D:
+def find_path(home: Home, world: World, rng: np.random.Generator) -> Path3D:
     """Draw ellipses, the large ones first, and take the first few that are clear; of these the one with most to see."""
     found: list[tuple[float, Path3D]] = []
+    number = max(range(len(home.rooms)), key=lambda k: _area(home, k))
+    room = home.rooms[number]
     for attempt in range(600):
         reach = 0.32 * (1 - attempt / 600) + 0.02
-        half_x, half_y = (float(rng.uniform(0.6, 1.0)) * reach * side for side in (scene.width, scene.depth))
-        x = float(rng.uniform(-1, 1)) * (scene.width / 2 - half_x - CLEARANCE)
-        y = float(rng.uniform(-1, 1)) * (scene.depth / 2 - half_y - CLEARANCE)
-        start = Path3D((x, y, float(rng.uniform(1.25, 1.7))), half_x, half_y, 0.06, 0.0)
-        if any(f.distance(x + half_x, y) <= 0 for f in scene.footprints if f.solid):
+        half_x, half_y = (float(rng.uniform(0.6, 1.0)) * reach * s for s in (room.x1 - room.x0, room.y1 - room.y0))
+        x = float(rng.uniform(room.x0 + half_x + CLEARANCE, room.x1 - half_x - CLEARANCE))
+        y = float(rng.uniform(room.y0 + half_y + CLEARANCE, room.y1 - half_y - CLEARANCE))
+        start = Path3D((x, y, float(rng.uniform(1.25, 1.7))), half_x, half_y, 0.06, 0.0, number)
+        if any(f.distance(x + half_x, y) <= 0 for f in home.footprints if f.solid):
             continue  # may begin inside a large object, which rays from within would not tell
-        if room_to_spare(caster, start) < CLEARANCE:
+        if room_to_spare(world, start) < CLEARANCE:
             continue
         for heading in np.linspace(0, 2 * np.pi, 8, endpoint=False):
-            path = Path3D(start.centre, half_x, half_y, start.bob, float(heading))
-            views = [judge(caster, path.camera(turn)) for turn in np.linspace(0, 1, 8, endpoint=False)]
+            path = replace(start, heading=float(heading))
+            worth = [judge(world, path.camera(turn)) for turn in np.linspace(0, 1, 8, endpoint=False)]
+            views = [-2.0 if w is None else w for w in worth]
             found.append((float(np.mean(views) + min(views)), path))  # not one frame of bare wall
         if len(found) >= 12 * 8:
             break
     if not found:
-        raise DataError("the camera finds no clear path through this room; give another --seed")
+        raise DataError("the camera finds no clear path through this home; give another --seed")
     return max(found, key=lambda pair: pair[0])[1]
 
 
+def _area(home: Home, room: int) -> float:
+    place = home.rooms[room]
+    return (place.x1 - place.x0) * (place.y1 - place.y0)
+
+
 @lru_cache(maxsize=1)
-def _setting(seed: int) -> tuple[Scene, Caster, Path3D, float]:
-    """Room, search tree, path and a common exposure for all frames, so that the brightness does not pump."""
-    scene, caster = room(seed, 0)
-    path = find_path(scene, caster, np.random.default_rng(np.random.SeedSequence([seed, 2])))
-    levels = [
-        render(caster, scene.lights, path.camera(k / 6), (32, 64), _rng(seed), grain=0.0).exposure for k in range(6)
-    ]
-    return scene, caster, path, float(np.median(levels))
-
-
-def _rng(seed: int) -> np.random.Generator:
-    """The same numbers for every frame: what noise is left in the light then stays put instead of flickering."""
-    return np.random.default_rng(np.random.SeedSequence([seed, 3]))
+def _setting(furniture: tuple[str, ...], seed: int) -> tuple[Home, World, Path3D]:
+    made, world = home(furniture, seed, 0)
+    return made, world, find_path(made, world, np.random.default_rng(np.random.SeedSequence([seed, 4])))
 
 
 def clip_frame(clip: Clip, number: int) -> NDArray[np.uint8]:
     """One frame as RGB, uint8 [H, W, 3]."""
-    scene, caster, path, exposure = _setting(clip.seed)
-    size = (clip.height, clip.width)
-    camera = path.camera(number / clip.frames)
-    return render(caster, scene.lights, camera, size, _rng(clip.seed), exposure=exposure, grain=0.0).rgb
+    made, world, path = _setting(clip.furniture, clip.seed)
+    # The same numbers for every frame: the camera is one, and what noise is left in the light does not flicker.
+    rng = np.random.default_rng(np.random.SeedSequence([clip.seed, 5]))
+    return render(world, made.lights, path.camera(number / clip.frames), (clip.height, clip.width), rng).rgb
 
 
 def clip_frames(clip: Clip, workers: int = 1) -> Iterator[NDArray[np.uint8]]:
