@@ -42,7 +42,10 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Report as JSON on standard output.")] = False,
 ) -> None:
-    """Run a bundle's tasks on frames, draw the results, and say where the time went."""
+    """Run a bundle's tasks on frames, draw the results, and say where the time went.
+
+    What cannot be read is left out and listed at the end; the exit code is then 3.
+    """
     import os
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # this command says itself what is wrong

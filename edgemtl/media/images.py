@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from edgemtl.media.names import shown_name
 from edgemtl.media.preprocess import Image
 
 MAX_FILE = 1 << 28  # bytes of one image file
+MOST_PAGES = 1000  # that are looked for
 HEAD = 1024  # bytes that tell a format, and of a GIF, after its colours, whether it moves
 _NAMES = r".*\.(png|jpe?g|jpe|jfif|bmp|dib|webp|tiff?|p[pgbn]m|jp2|gif|avif|hei[cf]|jxl)"
 _RAW_NAMES = r".*\.(dng|nef|nrw|arw|srf|sr2|pef|3fr|iiq|erf|dcr|kdc|mos|cr2)"  # photographs with a TIFF's content
@@ -80,6 +81,37 @@ def sniff(path: Path) -> Kind:
         return Kind("", False)
     with path.open("rb") as file:
         return kind(file.read(HEAD), path.name)
+
+
+def unread(path: Path) -> str:
+    """What of a picture `read_image` does not give, in a sentence; "" for nothing, and for a file that has gone."""
+    try:
+        found = sniff(path)
+        pages = _tiff_pages(path) if found.format == "TIFF" else 1
+    except OSError:
+        return ""
+    if found.moving:
+        return f"{shown_name(path)} is an animation: only its first picture is read"
+    return f"{shown_name(path)} has {pages} pages: only the first is read" if pages > 1 else ""
+
+
+def _tiff_pages(path: Path) -> int:
+    """Pages of a TIFF file, MOST_PAGES at most, small copies and masks not counted; 0 of a BigTIFF, not read."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        if int.from_bytes(head[2:4], order) != 42:
+            return 0
+        at, seen, pages = int.from_bytes(head[4:8], order), set[int](), 0
+        while at and at not in seen and len(seen) < MOST_PAGES:
+            seen.add(at)
+            file.seek(at)
+            entries = file.read(12 * int.from_bytes(file.read(2), order))
+            tags = [entries[i : i + 12] for i in range(0, len(entries), 12)]
+            kinds = [tag[8:12] for tag in tags if int.from_bytes(tag[:2], order) == 254]  # NewSubfileType
+            pages += bool(tags) and not any(int.from_bytes(value, order) & 5 for value in kinds)
+            at = int.from_bytes(file.read(4), order)
+    return pages
 
 
 def refusal(path: Path, format_: str) -> FrameError:

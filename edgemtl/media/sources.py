@@ -126,16 +126,14 @@ class Images(Source):
         given = 0
         for i, file in enumerate(self._files):
             try:
-                image = images.read_image(file)
-                if images.sniff(file).moving:
-                    self.left_out.add(
-                        f"{file.name}+", f"{shown_name(file)} is an animation: only its first picture is read"
-                    )
+                image, note = images.read_image(file), images.unread(file)
             except FrameError as e:
                 if self.kind == "image":
                     raise
                 self.left_out.add(file.name, str(e))
                 continue
+            if note:
+                self.left_out.add(f"{file.name}+", note)
             given += 1
             yield Frame(image, float(i), file.name)
         if not given:

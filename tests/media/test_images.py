@@ -12,7 +12,7 @@ import PIL.ImageCms
 import pytest
 
 from edgemtl.errors import FrameError
-from edgemtl.media.images import kind, read_image, sniff
+from edgemtl.media.images import kind, read_image, sniff, unread
 from edgemtl.media.sources import open_source
 
 SHADES = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3, 1) * 40, 16, 0), 16, 1).repeat(3, 2)
@@ -122,3 +122,15 @@ def test_a_variant_that_is_not_read_is_told_from_damage(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(cv2.imencode(".tif", np.zeros((4, 5, 3), np.float32))[1].tobytes())
     with pytest.raises(FrameError, match=r"is a TIFF file that cannot be decoded: .* convert it to an 8-bit PNG"):
         read_image(tmp_path / "a.tif")
+
+
+def test_pages_are_told_and_small_copies_are_none(tmp_path: Path) -> None:
+    page, small = PIL.Image.fromarray(SHADES), PIL.Image.fromarray(SHADES[::4, ::4])
+    page.save(tmp_path / "pages", "TIFF", save_all=True, append_images=[page, page])
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    page.save(tmp_path / "copy", "TIFF", save_all=True, append_images=[small])
+    page.save(tmp_path / "one", "TIFF")
+    assert "pages has 3 pages: only the first is read" in unread(tmp_path / "pages")
+    assert unread(tmp_path / "copy") == unread(tmp_path / "one") == ""
+    (tmp_path / "damaged").write_bytes(b"II*\0\x08\0\0\0\xff\xff" + bytes(99))
+    assert unread(tmp_path / "damaged") == ""
