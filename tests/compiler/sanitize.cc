@@ -7,9 +7,11 @@
 
 #include "attention.h"
 #include "attention_i8.h"
+#include "conv_head.h"
 #include "experts.h"
 #include "experts_i8.h"
 #include "head.h"
+#include "inverted_residual_i8.h"
 #include "linear.h"
 #include "linear_i8.h"
 
@@ -30,6 +32,7 @@ struct Exact {
     std::lock_guard<std::mutex> lock(mutex);
     for (size_t i = 0; i < n; ++i) set(data[i], scale * (static_cast<float>(random() % 2001) / 1000 - 1));
   }
+  Exact(const Exact&) = delete;
   ~Exact() { std::free(data); }
   operator T*() const { return data; }
   T* data;
@@ -82,10 +85,68 @@ static void all_kernels(int n, int heads, int size) {
   patch_embed(image, w.data, cls, pos, tokens, patch, patch * n, patch, dim);
 }
 
+// Maps of odd sides; windows that see zeros on every side, skip pixels, or are larger than the map.
+static Window window_of(int height, int width, int down, int across, int step, int before) {
+  return {
+      height, width, down, across, step, step, before, before, ceil_div(height, step), ceil_div(width, step)};
+}
+
+template <class Body>
+static void each_window(const Body& body) {
+  for (const auto& [height, width] : {std::pair(1, 1), {2, 7}, {9, 53}})
+    for (const auto& [down, across] : {std::pair(1, 1), {3, 3}, {5, 2}})
+      for (int step : {1, 2}) body(window_of(height, width, down, across, step, step == 1 ? down / 2 : 0));
+}
+
+static void convolutions() {
+  each_window([](const Window& w) {
+    const int pixels = w.height * w.width, made = w.out_height * w.out_width;
+    for (int dim : {3, 16})
+      for (int channels : {1, 16, 70}) {
+        Exact<> x(pixels * dim), weights(packed(channels, w.down * w.across * dim)), out(made * channels),
+            residual(made * channels);
+        for (bool planes : {false, true})
+          convolution({x, w.height, w.width, dim, planes}, weights.data, nullptr, out, w, channels,
+                      Epilogue::kRelu6);
+        convolution({x, w.height, w.width, dim, false}, weights.data, residual, out, w, channels,
+                    Epilogue::kResidual);
+      }
+  });
+  for (const auto& [height, width] : {std::pair(2, 2), {4, 54}}) {
+    const int dim = 16, channels = 20, pixels = height * width;
+    Exact<> x(pixels * dim), half(pixels / 4 * dim), weights(packed(channels, 9 * dim)),
+        out(pixels * channels), sum(pixels * dim);
+    conv_relu(x, weights.data, out, height, width, dim, channels, false);
+    conv_relu(half, weights.data, out, height, width, dim, channels, true);
+    doubled_sum(half, x, sum, height, width, dim);
+  }
+}
+
+// Layer: a packed layer of either kind; run(x, expand, taps, project, ...) the kernel that takes it.
+template <class Layer, class Run>
+static void inverted_residuals(const Run& run) {
+  each_window([&](const Window& w) {
+    const int middle = 48, pixels = w.height * w.width, made = w.out_height * w.out_width;
+    Exact<> taps((w.down * w.across + 1) * middle), widest(pixels * middle), out(made * 23);
+    Layer project(23, middle);
+    run(widest, Layer::none(), taps, project.data, out, w, middle, middle, 23, false);
+    for (int inputs : {16, 23}) {
+      Exact<> x(pixels * inputs);
+      Layer expand(middle, inputs);
+      run(x, expand.data, taps, project.data, out, w, inputs, middle, 23, inputs == 23 && made == pixels);
+    }
+  });
+}
+
+struct LayerFloats : Exact<> {
+  LayerFloats(int width, int depth) : Exact(packed(width, depth)) {}
+  static Packed none() { return {}; }
+};
+
 // A packed INT8 layer with codes -127..127 and the sums of its columns, as the compiler makes it.
 struct LayerBytes {
   LayerBytes(int width, int depth) : data(LayerI8::bytes(width, depth)) {
-    const int wide = panels_of(width) * kPanel, steps = code_bytes(depth) / 4;
+    const int wide = panels_of(width) * kPanel, steps = steps_of(depth);
     std::memset(data, 0, LayerI8::bytes(width, depth));
     const float codes[2] = {0.01f, 0.1f};
     std::memcpy(data, codes, sizeof codes);
@@ -101,6 +162,7 @@ struct LayerBytes {
       }
     }
   }
+  static const uint8_t* none() { return nullptr; }
   Exact<uint8_t> data;
 };
 
@@ -142,6 +204,11 @@ static void int8_kernels(int n, int dim) {
   attention_i8(qkv, out, n, dim / 16, 16);
   for (int i = 0; i < n * dim; ++i)
     if (std::abs(out[i] - exact[i]) > 0.05) std::abort();
+  Exact<> affine(2 * dim), sum(n * dim);
+  LayerBytes square(dim, dim), wide(37, dim);
+  attention_linear_i8(qkv, square.data, residual, sum, n, dim / 16, 16);
+  Exact<> narrow(n * 37);
+  norm_linear_i8(x, affine, 1e-6f, wide.data, narrow, n, dim, 37);
   qkv[0] = qkv[dim] = qkv[2 * dim] = NAN;
   attention_i8(qkv, out, n, dim / 16, 16);
   const int patch = 5;
@@ -156,6 +223,9 @@ int main() {
     for (int n : {1, 6, 29}) all_kernels(n, 2, 16);
     all_kernels(50, 1, 80);
     for (int n : {1, 6, 29}) int8_kernels(n, 32);
+    convolutions();
+    inverted_residuals<LayerFloats>([](const auto&... given) { inverted_residual(given...); });
+    inverted_residuals<LayerBytes>([](const auto&... given) { inverted_residual_i8(given...); });
   }
   // Two callers at once: one of them finds the pool taken.
   std::vector<std::thread> callers;

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
+import emulated
+import kernel_library
 import pytest
 
 from edgemtl_compiler import toolchain
-from edgemtl_compiler.cpu import targets
+from edgemtl_compiler.cpu.targets import Target
+
+SOURCE = str(Path(__file__).parent / "sanitize.cc")
+FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-ffp-contract=fast", "-pthread"]
+
+
+def build(compiler: str, program: Path, *flags: str) -> None:
+    command = [compiler, *FLAGS, *flags, f"-I{toolchain.KERNELS}", "-o", str(program), SOURCE]
+    toolchain.run(command, "the test driver")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-@pytest.mark.parametrize("features", [True, False], ids=["best", "plain"])
-def test_kernels(sanitizers: str, features: bool, tmp_path: Path) -> None:
-    flags = targets.resolve("cpu").cxx_flags if features else ()
-    source, program = Path(__file__).parent / "sanitize.cc", tmp_path / "kernels"
-    command = [toolchain.find_compiler(), "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
-    command += ["-ffp-contract=fast", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", *flags]
-    toolchain.run([*command, f"-I{toolchain.KERNELS}", "-pthread", "-o", str(program), str(source)], "the test driver")
+@pytest.mark.parametrize("target", kernel_library.ALL, ids=lambda t: t.name)
+def test_kernels(sanitizers: str, target: Target, tmp_path: Path) -> None:
+    program = tmp_path / "kernels"
+    checks = (f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
+    build(toolchain.find_compiler(), program, "-O1", "-g", *checks, *target.cxx_flags)
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run([program], capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -29,13 +36,13 @@ def test_kernels(sanitizers: str, features: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_source_runs_on_aarch64(tmp_path: Path) -> None:
-    """Compiled for NEON and run by an emulator, where both are installed."""
-    cross, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
-    if not (cross and emulator):
-        pytest.skip("needs: apt-get install g++-aarch64-linux-gnu qemu-user-static")
-    source, program = Path(__file__).parent / "sanitize.cc", tmp_path / "kernels"
-    flags = ["-std=c++17", "-O2", "-ffp-contract=fast", "-static", "-pthread", f"-I{toolchain.KERNELS}"]
-    toolchain.run([cross, *flags, "-o", str(program), str(source)], "cross-compiling")
-    done = subprocess.run([emulator, program], capture_output=True, text=True, timeout=300, check=False)
+@pytest.mark.parametrize("target", emulated.TARGETS, ids=lambda t: t.name)
+def test_the_same_source_runs_on_aarch64(target: Target, tmp_path: Path) -> None:
+    """Compiled for NEON and run by an emulator of the core, where both are installed."""
+    if reason := emulated.missing(target):
+        pytest.skip(reason)
+    program = tmp_path / "kernels"
+    build(toolchain.find_compiler(target), program, "-O2", "-static", *target.cxx_flags)
+    command = [emulated.EMULATOR, "-cpu", emulated.MODELS[target.name], str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
