@@ -1,19 +1,24 @@
 # make demo: a fresh machine to pictures.   make live: the same in a browser.   make test: the whole suite.
+# make dist: the wheels of edgemtl and of its ready model.
 # None needs a screen, a GPU, a board or sudo.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 BUNDLE := build/rooms.edgemtl
-CHECKPOINT := edgemtl/model/weights/rooms-tiny.safetensors
+MODEL  := $(shell sed -n 's/^DEFAULT = "\(.*\)".*/\1/p' edgemtl/bundle/models.py)
+CHECKPOINT := edgemtl/model/weights/$(MODEL).safetensors
 CLIP   := demos/homes.mp4
 BOARD  := build/board.edgemtl
 DEMO   := build/demo
 ROOMS  := data/rooms7
 BENCH  := $(BUNDLE) --subjects rooms,single:depth,stem:depth --precision fp32,int8 --threads 1,2 --calibrate $(ROOMS) --work build/bench
+MODELS := build/models
+READY  := $(MODELS)/edgemtl_models/$(MODEL).edgemtl
+SHIPPED := --precision f16 --target x86_64-avx2 --target x86_64-avx512 --target aarch64-a53 --target aarch64-a76
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: demo live demo-board contract test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
+.PHONY: demo live demo-board dist contract test test-aarch64 test-gpu test-emulated-gpu test-web test-pynq nightly lint install bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)
@@ -33,6 +38,24 @@ $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 $(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(wildcard edgemtl/fpga/*.py)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga -o $@
+
+# Both wheels into dist/. The bundle's programs for aarch64 are cross-compiled.
+dist: $(READY)
+	rm -rf build/lib build/bdist.* dist
+	cp -r demos/models/. $(MODELS)
+	cp $(CLIP) $(MODELS)/edgemtl_models
+	mkdir -p $(MODELS)/licenses
+	cp LICENSE docs/third_party.md $(MODELS)/licenses
+	cp edgemtl/model/weights/README.md $(MODELS)/licenses/weights.md
+	$(BIN)/python -c 'import edgemtl; print(edgemtl.__version__)' > $(MODELS)/VERSION
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist . ./$(MODELS)
+	@ls -l dist
+
+$(READY): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
+	@command -v aarch64-linux-gnu-g++ >/dev/null || \
+	  { echo "A cross-compiler is missing: apt-get install g++-aarch64-linux-gnu"; exit 1; }
+	@mkdir -p $(dir $@)
+	$(BIN)/edgemtl compile $(CHECKPOINT) $(SHIPPED) -o $@
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -108,4 +131,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf build
+	rm -rf build dist

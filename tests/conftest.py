@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,27 @@ def cuda_bundle(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> tuple
     path = tmp_path_factory.mktemp("cuda") / "m.edgemtl"
     images = list(np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8))
     return emulated_gpu.compiled(micro.model, path, arches=["sm_87", "sm_90"], golden_images=images), path
+
+
+@pytest.fixture
+def installed(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of models of a package that stands for edgemtl-models; the default model is `plain`."""
+    from edgemtl.bundle import models
+
+    site = tmp_path / "site"
+    folder = site / "some_models"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from pathlib import Path\nFOLDER = Path(__file__).parent\n")
+    shutil.copy(plain, folder / f"{models.DEFAULT}.edgemtl")
+    info = site / "some_models-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-models\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[edgemtl.models]\nsome = some_models:FOLDER\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "some_models", raising=False)
+    models.folders.cache_clear()
+    yield folder
+    models.folders.cache_clear()
 
 
 Rezip = Callable[[Mapping[str, bytes]], Path]

@@ -74,6 +74,7 @@ MAY = {
     "train": "config data errors graph media model tasks version",
     "compiler": "bundle config data errors fpga graph media model runtime safe_xml tasks train version",
     "web": "config errors tasks",
+    "demo": "errors fpga media tasks web",
     "version": "runtime",
     "__main__": "cli",
 }

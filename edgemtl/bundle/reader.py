@@ -26,7 +26,7 @@ import numpy as np
 import pydantic_core
 from pydantic import ValidationError
 
-from edgemtl.bundle import container, layout, tensors
+from edgemtl.bundle import container, layout, models, tensors
 from edgemtl.bundle.container import Entry
 from edgemtl.bundle.manifest import SCHEMA_VERSION, Manifest
 from edgemtl.bundle.tensors import Place
@@ -62,15 +62,18 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = False) -> Self:
-        """Open and check the bundle at `path`; with `check`, also the SHA-256 of every member.
+        """Open and check the bundle at `path`, or the installed model of that name (`bundle/models.py`).
 
+        With `check`, also the SHA-256 of every member.
         Raises BundleError, one sentence that begins with the path, for any file that is not a sound bundle.
         """
-        path = Path(path)
+        path = models.find(Path(path))
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
         except FileNotFoundError:
-            raise BundleError(f"{path}: there is no such file") from None
+            named = path.suffix != models.SUFFIX and path.name == str(path)
+            hint = f", and no model of this name is installed ({models.listed()})" if named else ""
+            raise BundleError(f"{path}: there is no such file{hint}") from None
         except (OSError, ValueError) as e:
             raise BundleError(f"{path}: cannot be opened: {getattr(e, 'strerror', None) or e}") from None
         bundle = cls(path, fd)

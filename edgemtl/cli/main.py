@@ -16,6 +16,7 @@ from edgemtl.cli import _text
 from edgemtl.errors import EdgeMTLError
 
 COMMANDS = {  # in the order of the help: module of edgemtl.cli, and its function, or the group that it adds
+    "demo": "demo:demo",
     "run": "run:run",
     "inspect": "inspect:inspect",
     "verify": "verify:verify",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemtl.cli import _text
+from edgemtl.cli import _inputs, _text
 
 if TYPE_CHECKING:
     from edgemtl.media.sinks import Sink
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
-    source: Annotated[str, typer.Argument(help="An image, a video, a folder of images, a camera's number, rtsp://…")],
+    words: _inputs.Words = None,
     task: Annotated[list[str] | None, typer.Option(help="A task to run; give it again for more.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A picture, a video (.mp4, .avi), a folder; none: only time it.")
@@ -50,6 +49,7 @@ def run(
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # this command says itself what is wrong
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    from edgemtl.bundle import models
     from edgemtl.errors import FrameError, TaskError
     from edgemtl.media.sinks import open_sink
     from edgemtl.media.sources import open_source
@@ -60,7 +60,10 @@ def run(
         raise FrameError(f"--view is map, overlay or sheet, not {view!r}")
     if color_map not in COLOUR_MAPS:
         raise FrameError(f"there is no colour map {color_map!r}; choose one of {', '.join(COLOUR_MAPS)}")
-    limits = _range(depth_range)
+    limits = _inputs.depth_range(depth_range)
+    bundle, source = _inputs.split("run", words)
+    if source is None:
+        raise FrameError(f"what shall {bundle} run on? Type a source after it: {_inputs.SOURCE}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop finishes the video too
     with (
         load(bundle, backend, threads=threads, memory_budget=memory_budget, color="bgr", fov=fov) as engine,
@@ -69,7 +72,7 @@ def run(
         if not task:
             raise TaskError(f"choose what to run with --task, one or more of: {', '.join(engine.tasks)}")
         engine.activate(*task)
-        if out is not None and out.resolve() == bundle.resolve():
+        if out is not None and out.resolve() == models.find(bundle).resolve():
             raise FrameError(f"the output {out} would overwrite the bundle")
         sink = open_sink(out, frames, engine.active, raw=raw, overwrite=overwrite) if out else None
         report = _loop(engine, frames, sink, raw, limit, (view, color_map, limits))
@@ -155,20 +158,6 @@ def _summary(values: list[float]) -> dict[str, float]:
 
     p50, p95, p99 = percentiles(np.array(values[1:] or values), (50, 95, 99))
     return {"first": values[0], "p50": p50, "p95": p95, "p99": p99}
-
-
-def _range(text: str | None) -> tuple[float, float] | None:
-    from edgemtl.errors import FrameError
-
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low = high = 0.0
-    if not 0 <= low < high < 1e6:
-        raise FrameError(f"--depth-range is two ascending depths in metres like 0.5,6, not {text!r}")
-    return low, high
 
 
 def _print(report: dict[str, Any], residency: str) -> None:

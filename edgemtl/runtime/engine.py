@@ -54,6 +54,7 @@ def load(
 ) -> Engine:
     """Open the bundle at `path` and choose a backend; with `tasks`, activate them.
 
+    path: a file, or the name of an installed model, such as those of the package edgemtl-models.
     backend: "tvm-cpu", "onnxruntime", "torch", or None/"auto" for the first usable one (`engine.why` says which).
     program: the target of the bundle's program to run, such as "x86_64-avx2", for tests and measurements; by default
     the best for this CPU, or $EDGEMTL_TARGET.

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from mjpeg_stream import Stream
 
+from edgemtl.bundle import models
 from edgemtl.media import sources
 from edgemtl.media.sources import Frame, Source
 
@@ -278,3 +279,32 @@ def test_all_backends_by_command(cli: Any, bundle: Path, image: Path, tmp_path: 
         pytest.skip(said.err)
     assert said.code == 0, said.err
     assert np.load(tmp_path / "o.npy").shape == (48, 80)
+
+
+TORCH = ("--task", "depth", "--backend", "torch", "--threads", 1)
+
+
+def test_one_word_is_the_source_and_two_begin_with_the_bundle(
+    cli: Any, installed: Path, image: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.png"
+    for words in ([image], [models.DEFAULT, image], [installed / f"{models.DEFAULT}.edgemtl", image]):
+        said = cli("run", *words, *TORCH, "-o", out, "--overwrite")
+        assert said.code == 0, said.err
+        assert cv2.imread(str(out)).shape == FRAME.shape
+    for words in ([models.DEFAULT], [installed / f"{models.DEFAULT}.edgemtl"]):
+        said = cli("run", *words, *TORCH)
+        assert said.code == 2
+        assert "Type a source after it: an image" in said.err
+    said = cli("run", image, image, *TORCH)
+    assert (said.code, "in.png" in said.err) == (2, True)
+    said = cli("run", "a", "b", "c", *TORCH)
+    assert (said.code, "takes a bundle and a source, not 3 words" in said.err) == (2, True)
+    said = cli("run", models.DEFAULT, image, *TORCH, "-o", installed / f"{models.DEFAULT}.edgemtl")
+    assert (said.code, "would overwrite the bundle" in said.err) == (2, True)
+
+
+def test_without_a_default_model_the_refusal_says_what_to_type(cli: Any, image: Path) -> None:
+    said = cli("run", image, *TORCH)
+    assert said.code == 2
+    assert "pip install edgemtl-models" in said.err

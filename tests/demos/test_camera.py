@@ -70,7 +70,7 @@ def test_limit_and_named_tasks(bundle: Path, clip: Path, tmp_path: Path) -> None
         (["--backend", "gpu"], "gpu"),
         (["--memory-budget", "1kB"], "budget"),
         (["--policy", "oldest"], "--policy is newest or all, not 'oldest'"),
-        (["--depth-range", "8,0"], "--depth-range is two depths in metres, like 0,8"),
+        (["--depth-range", "8,0"], "--depth-range is two ascending depths in metres like 0.5,6"),
         (["--colormap", "jet"], "there is no colour map 'jet'"),
         (["--address", "example.org"], "is no address to serve a page on"),
         (["--record", "seen.gif"], "a video is .mp4"),

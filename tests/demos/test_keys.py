@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import cv2
 import pytest
 
+from edgemtl.demo import keys
 from edgemtl.errors import EdgeMTLError
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """demos/keys.py, on an OpenCV with windows and a screen."""
-    spec = importlib.util.spec_from_file_location("keys", Path(__file__).parents[2] / "demos" / "keys.py")
-    assert spec is not None
-    assert spec.loader is not None
-    keys = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(keys)
+    """edgemtl/demo/keys.py, on an OpenCV with windows and a screen."""
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           QT5")
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
     monkeypatch.setenv("DISPLAY", ":0")

@@ -12,12 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edgemtl.bench.stats import percentile
 from edgemtl.errors import EdgeMTLError
 from edgemtl.fpga import counters
 from edgemtl.media.feed import Feed
 from edgemtl.media.stage import Stage
-from edgemtl.media.view import contact_sheet
+from edgemtl.media.view import contact_sheet, percentiles
 
 SHEET_TILES = 12
 
@@ -46,12 +45,15 @@ class Album:
 
 def report(stage: Stage, album: Album, feed: Feed, seconds: float) -> dict[str, object]:
     """What the run measured, as plain data. Percentiles are of the last 65,536 frames at most."""
-    ms = list(stage.milliseconds)
+    ms = np.array(stage.milliseconds)
+    p50, p95, p99 = percentiles(ms, (50, 95, 99))
     return {
         "frames": stage.frames,
         "dropped": feed.dropped,
         "frames_per_second": stage.frames / seconds if seconds else 0.0,
-        **{f"p{round(100 * q)}_ms": percentile(ms, q) for q in (0.5, 0.95, 0.99)},
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
         "backend": stage.engine.backend,
         "total_weight_bytes": stage.engine.residency().model,
         "resident_bytes": album.resident,
