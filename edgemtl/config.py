@@ -69,9 +69,11 @@ class TaskConfig(Strict):
 class ModelConfig(Strict):
     """Shape of one model.
 
-    `paths[task][m]` lists, ascending, the experts that `task` may use in the m-th MoE block; a task without an entry
-    may use all. `slots[m]` lists the global ids of the experts that this model *holds* in MoE block m: None means all
-    of them; `model.slice(task)` sets it, and then the m-th bank has len(slots[m]) experts in that order.
+    `paths[task][m]` lists the experts that `task` may use in the m-th MoE block, most used first (ascending in older
+    files); a task without an entry may use all. `widths` are the sizes that the paths were trained at, ascending up to
+    whole ones: at width w only the first w experts of a path are open. `slots[m]` lists the global ids of the experts
+    that this model *holds* in MoE block m: None means all of them; `model.slice(task)` sets it, and then the m-th bank
+    has len(slots[m]) experts in that order.
     """
 
     name: str = "custom"
@@ -106,6 +108,7 @@ class ModelConfig(Strict):
     tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=64)
     paths: dict[str, tuple[ExpertIds, ...]] = Field(default_factory=dict)
     slots: tuple[ExpertIds, ...] | None = None
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
 
     @property
     def moe_blocks(self) -> tuple[int, ...]:
@@ -161,8 +164,29 @@ class ModelConfig(Strict):
         return self.slots if self.slots is not None else (tuple(range(self.experts)),) * len(self.moe_blocks)
 
     def path(self, task: str) -> tuple[ExpertIds, ...]:
-        """Global ids of the experts that `task` may use, per MoE block."""
-        return self.paths.get(task, self.held)
+        """Global ids of the experts that `task` may use, per MoE block; ascending."""
+        return tuple(tuple(sorted(ids)) for ids in self.paths.get(task, self.held))
+
+    def alone(self, task: str) -> ModelConfig:
+        """Of `task`'s slice: this task, and the experts of its path."""
+        changes = {"tasks": (self.task(task),), "slots": self.path(task), "paths": {}, "widths": ()}
+        return ModelConfig(**{**dict(self), **changes})
+
+    def at_width(self, width: int) -> ModelConfig:
+        """With the first `width` experts of every path alone, and no more of them per token.
+
+        Raises ConfigError for a width that the model was not trained at.
+        """
+        if width not in self.widths:
+            trained = f"at {', '.join(map(str, self.widths))}" if self.widths else "with whole paths alone"
+            raise ConfigError(f"this model has no paths of width {width}: it was trained {trained}")
+        paths = {task: tuple(ids[:width] for ids in path) for task, path in self.paths.items()}
+        changes = {
+            "paths": paths,
+            "top_k": min(self.top_k, width),
+            "widths": tuple(w for w in self.widths if w <= width),
+        }
+        return ModelConfig(**{**dict(self), **changes})
 
     def task(self, name: str) -> TaskConfig:
         return next(t for t in self.tasks if t.name == name)
@@ -177,6 +201,8 @@ class ModelConfig(Strict):
                 raise ValueError(f"router dselect_k numbers experts in bits: {self.experts} is no power of two")
             if self.gate == "conditioned" or self.gate_bias or self.slots is not None:
                 raise ValueError("router dselect_k has no conditioned gates, no gate_bias and no slots")
+            if self.widths:
+                raise ValueError("router dselect_k chooses the same number of experts always: leave widths out")
         if self.gate_bias and self.gate != "multi":
             raise ValueError(f"gate_bias is for gates of one task each; this gate is {self.gate}")
 
@@ -222,13 +248,21 @@ class ModelConfig(Strict):
                 raise ValueError(f"a path is declared for {task!r}, which is no task of this model")
             if len(path) != blocks:
                 raise ValueError(f"the path of {task!r} names {len(path)} MoE blocks, the model has {blocks}")
+        if any(list(ids) != sorted(ids) for ids in self.slots or ()):
+            raise ValueError(f"slots: experts must ascend: {self.slots}")
         for what, banks in [("slots", self.slots or ()), *self.paths.items()]:
             for ids in banks:
-                if list(ids) != sorted(set(ids)) or (ids and ids[-1] >= self.experts):
-                    raise ValueError(f"{what}: experts must ascend without repeats and be below {self.experts}: {ids}")
+                if len(ids) != len(set(ids)) or max(ids, default=0) >= self.experts:
+                    raise ValueError(f"{what}: experts must not repeat and be below {self.experts}: {ids}")
                 if len(ids) < self.top_k:
                     raise ValueError(f"{what}: {len(ids)} experts are fewer than top_k {self.top_k}")
         for path in self.paths.values():
             if any(not set(ids) <= set(bank) for ids, bank in zip(path, self.held, strict=True)):
                 raise ValueError("a declared path uses an expert that this model does not hold")
+        if self.widths:
+            sizes = {len(ids) for path in self.paths.values() for ids in path}
+            if list(self.widths) != sorted(set(self.widths)) or sizes != {self.widths[-1]}:
+                raise ValueError(f"widths must ascend, up to the size of all paths ({sizes or 'none'}): {self.widths}")
+            if len(self.paths) < len(self.tasks):
+                raise ValueError("widths need a declared path for every task")
         return self

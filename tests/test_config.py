@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from edgemtl.config import RESERVED, ModelConfig, TaskConfig
 from edgemtl.errors import ConfigError
-from edgemtl.model.presets import preset
+from edgemtl.model.presets import ROOMS_TASKS, preset
 
+RANKED = dict.fromkeys(ROOMS_TASKS, ((3, 1, 2, 0),) * 6)
 DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
 
 
@@ -29,7 +30,14 @@ DEPTH = TaskConfig(name="depth", kind="depth", channels=1)
         ({"tasks": (DEPTH, DEPTH)}, "repeat"),
         ({"paths": {"sky": ()}}, "no task of this model"),
         ({"paths": {"depth": ((0, 1, 2, 3),)}}, "names 1 MoE blocks, the model has 6"),
-        ({"paths": {"depth": ((3, 1, 2, 0),) * 6}}, "ascend"),
+        ({"paths": {"depth": ((3, 1, 1, 0),) * 6}}, "not repeat"),
+        ({"slots": ((3, 1, 2, 0),) * 6}, "ascend"),
+        ({"widths": (2, 4)}, "size of all paths"),
+        ({"widths": (4,), "paths": RANKED, "router": "dselect_k"}, "leave widths"),
+        ({"widths": (4, 2), "paths": RANKED}, "widths must ascend"),
+        ({"widths": (2, 3), "paths": RANKED}, "size of all paths"),
+        ({"widths": (0, 4), "paths": RANKED}, "greater than or equal to 1"),
+        ({"widths": (2, 4), "paths": {"depth": ((3, 1, 2, 0),) * 6}}, "for every task"),
         ({"paths": {"depth": ((0, 1, 2),) * 6}}, "fewer than top_k"),
         ({"paths": {"depth": ((0, 1, 2, 16),) * 6}}, "below 16"),
         ({"slots": ((0, 1, 2, 3),) * 6, "paths": {"depth": ((0, 1, 2, 4),) * 6}}, "does not hold"),
@@ -68,3 +76,18 @@ def test_shapes_of_tiny_are_the_papers() -> None:
     config = preset("tiny")
     assert (config.tokens, config.moe_blocks) == (129, (1, 3, 5, 7, 9, 11))
     assert (config.expert_hidden, config.mlp_hidden, config.map_size) == (192, 768, (32, 64))
+
+
+def test_a_path_lists_the_most_used_first_and_a_width_keeps_these() -> None:
+    config = preset("tiny", paths=RANKED, widths=(1, 2, 4))
+    assert config.path("depth") == ((0, 1, 2, 3),) * 6  # what programs are built from ascends
+    assert ModelConfig.model_validate_json(config.model_dump_json()).paths == RANKED
+    narrow = config.at_width(2)
+    assert (narrow.paths["edge"], narrow.path("edge"), narrow.top_k) == (((3, 1),) * 6, ((1, 3),) * 6, 2)
+    assert config.at_width(4) == config
+    alone = narrow.alone("edge")
+    assert (alone.task_names, alone.slots, alone.paths, alone.widths) == (("edge",), ((1, 3),) * 6, {}, ())
+    with pytest.raises(ConfigError, match="of width 3: it was trained at 1, 2, 4"):
+        config.at_width(3)
+    with pytest.raises(ConfigError, match="with whole paths alone"):
+        preset("tiny", paths=RANKED).at_width(2)

@@ -122,7 +122,7 @@ def measure(
 def dense_config(config: ModelConfig) -> ModelConfig:
     """A ViT without routing whose layers multiply as much for a token: one expert as wide as the chosen ones."""
     wide = {"experts": 1, "top_k": 1, "expert_ratio": config.expert_ratio * config.top_k}
-    return ModelConfig(**{**dict(config), **wide, "paths": {}, "slots": None, "renormalise": False})
+    return ModelConfig(**{**dict(config), **wide, "paths": {}, "widths": (), "slots": None, "renormalise": False})
 
 
 def report(rows: Sequence[Row], meter: Any) -> Table:

@@ -110,5 +110,5 @@ def _alternative(kind: str, task: str, bundle: Path | None) -> Subject:
     if kind == "stem":
         fields = {"image_size": config.image_size, "tasks": (config.task(task),), "depth": 0, "head_norm": False}
         return Subject(f"stem:{task}", preset("hybrid", **fields), task)
-    fields = {**dict(config), "moe": (), "paths": {}, "slots": None, "name": "single", "tasks": (config.task(task),)}
+    fields = {**dict(config.alone(task)), "moe": (), "slots": None, "name": "single"}
     return Subject(f"single:{task}", ModelConfig(**fields), task)

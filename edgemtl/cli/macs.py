@@ -75,7 +75,7 @@ def decoder_heavy(config: ModelConfig) -> ModelConfig:
     heads: dict[str, Any] = {"head": "conv", "head_dim": 256, "head_stride": config.patch // 8, "rays": False}
     if config.stem != "patch":
         heads |= {"stem": "patch", "depth": max(config.depth, 1)}
-    return Config(**{**dict(config), "moe": (), "paths": {}, "slots": None, **heads})
+    return Config(**{**dict(config), "moe": (), "paths": {}, "widths": (), "slots": None, **heads})
 
 
 def _config(model: Path | None, preset: str | None) -> ModelConfig:

@@ -73,7 +73,7 @@ def weights(config: ModelConfig) -> Iterator[Weight]:
     """
     first, *others = config.task_names
     few = tuple(bank[: config.top_k] for bank in config.held)  # no gate's tensor depends on the path
-    whole = ModelConfig(**{**dict(config), "paths": dict.fromkeys(others, few)})
+    whole = ModelConfig(**{**dict(config), "paths": dict.fromkeys(others, few), "widths": ()})
     nodes = network(whole, first).nodes
     trunk = [n for n in nodes if not n.name.startswith("head.")]
     builders = [Builder({n.name: n.shape for n in trunk}, task) for task in others]

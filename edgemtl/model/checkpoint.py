@@ -135,17 +135,6 @@ def load_checkpoint(path: str | Path) -> tuple[MultiTaskViT, CheckpointInfo]:
     with torch.device("meta"):
         model = MultiTaskViT(info.config)
     model = model.to_empty(device="cpu")
-    _fill_buffers(model)
+    model.open_paths()  # masks are no part of a state, and `to_empty` left them blank
     model.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
     return model.eval(), info
-
-
-def _fill_buffers(model: MultiTaskViT) -> None:
-    """Path masks are rebuilt from the configuration: they are no part of a state, and `to_empty` left them blank."""
-    config = model.config
-    for which, block in enumerate(config.moe_blocks):
-        held = config.held[which]
-        for task, path in config.paths.items():
-            mask = getattr(model.backbone.blocks[block].mlp, f"path_{task}")
-            mask.zero_()
-            mask[[held.index(e) for e in path[which]]] = True

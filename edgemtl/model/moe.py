@@ -62,8 +62,8 @@ def sparse_experts(
 class MoE(nn.Module):
     """A block's expert bank and its gates, one per task (or a single one called "shared").
 
-    `paths` gives, per task with a declared path, positions *in this bank*; `make_gate` makes one gate, a plain one of
-    `noisy_vmoe` by default.
+    `paths` gives, per task with a declared path, positions *in this bank*, most used first; `make_gate` makes one gate,
+    a plain one of `noisy_vmoe` by default.
     """
 
     def __init__(
@@ -79,13 +79,20 @@ class MoE(nn.Module):
         make_gate: Callable[[], AnyGate] | None = None,
     ) -> None:
         super().__init__()
-        self.top_k, self.renormalise = top_k, renormalise
+        self.paths, self.top_k, self.most, self.renormalise = paths, top_k, top_k, renormalise
         self.experts = Experts(experts, dim, hidden)
         self.gate = nn.ModuleDict({name: make_gate() if make_gate else Gate(dim, experts) for name in gates})
-        for task, path in paths.items():
-            mask = torch.zeros(experts, dtype=torch.bool)
-            mask[list(path)] = True
-            self.register_buffer(f"path_{task}", mask, persistent=False)
+        for task in paths:
+            self.register_buffer(f"path_{task}", torch.empty(experts, dtype=torch.bool), persistent=False)
+        self.open_paths()
+
+    def open_paths(self, width: int | None = None) -> None:
+        """Open the first `width` experts of each declared path; a token then chooses no more than these."""
+        self.top_k = self.most if width is None else min(self.most, width)
+        for task, path in self.paths.items():
+            mask = torch.zeros_like(self.get_buffer(f"path_{task}"))  # a new one: a graph may still hold the old
+            mask[list(path[:width])] = True
+            setattr(self, f"path_{task}", mask)
 
     def path_mask(self, task: str) -> Tensor | None:
         """Bool [E], True on the task's declared path; None when every expert is open to it."""

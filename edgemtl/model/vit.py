@@ -201,6 +201,13 @@ class MultiTaskViT(nn.Module):
             out[task] = self._map(task, x[s * batch : (s + 1) * batch], shared)
         return out, Trace(balance, routings)
 
+    def open_paths(self, width: int | None = None) -> None:
+        """Let every task choose among the first `width` experts of its declared path alone; None: the whole path."""
+        for i in self.config.moe_blocks:
+            moe = self._block(i).mlp
+            assert isinstance(moe, MoE)
+            moe.open_paths(width)
+
     def vector(self, task: str) -> Tensor:
         """What the conditioned gates read of `task`: [condition_dim]."""
         represent: TaskVector = self.backbone.gate_task_represent
@@ -268,19 +275,17 @@ class MultiTaskViT(nn.Module):
         """The model of `task` alone: trunk, this task's gates, the experts of its path, its head; same outputs."""
         (task,) = self._known([task])
         config = self.config
-        path = config.path(task)
-        changes = {"tasks": (config.task(task),), "slots": path, "paths": {}}
         if config.gate != "multi":
             raise TaskError("a model with one shared gate has no task paths to slice; convert it with to_multi_gate")
         if config.router == "dselect_k":
             raise TaskError("a model with router dselect_k cannot be sliced; train it with noisy_vmoe or noisy instead")
-        kept = ModelConfig(**{**dict(config), **changes})
+        kept = config.alone(task)
         reference = next(self.parameters())
         with torch.device("meta"):
             model = MultiTaskViT(kept)
         model = model.to_empty(device=reference.device).to(reference.dtype)
         full = self.state_dict()
-        state = {key: held(config, path, key, full[key]) for key in model.state_dict()}
+        state = {key: held(config, kept.held, key, full[key]) for key in model.state_dict()}
         model.load_state_dict(state)
         return model.train(self.training)
 

@@ -12,7 +12,7 @@ import importlib.resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from edgemtl import tasks as kinds
 from edgemtl.config import ModelConfig, Strict
@@ -55,12 +55,28 @@ class StageConfig(Strict):
     tasks_per_step: int | None = Field(None, ge=1, le=64)  # None: all tasks in every step
     experts_per_path: int = Field(6, ge=1, le=4096)  # of `paths`
     rank_images: int = Field(512, ge=1)  # training images that rank the experts, in `paths`
+    # Of `paths`: half of the steps open only the w most used experts of every path, w drawn from this list; true: from
+    # 1 to experts_per_path - 1. The model then runs at each of these widths without new training.
+    widths: tuple[int, ...] | StrictBool = False
 
     @model_validator(mode="after")
     def _length(self) -> StageConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs either steps or epochs")
+        if self.widths and self.name != "paths":
+            raise ValueError(f"stage {self.name!r} has no declared paths: widths are for stage 'paths'")
+        if any(not 1 <= w <= self.experts_per_path for w in self.trained_widths):
+            raise ValueError(f"widths lie between 1 and experts_per_path {self.experts_per_path}, not {self.widths}")
         return self
+
+    @property
+    def trained_widths(self) -> tuple[int, ...]:
+        """What `ModelConfig.widths` becomes: ascending, the whole path's last; none without the option."""
+        if not self.widths:
+            return ()
+        whole = self.experts_per_path
+        narrow = tuple(range(1, whole)) if isinstance(self.widths, bool) else self.widths
+        return tuple(sorted({*narrow, whole}))
 
 
 class LossConfig(Strict):
@@ -140,6 +156,8 @@ class TrainConfig(Strict):
                     f"experts_per_path {stage.experts_per_path} must lie between top_k {model.top_k} and the "
                     f"{model.experts} experts"
                 )
+            if stage.widths and model.router == "dselect_k":
+                raise ValueError("router dselect_k chooses the same number of experts always: leave widths out")
             if stage.tasks_per_step is not None and stage.tasks_per_step > len(model.tasks):
                 raise ValueError(f"tasks_per_step {stage.tasks_per_step} is more than the {len(model.tasks)} tasks")
         usable = {*model.task_names, *kinds.names()}
@@ -159,8 +177,8 @@ class TrainConfig(Strict):
             raise ValueError("stem: this model embeds patches; leave it out, or take preset hybrid")
         if self.conditioned and self.stages[0].name == "shared":
             raise ValueError("a conditioned gate is trained from the start: leave out stage shared")
-        if {"gate", "paths", "slots"} & set(self.model):
-            raise ValueError(f"gate, paths and slots are set by the stages; model may change {names}")
+        if {"gate", "paths", "slots", "widths"} & set(self.model):
+            raise ValueError(f"gate, paths, slots and widths are set by the stages; model may change {names}")
         return self
 
     def model_config_for(self, gate: Literal["multi", "single"]) -> ModelConfig:

@@ -36,6 +36,7 @@ from edgemtl.train.optim import Average, build_optimiser, lr_factor, optimiser_t
 from edgemtl.train.parallel import Group
 from edgemtl.train.path_report import PathReport, report_on
 from edgemtl.train.path_report import summary as path_summary
+from edgemtl.train.paths import draw_width
 from edgemtl.train.report import Log, Reporter, collapsed, expert_usage
 from edgemtl.train.start import choose_device, initial, restored, static_parts
 from edgemtl.train.state import FILE, Position, RunState, load_state, save_state
@@ -168,7 +169,8 @@ class Trainer:
             images, experts = stage.rank_images, stage.experts_per_path
             with self._quick():
                 report = report_on(self.model, self.sets.plain, images=images, experts_per_path=experts)
-            config = ModelConfig(**{**dict(self.model.config), "paths": report.paths})
+            changes = {"paths": report.paths, "widths": stage.trained_widths}
+            config = ModelConfig(**{**dict(self.model.config), **changes})
             # ranked alike everywhere, but for rounding on another machine
             config = ModelConfig.model_validate_json(self.group.from_first(config.model_dump_json()))
             self._tell_paths(report, "paths-declared.json")
@@ -240,6 +242,11 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         weights = self.balancer.weights()
+        if config.widths:
+            assert isinstance(self.model, MultiTaskViT)
+            width = draw_width(config.widths, recipe.seed, self.at.total)
+            self.model.open_paths(width)
+            config = config.at_width(width)
         done = self.stepper(batch, self._tasks(stage, config), self.at.total, self.class_weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimiser.clip or math.inf)
         values = {**done.losses, "balance": done.balance, "norm": norm}

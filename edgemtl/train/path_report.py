@@ -29,7 +29,7 @@ THRESHOLDS: dict[Failure, float] = {
 class Path(Strict):
     """One task in one MoE block. Shares of tokens and weight are per expert id, all `experts` of the model."""
 
-    experts: tuple[int, ...]  # that the task may choose
+    experts: tuple[int, ...]  # that the task may choose, most used first where a path is declared
     kept: float | None  # share of the open gate's routed weight that these experts get; None: all are open
     even: float  # what `kept` would be if all experts had the same weight
     in_use: int  # experts that get at least the underfitting share of the tokens
@@ -126,7 +126,7 @@ def make_report(
 
 
 def _path(config: ModelConfig, task: str, which: int, usage: Usage, opened: Usage) -> Path:
-    ids = config.path(task)[which]
+    ids = config.paths.get(task, config.held)[which]
     tokens = _share(usage.chosen[which], usage.tokens)
     kept = None
     if task in config.paths:

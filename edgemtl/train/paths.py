@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,14 +78,23 @@ def check_path_size(config: ModelConfig, experts_per_path: int) -> None:
 
 
 def best_paths(config: ModelConfig, usage: dict[str, Usage], experts_per_path: int) -> ModelConfig:
-    """The configuration with, per task and MoE block, the `experts_per_path` experts of most routed weight.
+    """The configuration with, per task and MoE block, the `experts_per_path` experts of most routed weight, the
+    most used first.
 
     The weights stay as they are; build a model with the new configuration, load them, and fine-tune. Raises as
     `check_path_size`.
     """
     check_path_size(config, experts_per_path)
     paths = {
-        task: tuple(tuple(sorted(ranked[:experts_per_path])) for ranked in rank_experts(usage[task].weight))
+        task: tuple(ranked[:experts_per_path] for ranked in rank_experts(usage[task].weight))
         for task in config.task_names
     }
     return ModelConfig(**{**dict(config), "paths": paths})
+
+
+def draw_width(widths: tuple[int, ...], seed: int, step: int) -> int:
+    """How many experts of each path are open in this step of a run: the last of `widths`, the whole path, with
+    probability 1/2, else any of the others. A pure function, so that all processes and a resumed run draw alike."""
+    *narrow, whole = widths
+    rng = np.random.Generator(np.random.PCG64([seed, 2, step]))
+    return int(rng.choice(narrow)) if narrow and rng.random() < 0.5 else whole

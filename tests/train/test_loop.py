@@ -23,11 +23,18 @@ from edgemtl.model.checkpoint import load_checkpoint, serialise
 from edgemtl.train.config import TrainConfig, load_train_config
 from edgemtl.train.data import advance, place
 from edgemtl.train.loop import Sets, Stopped, Trainer
+from edgemtl.train.paths import draw_width
 from edgemtl.train.report import Reporter
 from edgemtl.train.start import initial
 from edgemtl.train.state import FREE, load_state, save_state
 
 HYBRID = {"tasks": "rooms", "image_size": [32, 64], "dim": 32, "heads": 2, "experts": 6, "top_k": 2, "head_dim": 16}
+
+STAGES: list[dict[str, Any]] = [
+    {"name": "shared", "steps": 6},
+    {"name": "open", "steps": 5, "tasks_per_step": 2},
+    {"name": "paths", "steps": 5, "experts_per_path": 3, "rank_images": 8},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +45,7 @@ def _one_thread(one_thread: None) -> None:
 def _recipe(**changes: Any) -> TrainConfig:
     base = load_train_config("rooms_micro").model_dump()
     base |= {"log_every": 1, "usage_every": 4, "checkpoint_every": 4, "batch": 2, "val_images": 0, "device": "cpu"}
-    base["stages"] = [
-        {"name": "shared", "steps": 6},
-        {"name": "open", "steps": 5, "tasks_per_step": 2},
-        {"name": "paths", "steps": 5, "experts_per_path": 3, "rank_images": 8},
-    ]
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig(**{**base, "stages": STAGES, **changes})
 
 
 def _trainer(recipe: TrainConfig, out: Path, val: bool = False) -> Trainer:
@@ -77,8 +79,9 @@ def _log(out: Path, type: str) -> list[Any]:
         {"balancer": {"kind": "uncertainty"}, "accumulate": 2},
         {"balancer": {"kind": "gradnorm"}, "sharpness": 0.05},
         {"preset": "hybrid", "model": HYBRID, "precision": "bf16", "ema": 0.9},
+        {"stages": [*STAGES[:2], {**STAGES[2], "widths": True}]},
     ],
-    ids=["adamw", "windows", "bf16", "sgd", "uncertainty", "gradnorm", "hybrid"],
+    ids=["adamw", "windows", "bf16", "sgd", "uncertainty", "gradnorm", "hybrid", "widths"],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Cuts inside each stage and exactly at a stage's end; losses equal to the bit, and so is the model."""
@@ -117,6 +120,22 @@ def test_stages_lead_to_declared_paths(tmp_path: Path) -> None:
     assert set(usage[0]["share"]) == {"shared"}
     assert sum(usage[0]["share"]["shared"]["1"]) == pytest.approx(2, abs=1e-3)  # top-2: two experts per token
     assert len(usage[-1]["share"]) == 4
+
+
+def test_widths_are_sampled_in_the_last_stage(tmp_path: Path) -> None:
+    """Whole paths drawn in every step: the run without the option, to the bit. Narrower ones: another one."""
+    runs = {}
+    for name, widths in {"none": False, "whole": [3], "sampled": [1, 2]}.items():
+        stages = [{"name": "open", "steps": 1}, {**STAGES[2], "widths": widths}]
+        losses, _ = _run(_recipe(stages=stages), tmp_path / name)
+        model, info = load_checkpoint(tmp_path / name / "model.safetensors")
+        runs[name] = losses, {k: v.tolist() for k, v in model.state_dict().items()}, info.config.widths
+    assert runs["none"][:2] == runs["whole"][:2]
+    assert [widths for _, _, widths in runs.values()] == [(), (3,), (1, 2, 3)]
+    drawn = [draw_width((1, 2, 3), 0, step) for step in range(1, 6)]
+    first = next(i for i, width in enumerate(drawn, 1) if width < 3)
+    assert runs["sampled"][0][:first] == runs["none"][0][:first]
+    assert runs["sampled"][0][first] != runs["none"][0][first]
 
 
 def test_the_loss_goes_down(tmp_path: Path) -> None:

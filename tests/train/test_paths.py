@@ -8,7 +8,8 @@ from fake_rooms import FakeRooms
 
 from edgemtl.errors import ConfigError
 from edgemtl.model import MultiTaskViT, preset
-from edgemtl.train.paths import best_paths, measure_usage, rank_experts
+from edgemtl.model.presets import ROOMS_TASKS
+from edgemtl.train.paths import best_paths, draw_width, measure_usage, rank_experts
 from edgemtl.train.report import collapsed, expert_usage
 
 
@@ -45,8 +46,10 @@ def test_a_declared_path_holds_the_favourites_and_nothing_else_is_chosen() -> No
         for which, bank in enumerate(path):
             inside = weight[task][which][list(bank)].min()
             outside = weight[task][which][[e for e in range(6) if e not in bank]].max()
+            order = [float(weight[task][which][e]) for e in bank]
             assert len(bank) == 3
             assert inside >= outside
+            assert order == sorted(order, reverse=True)  # the most used first
     masked = MultiTaskViT(config)
     masked.load_state_dict(model.state_dict())
     _, trace = masked.eval().trace(data.batch(range(6))["image"])
@@ -81,3 +84,47 @@ def test_usage_counts_choices() -> None:
     chosen = trace.routings["depth", 3].expert
     want = [float((chosen == e).sum()) / len(chosen) for e in range(6)]
     assert usage["depth"]["3"] == pytest.approx(want, abs=1e-5)
+
+
+def test_half_of_the_steps_are_narrow_and_these_are_drawn_evenly() -> None:
+    drawn = [draw_width((1, 2, 5, 6), 3, step) for step in range(3000)]
+    assert [drawn.count(w) / 3000 for w in (1, 2, 5, 6)] == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2], abs=0.03)
+    assert drawn == [draw_width((1, 2, 5, 6), 3, step) for step in range(3000)]
+    assert drawn != [draw_width((1, 2, 5, 6), 4, step) for step in range(3000)]
+    assert {draw_width((6,), 3, step) for step in range(20)} == {6}
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_narrow_step_leaves_the_other_experts_alone(width: int) -> None:
+    """No routed weight, no gradient; and what it computes is the model of that width."""
+    torch.manual_seed(2)
+    rank = dict.fromkeys(ROOMS_TASKS, ((4, 0, 2), (1, 5, 3)))
+    config = preset("micro", paths=rank, widths=(1, 2, 3), noise_std=1.0)
+    model, image = MultiTaskViT(config).train(), FakeRooms().batch([0, 1])["image"]
+    model.open_paths(width)
+    maps, trace = model.trace(image)
+    for (_, block), routing in trace.routings.items():
+        open_ = set(rank["depth"][config.moe_blocks.index(block)][:width])
+        closed = [e for e in range(6) if e not in open_]
+        assert routing.expert.shape[1] == min(2, width)
+        assert set(routing.expert.unique().tolist()) <= open_
+        assert not routing.prob[:, closed].any()
+    (sum(m.square().sum() for m in maps.values()) + trace.balance).backward()
+    for which, block in enumerate(config.moe_blocks):
+        bank = model.get_parameter(f"backbone.blocks.{block}.mlp.experts.htoh4.weight").grad
+        gates = [model.get_parameter(f"backbone.blocks.{block}.mlp.gate.{t}.w_gate").grad for t in ROOMS_TASKS]
+        assert bank is not None
+        touched = {e for e in range(6) if bank[e].any()}
+        assert touched == set(rank["depth"][which][:width])
+        for gate in gates:
+            assert gate is None or {e for e in range(6) if gate[:, e].any()} <= touched
+    model.eval()
+    narrow = MultiTaskViT(config.at_width(width)).eval()
+    narrow.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        want, found = narrow(image), model(image)
+        assert all(torch.equal(want[task], found[task]) for task in ROOMS_TASKS)
+        model.open_paths()
+        whole = MultiTaskViT(preset("micro", paths=rank)).eval()
+        whole.load_state_dict(model.state_dict())
+        assert all(torch.equal(m, whole(image)[task]) for task, m in model(image).items())

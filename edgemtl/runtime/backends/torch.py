@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from edgemtl.bundle.layout import unpack_state
 from edgemtl.bundle.reader import Bundle
-from edgemtl.config import ModelConfig
 from edgemtl.runtime.backends.base import Array, Backend, Cell, Choice, Get, Ran
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ class Torch(Backend):
         from edgemtl.model import MultiTaskViT
 
         whole = self._bundle.manifest.model
-        changes = {"tasks": (whole.task(task),), "slots": whole.path(task), "paths": {}}
-        config = ModelConfig(**{**dict(whole), **changes})
+        config = whole.alone(task)
         state = unpack_state(config, get, stored=whole)
         tensors = {k: self._trunk[k] if k in self._trunk else self._torch.from_numpy(v) for k, v in state.items()}
         with self._torch.device("meta"):
