@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from edgemtl.cli import _text
 from edgemtl.errors import BoardError
 
 PACKAGES = (
-    "edgemtl", "numpy", "opencv-python-headless", "opencv-python", "pydantic", "safetensors",
+    "edgemtl", "edgemtl-models", "numpy", "opencv-python-headless", "opencv-python", "pydantic", "safetensors",
     "edgemtl-tvm-runtime", "apache-tvm", "apache-tvm-ffi", "onnxruntime", "onnx", "torch", "pynq",
 )  # fmt: skip
 COMPILERS = ("g++", "clang++", "aarch64-linux-gnu-g++", "verilator", "yosys", "vitis_hls", "vivado")
@@ -73,6 +74,8 @@ def examine() -> dict[str, Any]:
         except BackendError as e:
             reason, cells = str(e), {}
         found[name] = {"usable": reason is None, "reason": reason, "capabilities": cells}
+    video = _video()
+    now, following = outlook([name for name, b in found.items() if b["usable"]], video["cameras"])
     return {
         "python": sys.version.split()[0],
         "executable": sys.executable,
@@ -84,9 +87,39 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": found,
         "compilers": {name: shutil.which(name) for name in COMPILERS},
-        "video": _video(),
+        "video": video,
         "residency": "smaps" if os.access("/proc/self/smaps", os.R_OK) else "not measured",
+        "now": now,
+        "next": following,
     }
+
+
+def outlook(usable: Sequence[str], cameras: Sequence[str]) -> tuple[str, str]:
+    """What this machine can run now, in words, and the one command to type next."""
+    from edgemtl.bundle import models
+    from edgemtl.bundle.reader import Bundle
+    from edgemtl.errors import BackendError, EdgeMTLError
+    from edgemtl.runtime import backends, tvm_light
+
+    if not usable:
+        return "nothing runs here yet: no backend is usable", tvm_light.INSTALL
+    bundles = f"bundles run here, on {', '.join(usable)}"
+    try:
+        if not (installed := models.installed()):
+            checkout = (Path(__file__).parents[2] / "Makefile").is_file()
+            return f"{bundles}; no model is installed", "make demo" if checkout else models.INSTALL
+        name = models.DEFAULT if models.DEFAULT in installed else min(installed)
+        with Bundle.open(installed[name]) as bundle:
+            backend, choice, _ = backends.choose(None, bundle)
+            task = bundle.manifest.model.task_names[0]
+    except EdgeMTLError as e:
+        remedy = tvm_light.INSTALL if isinstance(e, BackendError) else f"{models.INSTALL} --force-reinstall"
+        return f"{bundles}; the installed model does not: {e}", remedy
+    program = f" with program {choice.program.target}" if choice.program else ""
+    word = "" if name == models.DEFAULT else f" {name}"
+    camera = cameras[0].removeprefix("/dev/video") if cameras else ""
+    command = f"edgemtl run{word} {camera} --task {task}" if camera else f"edgemtl demo{word}"
+    return f"model {name} runs here, on {backend.name}{program}", command
 
 
 def _tvm_runtime() -> dict[str, Any] | None:
@@ -149,3 +182,4 @@ def _print(report: dict[str, Any]) -> None:
     video = report["video"]
     console.print(f"video: read by {', '.join(video['readers'])}; cameras {', '.join(video['cameras']) or 'none'}")
     console.print(f"resident memory: {report['residency']}")
+    console.print(_text.clean(f"{report['now']}. Next: {report['next']}"), soft_wrap=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgemtl.bundle import models
 from edgemtl.bundle.manifest import Manifest
 from edgemtl.bundle.reader import Bundle
-from edgemtl.cli import _text, verify
+from edgemtl.cli import _text, doctor, verify
 from edgemtl.runtime import backends
 
 
@@ -168,6 +170,40 @@ class TestDoctor:
         said = cli("doctor")
         assert said.code == 2
         assert said.out.count("not here: pip install x") == len(backends.names())
+        assert said.out.splitlines()[-1].startswith("nothing runs here yet: ")
+        assert said.out.rstrip().endswith('Next: pip install "edgemtl[cpu]"')
+
+    def test_the_last_line_without_a_model(self, cli: Any) -> None:
+        last = cli("doctor").out.splitlines()[-1]
+        assert last.startswith("bundles run here, on ")
+        assert last.endswith("; no model is installed. Next: make demo")
+
+    @pytest.mark.parametrize(
+        ("name", "cameras", "command"),
+        [
+            (models.DEFAULT, [], "edgemtl demo"),
+            (models.DEFAULT, ["/dev/video2"], "edgemtl run 2 --task semseg"),
+            ("mine", [], "edgemtl demo mine"),
+        ],
+    )
+    def test_the_last_line_with_a_model(
+        self, installed: Path, bundle: Path, name: str, cameras: list[str], command: str
+    ) -> None:
+        (installed / f"{models.DEFAULT}.edgemtl").unlink()
+        shutil.copy(bundle, installed / f"{name}.edgemtl")
+        with Bundle.open(bundle) as opened:
+            backend, choice, _ = backends.choose(None, opened)
+        program = f" with program {choice.program.target}" if choice.program else ""
+        assert doctor.outlook([backend.name], cameras) == (
+            f"model {name} runs here, on {backend.name}{program}",
+            command,
+        )
+
+    def test_the_last_line_with_a_damaged_model(self, cli: Any, installed: Path) -> None:
+        (installed / f"{models.DEFAULT}.edgemtl").write_bytes(b"no bundle")
+        last = cli("doctor").out.splitlines()[-1]
+        assert "; the installed model does not: " in last
+        assert last.endswith("Next: pip install edgemtl-models --force-reinstall")
 
 
 def test_clean() -> None:
