@@ -220,9 +220,9 @@ def installed(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     (info / "entry_points.txt").write_text("[edgemtl.models]\nsome = some_models:FOLDER\n")
     monkeypatch.syspath_prepend(site)
     monkeypatch.delitem(sys.modules, "some_models", raising=False)
-    models.folders.cache_clear()
+    models._declared.cache_clear()
     yield folder
-    models.folders.cache_clear()
+    models._declared.cache_clear()
 
 
 Rezip = Callable[[Mapping[str, bytes]], Path]

@@ -154,31 +154,45 @@ class Wanted(NamedTuple):
 
 
 @cache
-def families() -> tuple[Family, ...]:
-    """All that installed packages declare; this project's first."""
+def _declared() -> tuple[tuple[Family, ...], tuple[str, ...]]:
+    """What installed packages declare, this project's first; and a sentence for each that cannot be used."""
     found = sorted(entry_points(group=GROUP), key=lambda e: (not e.value.startswith("edgemtl_compiler."), e.name))
     out: list[Family] = []
+    broken = []
     for entry in found:
         try:
-            out.append(entry.load()())
-        except Exception as e:  # another package's module may fail in any way
-            raise CompileError(f"targets of {entry.value} cannot be loaded: {type(e).__name__}: {e}") from e
-    return tuple(out)
+            one = entry.load()()
+            if not isinstance(one, Family):
+                raise TypeError(f"it is no Family but {type(one).__name__}")
+            _ = [*one.words]
+            out.append(one)
+        except (Exception, SystemExit) as e:  # another package's module may fail in any way
+            reason = " ".join(str(e).split())[:200]
+            broken.append(f"targets of {entry.value} cannot be loaded: {type(e).__name__}: {reason}")
+    return tuple(out), tuple(broken)
+
+
+def families() -> tuple[Family, ...]:
+    """All that installed packages declare and that can be loaded; this project's first."""
+    return _declared()[0]
 
 
 def resolve(words: Iterable[str], precision: str, arches: Sequence[str]) -> list[Wanted]:
     """The targets that are meant, without repeats. Raises CompileError for a word that no family knows."""
     if precision not in PRECISIONS:
         raise CompileError(f"there is no precision {precision!r}; choose {', '.join(PRECISIONS)}")
-    if not families():
+    found, broken = _declared()
+    if not found and not broken:
         raise CompileError("this installation of edgemtl declares no targets: install it again, pip install -e .")
-    by_word = {word: family for family in families() for word in family.words}
+    by_word: dict[str, Family] = {}
+    for one in found:
+        by_word |= {word: one for word in one.words if word not in by_word}
     out: list[Wanted] = []
     for word in words:
         if word not in by_word:
             near = difflib.get_close_matches(word, by_word, 1, 0.5)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise CompileError(f"there is no target {word!r}{hint}; choose {', '.join(by_word)}")
+            raise CompileError("; ".join([f"there is no target {word!r}{hint}; choose {', '.join(by_word)}", *broken]))
         out += [Wanted(by_word[word], target) for target in by_word[word].resolve(word, precision, arches)]
     if arches and not any(family.arches for family, _ in out):
         raise CompileError("--arch is for GPUs: add --target cuda, or leave it out")

@@ -16,17 +16,23 @@ DEFAULT = "rooms-tiny"  # what runs where no bundle is named, and what `make dis
 
 
 @cache
-def folders() -> tuple[Path, ...]:
-    """The folders that installed packages declare. Raises BundleError with the package that cannot be loaded."""
+def _declared() -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The folders that installed packages declare; and a sentence for each package that cannot be loaded."""
     from importlib.metadata import entry_points  # slow to import, and most bundles are files
 
-    found = []
+    found, broken = [], []
     for entry in entry_points(group=GROUP):
         try:
             found.append(Path(entry.load()))
-        except Exception as e:  # another package's module may fail in any way
-            raise BundleError(f"the models of {entry.value!r} cannot be loaded: {type(e).__name__}: {e}") from e
-    return tuple(found)
+        except (Exception, SystemExit) as e:  # another package's module may fail in any way
+            reason = " ".join(str(e).split())[:200]
+            broken.append(f"the models of {entry.value!r} cannot be loaded: {type(e).__name__}: {reason}")
+    return tuple(found), tuple(broken)
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders that installed packages declare and that can be found."""
+    return _declared()[0]
 
 
 def installed() -> dict[str, Path]:
@@ -60,5 +66,6 @@ def clip() -> Path:
 
 def listed() -> str:
     """For messages: the names of the installed models, or how to get some."""
-    found = installed()
-    return f"installed: {', '.join(sorted(found))}" if found else f"no model is; type {INSTALL}"
+    found, broken = installed(), _declared()[1]
+    names = f"installed: {', '.join(sorted(found))}" if found else f"no model is; type {INSTALL}"
+    return "; ".join([names, *broken])

@@ -73,6 +73,8 @@ def examine() -> dict[str, Any]:
             cells = {f: cell._asdict() for f, cell in backend.CAPABILITIES.items()}
         except BackendError as e:
             reason, cells = str(e), {}
+        except Exception as e:  # another package's class may fail in any way
+            reason, cells = f"{type(e).__name__}: {' '.join(str(e).split())}", {}
         found[name] = {"usable": reason is None, "reason": reason, "capabilities": cells}
     video = _video()
     now, following = outlook([name for name, b in found.items() if b["usable"]], video["cameras"])

@@ -43,10 +43,16 @@ def test_a_path_is_no_name(installed: Path) -> None:
             Bundle.open(path)
 
 
-def test_a_package_that_fails_is_named(installed: Path) -> None:
-    (installed / "__init__.py").write_text("raise RuntimeError('no')\n")
-    with pytest.raises(BundleError, match="the models of 'some_models:FOLDER' cannot be loaded: RuntimeError: no"):
+@pytest.mark.parametrize("code", ["raise RuntimeError('no')", "raise SystemExit('no')"])
+def test_a_package_that_fails_is_named_and_harms_no_file(installed: Path, code: str) -> None:
+    (installed / "__init__.py").write_text(f"{code}\n")
+    assert models.installed() == {}
+    with pytest.raises(BundleError, match="the models of 'some_models:FOLDER' cannot be loaded: .*: no"):
         Bundle.open("second")
+    with pytest.raises(
+        BundleError, match=f"{models.DEFAULT}' is not installed .*'some_models:FOLDER' cannot be loaded"
+    ):
+        models.default()
 
 
 def test_the_clip(installed: Path) -> None:

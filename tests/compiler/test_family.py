@@ -55,9 +55,9 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     found = EntryPoint("reference", f"{__name__}:Reference", family.GROUP)
     before = family.entry_points(group=family.GROUP)
     monkeypatch.setattr(family, "entry_points", lambda group: [*before, found])
-    family.families.cache_clear()
+    family._declared.cache_clear()
     yield
-    family.families.cache_clear()
+    family._declared.cache_clear()
 
 
 @pytest.mark.usefixtures("outside")
@@ -80,20 +80,57 @@ def test_its_programs_are_held_to_the_goldens(micro: Any, tmp_path: Path, monkey
     assert not (tmp_path / "m.edgemtl").exists()
 
 
-def test_one_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "entry_points", lambda group: [EntryPoint("x", "no.such:Thing", group)])
-    family.families.cache_clear()
-    with pytest.raises(CompileError, match="targets of no.such:Thing cannot be loaded: ModuleNotFoundError"):
-        family.resolve(["cpu"], "f32", ())
-    family.families.cache_clear()
+def leaves() -> None:
+    """What a package's module may do as well."""
+    raise SystemExit("no\nlicence")
+
+
+class Usurper(Reference):
+    words = ("cpu", "reference")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("no.such:Thing", "no.such:Thing cannot be loaded: ModuleNotFoundError: No module named 'no'"),
+        (f"{__name__}:Named", "Named cannot be loaded: TypeError: "),
+        (f"{__name__}:Missing", "Missing cannot be loaded: AttributeError: "),
+        (f"{__name__}:dict", "dict cannot be loaded: AttributeError: "),
+        (f"{__name__}:np.float64", "np.float64 cannot be loaded: TypeError: it is no Family but float64"),
+        (f"{__name__}:leaves", "leaves cannot be loaded: SystemExit: no licence"),
+    ],
+)
+def test_a_broken_package_is_named_and_harms_no_other_target(
+    value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = family.entry_points(group=family.GROUP)
+    monkeypatch.setattr(family, "entry_points", lambda group: [EntryPoint("x", value, group), *before])
+    family._declared.cache_clear()
+    assert [w.target.name for w in family.resolve(["onnx"], "f32", ())] == ["onnx"]
+    with pytest.raises(CompileError, match="there is no target 'theirs'; choose cpu, .*; targets of ") as caught:
+        family.resolve(["theirs"], "f32", ())
+    family._declared.cache_clear()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_takes_no_word_that_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = family.entry_points(group=family.GROUP)
+    theirs = EntryPoint("a", f"{__name__}:Usurper", family.GROUP)
+    monkeypatch.setattr(family, "entry_points", lambda group: [theirs, *before])
+    family._declared.cache_clear()
+    (cpu,), (plain,) = (family.resolve([word], "f32", ()) for word in ("cpu", "reference"))
+    family._declared.cache_clear()
+    assert not isinstance(cpu.family, Usurper)
+    assert isinstance(plain.family, Usurper)
 
 
 def test_an_installation_that_declares_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(family, "entry_points", lambda group: [])
-    family.families.cache_clear()
+    family._declared.cache_clear()
     with pytest.raises(CompileError, match="declares no targets: install it again"):
         family.resolve(["cpu"], "f32", ())
-    family.families.cache_clear()
+    family._declared.cache_clear()
 
 
 def test_words() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 import edgemtl
 from edgemtl.bundle.reader import Bundle
+from edgemtl.cli.doctor import examine
 from edgemtl.errors import BackendError
 from edgemtl.runtime import backends, cpu, tvm_light
 from edgemtl.runtime.backends.base import FEATURES, Backend
@@ -186,3 +188,38 @@ def test_the_choice_is_the_cpu_modules(plain: Path, rezip: Any, monkeypatch: pyt
             assert engine.program.target == "t"
             assert "runs on any CPU" in engine.why
         assert len(seen) == 1
+
+
+def stops() -> None:
+    raise SystemExit("no licence")
+
+
+class Raises(Backend):
+    @classmethod
+    def unusable(cls) -> str | None:
+        raise RuntimeError("no\nreason")
+
+
+@pytest.mark.parametrize(
+    "value", ["no.such:Thing", f"{__name__}:stops", f"{__name__}:Nothing", "os:path", "os:PathLike"]
+)
+def test_a_broken_package_is_named_and_harms_no_other(value: str, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = backends.entry_points(group=backends.GROUP)
+    both = [EntryPoint("theirs", value, backends.GROUP), EntryPoint("torch", value, backends.GROUP)]
+    monkeypatch.setattr(backends, "entry_points", lambda group: [*before, *both])
+    backends._declared.cache_clear()
+    try:
+        with pytest.raises(BackendError, match="backend 'theirs' cannot be loaded: "):
+            edgemtl.load(plain, "theirs")
+        assert "cannot be loaded" in examine()["backends"]["theirs"]["reason"]
+        with edgemtl.load(plain, "torch", threads=1) as engine:
+            assert engine.backend == "torch"
+    finally:
+        backends._declared.cache_clear()
+
+
+def test_a_class_that_raises_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "entry_points", lambda group: [EntryPoint("theirs", f"{__name__}:Raises", group)])
+    backends._declared.cache_clear()
+    assert examine()["backends"]["theirs"]["reason"] == "RuntimeError: no reason"
+    backends._declared.cache_clear()

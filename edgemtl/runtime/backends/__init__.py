@@ -20,7 +20,8 @@ ORDER = (NATIVE, "onnxruntime", "torch")  # what "auto" tries
 @cache
 def _declared() -> dict[str, EntryPoint]:
     """What installed packages declare; finding out reads a file of each of them."""
-    return {e.name: e for e in entry_points(group=GROUP)}
+    found = sorted(entry_points(group=GROUP), key=lambda e: e.value.startswith("edgemtl."))
+    return {e.name: e for e in found}  # of two with one name, this project's
 
 
 def names() -> tuple[str, ...]:
@@ -37,9 +38,10 @@ def find(name: str) -> type[Backend]:
         raise BackendError(f"there is no backend {name!r}{hint}; this edgemtl has {', '.join(names()) or 'none'}")
     try:
         backend = _declared()[name].load()
-    except Exception as e:  # another package's module may fail in any way
-        raise BackendError(f"backend {name!r} cannot be loaded: {type(e).__name__}: {e}") from e
-    assert issubclass(backend, Backend)
+        if not (isinstance(backend, type) and issubclass(backend, Backend)):
+            raise TypeError(f"{_declared()[name].value} is no class of backends")
+    except (Exception, SystemExit) as e:  # another package's module may fail in any way
+        raise BackendError(f"backend {name!r} cannot be loaded: {type(e).__name__}: {' '.join(str(e).split())}") from e
     return backend
 
 
