@@ -23,6 +23,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.safetensors) or a bundle (.edgemtl).")],
     data: Annotated[Path, typer.Option(help="Folder of a data set; `edgemtl data check` lists the layouts.")],
     split: Annotated[str, typer.Option(help="Which list of images, or a part of one: train:hold.")] = "val",
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Open only the first so many experts of every path of a checkpoint.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only this many, evenly spaced.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     sheet: Annotated[
@@ -38,6 +41,7 @@ def evaluate(
     calm_threads()
     import torch
 
+    from edgemtl.model.vit import MultiTaskViT
     from edgemtl.train import evaluate as ev
     from edgemtl.train import protocols
     from edgemtl.train.comparators import load_network
@@ -47,6 +51,8 @@ def evaluate(
     if threads is not None:
         torch.set_num_threads(threads)
     protocols.check(protocol)
+    if width is not None and model.suffix == ".edgemtl":
+        raise ConfigError(f"--width is for checkpoints; {model} is a bundle, which runs whole paths: leave --width out")
     other = None if against is None else _read_json(against)
     if model.suffix == ".edgemtl":
         predictor, config = ev.bundle_predictor(model, backend)
@@ -54,6 +60,10 @@ def evaluate(
         raise ConfigError(f"--backend {backend} is for bundles; {model} is run by torch, leave --backend out")
     else:
         network = load_network(model)
+        if width is not None:
+            network.config.at_width(width)  # refuses one that it was not trained at
+            assert isinstance(network, MultiTaskViT)
+            network.open_paths(width)
         predictor, config = ev.torch_predictor(network), network.config
     samples = open_data(data, split, config)
     console = Console(stderr=True)
@@ -82,10 +92,12 @@ def evaluate(
     gain = None if other is None else protocols.gain(results, other, config, protocol)
     if json:
         head = {"model": str(model), "data": described["set"], "split": split, "protocol": described}
+        head |= {} if width is None else {"width": width}
         tail = {} if gain is None else {"delta_m": gain, "against": str(against)}
         typer.echo(js.dumps(_without_nan({**head, **results, **tail})))
         return
-    title = Text(f"{model.name} on {described['text']}")  # a set's title is no markup
+    paths = "" if width is None else f", paths of {width} experts,"
+    title = Text(f"{model.name}{paths} on {described['text']}")  # a set's title is no markup
     Console().print(_table(results, title) if protocol is None else _paper_table(results, config, protocol, title))
     if gain is not None:
         typer.echo(f"Δm against {against}: {gain:+.2f} %")

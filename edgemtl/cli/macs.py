@@ -20,10 +20,12 @@ SHORT = {"embedding": "embed", "projections": "qkv+proj", "attention": "attend",
 def macs(
     model: Annotated[Path | None, typer.Argument(help="A bundle (.edgemtl) or a checkpoint (.safetensors).")] = None,
     preset: Annotated[str | None, typer.Option(help="A named shape instead of a file, such as m3vit-s.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="With paths of so many experts; see `eval --width`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count multiply-accumulates per task by formula: attention's products, gates and only the routed experts in it."""
-    facts = measure(_config(model, preset))
+    config = _config(model, preset)
+    facts = measure(config if width is None else config.at_width(width))
     if json:
         _text.as_json(facts)
         return

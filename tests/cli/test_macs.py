@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgemtl.graph.count import count, prefix
-from edgemtl.model import preset
+from edgemtl.model import MultiTaskViT, preset
+from edgemtl.model.checkpoint import save_checkpoint
+from edgemtl.model.presets import ROOMS_TASKS
 
 
 def test_the_command(cli: Callable[..., Any]) -> None:
@@ -26,6 +29,19 @@ def test_the_command(cli: Callable[..., Any]) -> None:
     table = cli("macs", "--preset", "tiny").out
     assert f"{want / 1e6:.1f}" in table
     assert f"with M3ViT's decoder: {facts['peer']['one'] / 1e6:.0f} M" in table
+
+
+def test_a_narrower_path_costs_less_below_top_k(cli: Callable[..., Any], tmp_path: Path) -> None:
+    paths = dict.fromkeys(ROOMS_TASKS, ((4, 0, 2), (1, 5, 3)))
+    save_checkpoint(tmp_path / "m.safetensors", MultiTaskViT(preset("micro", paths=paths, widths=(1, 2, 3))))
+    totals = {}
+    for width in (1, 2, 3):
+        said = cli("macs", tmp_path / "m.safetensors", "--width", width, "--json")
+        totals[width] = json.loads(said.out)["tasks"]["depth"]["total"]
+    config = preset("micro")
+    column = len(config.moe_blocks) * config.tokens * config.dim  # of a gate's matrix
+    assert totals[3] - totals[2] == column
+    assert totals[2] - totals[1] == column + 2 * column * config.expert_hidden
 
 
 @pytest.mark.parametrize("arguments", [[], ["x.edgemtl", "--preset", "tiny"]])

@@ -256,6 +256,33 @@ def test_a_bundle_is_scored_by_its_engine(tmp_path: Path, monkeypatch: pytest.Mo
     assert a["data"] == "NYU Depth V2"
 
 
+@pytest.mark.usefixtures("_fake_folder")
+def test_a_narrower_path_is_scored_as_the_model_of_that_width(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    paths = dict.fromkeys(CONFIG.task_names, ((4, 0, 2), (1, 5, 3)))
+    network = MultiTaskViT(preset("micro", paths=paths, widths=(1, 2, 3)))
+    narrow = MultiTaskViT(network.config.at_width(1))
+    narrow.load_state_dict(network.state_dict())
+    whole, alone = tmp_path / "whole.safetensors", tmp_path / "alone.safetensors"
+    save_checkpoint(whole, network, dtype="float32")
+    save_checkpoint(alone, narrow, dtype="float32")
+
+    def scores(*arguments: str) -> Any:
+        found = json.loads(_invoke("eval", *arguments, "--data", str(tmp_path), "--json").stdout)
+        return found.pop("width", None), {task: found[task] for task in CONFIG.task_names}
+
+    assert scores(str(whole), "--width", "1") == (1, scores(str(alone))[1])
+    assert scores(str(whole), "--width", "3") == (3, scores(str(whole))[1])
+    assert scores(str(whole))[1] != scores(str(alone))[1]
+    assert "paths of 1 experts, on" in " ".join(
+        _invoke("eval", str(whole), "--data", str(tmp_path), "--width", "1").stdout.split()
+    )
+    with pytest.raises(ConfigError, match="no paths of width 4: it was trained at 1, 2, 3"):
+        scores(str(whole), "--width", "4")
+    with pytest.raises(ConfigError, match="is a bundle, which runs whole paths"):
+        scores("m.edgemtl", "--width", "1")
+
+
 def test_json_holds_no_infinity() -> None:
     found = cli_evaluate._without_nan({"a": {"b": math.inf, "c": 1.0}, "d": -math.inf, "e": math.nan})
     assert found == {"a": {"b": None, "c": 1.0}, "d": None, "e": None}
