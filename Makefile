@@ -98,10 +98,10 @@ nightly: $(VENV)/.installed
 
 # Peers are exported and quantised first and kept in build/bench; then ten minutes are measured.
 bench: $(BUNDLE) $(ROOMS)
-	$(BIN)/python -c "import openvino, nncf" || $(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/pip show -q openvino nncf 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python demos/benchmark.py $(BENCH) --prepare-only
 	$(BIN)/python demos/benchmark.py $(BENCH) --json docs/results/benchmark.json
-	$(BIN)/python -m edgemtl.bench.report docs/results/benchmark.json README.md
+	$(BIN)/python -m edgemtl.bench.report docs/results/benchmark.json docs/benchmark.md
 
 $(ROOMS): $(VENV)/.installed
 	$(BIN)/edgemtl data rooms --count 800 --val-share 0.8 --size 128x256 --seed 7 $@

@@ -1,6 +1,6 @@
-"""A run's tables, for the terminal and, some of them, for the README; made from its document (document.py) alone.
+"""A run's tables, for the terminal and, some of them, for docs/benchmark.md; made from its document alone.
 
-python -m edgemtl.bench.report docs/results/benchmark.json README.md
+python -m edgemtl.bench.report docs/results/benchmark.json docs/benchmark.md
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def print_all(found: Found, console: Console) -> None:
 
 
 def block(found: Found) -> str:
-    """The README's text between the markers, markers included; nothing there is typed by hand."""
+    """The page's text between the markers, markers included; nothing there is typed by hand."""
     machine = found["machine"]
     lines = [
         f"Measured on {machine['cpu']}, {machine['cpus']} CPUs, {found['made']}, by",
@@ -191,7 +191,7 @@ def main(source: Path, page: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m edgemtl.bench.report RUN.json README.md")
+        sys.exit("usage: python -m edgemtl.bench.report RUN.json PAGE.md")
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
     except (EdgeMTLError, OSError) as e:

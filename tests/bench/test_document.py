@@ -1,4 +1,4 @@
-"""What a run leaves behind: a document, a README block that is held to it, tables."""
+"""What a run leaves behind: a document, a block of docs/benchmark.md that is held to it, tables."""
 
 from __future__ import annotations
 
@@ -66,13 +66,32 @@ def test_the_block_goes_between_the_markers_and_again(tmp_path: Path) -> None:
             report.put(text, found)
 
 
-def test_the_readme_is_that_of_the_published_run() -> None:
-    """Type: python -m edgemtl.bench.readme docs/results/benchmark.json README.md"""
-    text = (ROOT / "README.md").read_text()
+def test_the_page_is_that_of_the_published_run() -> None:
+    """Type: python -m edgemtl.bench.report docs/results/benchmark.json docs/benchmark.md"""
+    text = (ROOT / "docs" / "benchmark.md").read_text()
     if not PUBLISHED.is_file():
         pytest.skip(f"{PUBLISHED.name} has not been made yet: make bench")
     assert report.put(text, document.read(PUBLISHED)) == text
     assert not re.search(r"(?<![\w.~])/(?:tmp|home|root|work|Users)\b", PUBLISHED.read_text())
+
+
+def test_the_readme_has_the_published_figures() -> None:
+    """Latency and its ratio to the best peer, of the shipped model's tasks with two threads: lowest and highest."""
+    if not PUBLISHED.is_file():
+        pytest.skip(f"{PUBLISHED.name} has not been made yet: make bench")
+    readme, found = (ROOT / "README.md").read_text(encoding="utf-8"), document.read(PUBLISHED)
+    said = {"p50": ("latency of a task", ".1f", " ms"), "ratio": ("latency ÷ fastest", ".2f", "")}
+    for figure, (words, form, unit) in said.items():
+        line = next(line for line in readme.splitlines() if words in line)
+        for precision, name in (("fp32", "float32"), ("int8", "INT8")):
+            values = [
+                row[figure]
+                for row in found["rows"]
+                if row["engine"].startswith("edgemtl")
+                and row["subject"].startswith("rooms:")
+                and (row["threads"], row["precision"]) == (2, precision)
+            ]
+            assert f"{min(values):{form}}–{max(values):{form}}{unit} in {name}" in line
 
 
 def test_every_block_is_printed(tmp_path: Path) -> None:
