@@ -17,6 +17,7 @@ class Double(Backend):
 
     name = "double"
     maps = True
+    forks = True
     CAPABILITIES: dict[str, Any] = {}  # noqa: RUF012
     fail_on: str | None = None
 

@@ -18,6 +18,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,9 +52,9 @@ class Bundle:
 
     manifest: Manifest
 
-    def __init__(self, path: Path, fd: int) -> None:
-        """Use `Bundle.open`, which also checks the file. `fd` belongs to the bundle from here on."""
-        self.path, self._fd, self.size = path, fd, 0
+    def __init__(self, path: Path, file: FileIO) -> None:
+        """Use `Bundle.open`, which also checks the file. `file` belongs to the bundle from here on."""
+        self.path, self._file, self.size = path, file, 0
         self.entries: dict[str, Entry] = {}
         self.parts: dict[str, dict[str, Place]] = {}
 
@@ -67,16 +68,20 @@ class Bundle:
         With `check`, also the SHA-256 of every member.
         Raises BundleError, one sentence that begins with the path, for any file that is not a sound bundle.
         """
-        path = models.find(Path(path))
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
+            path = models.find(Path(path))
+        except TypeError:
+            raise BundleError(f"a bundle is named by its path, a str or a Path, not by {path!r:.80}") from None
+        try:
+            bundle = cls(path, FileIO(path, opener=_opener))
         except FileNotFoundError:
             named = path.suffix != models.SUFFIX and path.name == str(path)
             hint = f", and no model of this name is installed ({models.listed()})" if named else ""
             raise BundleError(f"{path}: there is no such file{hint}") from None
+        except IsADirectoryError:
+            raise BundleError(f"{path}: is a folder, not a bundle file") from None
         except (OSError, ValueError) as e:
             raise BundleError(f"{path}: cannot be opened: {getattr(e, 'strerror', None) or e}") from None
-        bundle = cls(path, fd)
         try:
             bundle._load()
             if check and (bad := bundle.damaged()):
@@ -93,9 +98,9 @@ class Bundle:
     @property
     def fd(self) -> int:
         """The open file's descriptor; raises BundleError after `close`."""
-        if self._fd < 0:
+        if self._file.closed:
             raise BundleError(f"{self.path}: the bundle has been closed")
-        return self._fd
+        return self._file.fileno()
 
     def read(self, name: str, most: int = MAX_PROGRAM) -> bytes:
         """The bytes of member `name`, after checking its SHA-256. Raises BundleError where they differ."""
@@ -145,9 +150,7 @@ class Bundle:
 
     def close(self) -> None:
         """Close the file; calling it again does nothing. Mappings made from it live on."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -159,9 +162,9 @@ class Bundle:
 
     def _load(self) -> None:
         """Check everything but the weights' bytes, and fill in the attributes."""
-        info = os.fstat(self._fd)
+        info = os.fstat(self.fd)
         if not stat.S_ISREG(info.st_mode):
-            raise BundleError("is a folder, not a bundle file" if stat.S_ISDIR(info.st_mode) else "is no regular file")
+            raise BundleError("is no regular file")
         if info.st_size == 0:
             raise BundleError("is empty")
         self.size = info.st_size
@@ -286,6 +289,10 @@ class Bundle:
         if set(found) != names or any(p.shape != shape or p.dtype != np.float32 for p in found.values()):
             raise BundleError(f"{self.path}: member {name!r} does not hold {len(names)} tensors of shape {shape}")
         return {n: np.frombuffer(data, "<f4", p.size // 4, p.offset).reshape(shape).copy() for n, p in found.items()}
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe must not block
 
 
 def _sentence(error: ValidationError) -> str:

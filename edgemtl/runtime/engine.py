@@ -5,8 +5,9 @@
         metres = out["depth"].map              # float32 [H, W]
         engine.activate("semseg")              # unmaps what only depth needed
 
-One lock guards an engine: calls from several threads wait for each other. A bundle holds native code: load only
-bundles you trust.
+One lock guards an engine: calls from several threads wait for each other. After an exception in the middle of a call,
+such as Ctrl-C, the next call makes the backend anew, unless the engine is closed. A bundle holds native code: load
+only bundles you trust.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, overload
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
 from edgemtl.media.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
-from edgemtl.runtime import backends, optics
+from edgemtl.runtime import backends, forks, optics
 from edgemtl.runtime.backends.base import Backend, Choice, Ran, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import Segment
@@ -116,12 +117,15 @@ class Engine:
         self._bundle = bundle
         self._zoom = zoom
         self._preprocess = Preprocessor(bundle.manifest.model, bundle.manifest.preprocess)
-        self._closed = False
-        self._runner = kind(bundle, choice, threads)
-        self._selection = Selection(bundle, self._runner, budget)
+        self._input = self._preprocess.input
+        self._closed = self._foreign = False
+        self._selection = Selection(bundle, lambda: kind(bundle, choice, threads), budget)
         self.switches = self._selection.switches
-        if self._runner.input is not None:
-            self._preprocess.input = self._runner.input
+        forks.watch(self)
+
+    @property
+    def _runner(self) -> Backend:
+        return self._selection.runner
 
     @property
     def manifest(self) -> Manifest:
@@ -286,7 +290,8 @@ class Engine:
                 what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
                 raise FrameError(f"raw needs a float32 array of shape {shape} or a uint8 frame, not {what}")
             if on_device and device is not None:
-                return device.leave(given, self.active, order)
+                with self._selection.step(undoes=True):
+                    return device.leave(given, self.active, order)
             return self._run(given, places, order if tensor else None).maps
 
     def residency(self) -> Residency:
@@ -298,10 +303,9 @@ class Engine:
     def close(self) -> None:
         """Let go of the backend, the mappings and the file; calling it again does nothing."""
         with self.lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._selection.close()
+            self._closed = True  # first: a close that is broken off leaves a closed engine, and can be called again
+            if not self._foreign:
+                self._selection.close()
             self._bundle.close()
 
     def __enter__(self) -> Self:
@@ -311,6 +315,24 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> Never:
+        raise EdgeMTLError(
+            f"an engine holds mapped memory and cannot be pickled: call {self._how()} where it is needed"
+        )
+
+    def forked(self, idle: bool) -> None:
+        """In a child process, from its first thread: `idle` when no other thread was in a call at the fork."""
+        self.lock = threading.RLock()
+        self._foreign = not self._runner.forks
+        self._selection.whole &= idle
+
+    def _how(self) -> str:
+        """The call that gives an engine like this one."""
+        return (
+            f"edgemtl.load({str(self._bundle.path)!r}, {self.backend!r}, tasks={list(self.active)},"
+            f" threads={self.threads}, color={self.color!r})"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"active: {', '.join(self.active) or 'none'}"
@@ -345,10 +367,11 @@ class Engine:
         """Run the active tasks, maps into `out` where it has a place; raises BackendError when a map is not what the
         manifest says. colour: the image is a tensor on the device, and if it is a frame, this is its order.
         """
-        if colour is None or self._runner.device is None:
-            ran = self._runner.run(image, self.active)
-        else:
-            ran = self._runner.device.run_tensor(image, self.active, colour)
+        with self._selection.step(undoes=True):
+            if colour is None or self._runner.device is None:
+                ran = self._runner.run(image, self.active)
+            else:
+                ran = self._runner.device.run_tensor(image, self.active, colour)
         config = self.manifest.model
         for name in self.active:
             shape, want = ran.maps[name].shape, (config.task(name).channels, *config.map_size)
@@ -364,6 +387,14 @@ class Engine:
     def _open(self) -> None:
         if self._closed:
             raise EdgeMTLError("this engine has been closed; load the bundle again")
+        if self._foreign:
+            raise BackendError(
+                f"this engine is of the process that forked this one, and backend {self.backend!r} does not work in a"
+                f" child: call {self._how()} in it"
+            )
+        self._selection.mend()
+        own = self._runner.input
+        self._preprocess.input = self._input if own is None else own
 
     def _ready(self) -> None:
         self._open()

@@ -108,6 +108,11 @@ class TestPlacesThatAreNoFile:
         monkeypatch.setattr(os, "open", refused)  # the tests may run as root, who may read all
         refuse(plain, "cannot be opened: Permission denied")
 
+    @pytest.mark.parametrize("path", [None, 3, b"a.edgemtl", ["a.edgemtl"]])
+    def test_what_is_no_path(self, path: Any) -> None:
+        with pytest.raises(BundleError, match="a bundle is named by its path, a str or a Path, not by "):
+            Bundle.open(path)
+
     def test_null_in_the_name(self) -> None:
         with pytest.raises(BundleError, match="cannot be opened"):
             Bundle.open("a\0b")
@@ -214,6 +219,8 @@ IO = {"inputs": [[1]], "outputs": [[1]]}
         ),
         (program(functions={"depth": {**IO, "params": ["../x:y"]}}), "params"),
         (program(functions={"depth": {**IO, "outputs": []}}), "outputs"),
+        (set_(preprocess={"std": [0.2, 0, 0.2]}), "preprocess.std.1: .* greater than or equal to 0.01"),
+        (set_(preprocess={"mean": [0.2, 7, 0.2]}), "preprocess.mean.1: .* less than or equal to 1"),
         (set_(golden={"inputs": "none", "outputs": {}, "count": 1, "tolerance": 0.1}), "not in the list"),
     ],
 )

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from double import Double
+from interrupts import interrupted_at
 
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BudgetError, EdgeMTLError, TaskError
@@ -271,7 +272,7 @@ class TestFailure:
         engine.activate("depth")
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError):
+            with pytest.raises(BackendError, match="failed: RuntimeError: can't start new thread"):
                 engine.prepare("semseg")
         assert (held(engine), engine.prepared) == (needs(engine, "depth"), ())
         engine.prepare("semseg")
@@ -303,7 +304,7 @@ class TestFailure:
         line, done = 0, False
         while not done:
             line += 1
-            done = interrupted_at(line, lambda: engine.prepare("semseg", "edge"))
+            done = interrupted_at(line, lambda: engine.prepare("semseg", "edge"), SOURCES)
             assert engine.active == ("depth",)
             np.testing.assert_array_equal(engine(FRAME)["depth"].map, want)
             assert (engine.prepared == ()) is not done
@@ -313,31 +314,6 @@ class TestFailure:
         engine.prepare("edge")
         engine.activate("edge")
         assert engine._selection.weights._leaving == []
-
-
-def interrupted_at(line: int, call: Callable[[], None]) -> bool:
-    """Whether `call` ended before KeyboardInterrupt came in the `line`-th line of SOURCES that it runs."""
-    count = 0
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.endswith(SOURCES):
-            return None
-        if event == "line":
-            count += 1
-            if count == line:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return False
-    finally:
-        sys.settrace(before)
-    return True
 
 
 class TestProcess:

@@ -122,7 +122,7 @@ class Backend(ABC):
     views of mapped weights, of which `release` must leave none; otherwise the backend reads what it needs itself, or
     has a `store` of its own, which the engine fills and empties. `input`: the memory that it wants images in. An
     `exact` one computes in integers and gives the integer goldens of its program bit for bit. `runs`: the backend whose
-    programs it runs, where that is another.
+    programs it runs, where that is another. `forks`: it goes on in a child that `os.fork` made between two calls.
     """
 
     name: ClassVar[str]
@@ -131,6 +131,7 @@ class Backend(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     maps: ClassVar[bool] = False
+    forks: bool = False
     store: Store | None = None
     input: Array | None = None
     CAPABILITIES: ClassVar[dict[str, Cell]]
@@ -187,7 +188,7 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; once more, of what was left when an exception ended it."""
 
 
 def programs_of(backend: type[Backend], bundle: Bundle) -> list[Program]:

@@ -46,22 +46,47 @@ class OnnxRuntime(Backend):
         options.log_severity_level = 3  # errors only; they are raised as well
         model = self._bundle.read(self._program.members[task])
         try:
-            self._sessions[task] = self._ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime's errors have no common class
-            raise BackendError(f"onnxruntime cannot load the model of {task!r}: {str(e).splitlines()[0]}") from None
+            session = self._ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as e:
+            raise BackendError(f"onnxruntime cannot load the model of {task!r}: {_first(e)}") from None
+        self._check(task, session)
+        self._sessions[task] = session
+
+    def _check(self, task: str, session: Any) -> None:
+        """Raises BackendError unless the model has the interface that the manifest gives it."""
+        function = self._program.functions[task]
+        for what, ports, shapes in (
+            ("input", session.get_inputs(), function.inputs),
+            ("output", session.get_outputs(), function.outputs),
+        ):
+            found = [(p.type, tuple(p.shape)) for p in ports]
+            if found != [("tensor(float)", shape) for shape in shapes]:
+                given = ", ".join(f"{kind} {list(shape)}" for kind, shape in found)
+                raise BackendError(
+                    f"the bundle's ONNX model of {task!r} has the {what} {given}; its manifest says float"
+                    f" {', '.join(str(list(s)) for s in shapes)}: compile the bundle again"
+                )
 
     def release(self, task: str) -> None:
-        del self._sessions[task]
+        self._sessions.pop(task, None)
 
     def run(self, image: Array, tasks: Sequence[str]) -> Ran:
         maps, seconds = {}, {}
         for task in tasks:
             session = self._sessions[task]
             start = time.perf_counter()
-            (out,) = session.run(None, {session.get_inputs()[0].name: image})
+            try:
+                (out,) = session.run(None, {session.get_inputs()[0].name: image})
+            except Exception as e:  # onnxruntime's errors have no common class
+                raise BackendError(f"onnxruntime cannot run the model of {task!r}: {_first(e)}") from None
             seconds[task] = time.perf_counter() - start
             maps[task] = np.ascontiguousarray(out[0], np.float32)
         return Ran(maps, seconds)
 
     def close(self) -> None:
         self._sessions.clear()
+
+
+def _first(error: Exception) -> str:
+    """Its first line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -37,6 +37,7 @@ class Torch(Backend):
         import torch
 
         torch.set_num_threads(threads)
+        self.forks = threads == 1  # OpenMP's threads are missing in a child, which would wait for them
         self._torch, self._bundle = torch, bundle
         self._slices: dict[str, MultiTaskViT] = {}
         self._trunk: dict[str, Tensor] = {}
@@ -59,7 +60,7 @@ class Torch(Backend):
         self._slices[task] = model.eval()
 
     def release(self, task: str) -> None:
-        del self._slices[task]
+        self._slices.pop(task, None)
 
     def run(self, image: Array, tasks: Sequence[str]) -> Ran:
         maps, seconds = {}, {}

@@ -30,6 +30,7 @@ class TvmCpu(Backend):
     name = "tvm-cpu"
     extra = "cpu"
     maps = True
+    forks = True
     CAPABILITIES = {  # noqa: RUF012
         "sparse experts": Cell("sparse-kept", "each expert runs over the tokens that chose it"),
         "shared prefix": Cell("yes", "one function up to the first gate, run once for all active tasks"),
