@@ -26,14 +26,14 @@ Router = Literal["noisy_vmoe", "noisy", "dselect_k"]
 ExpertIds = tuple[Annotated[int, Field(ge=0, lt=4096)], ...]
 _Blocks = Annotated[tuple[Annotated[int, Field(ge=0, lt=64)], ...], Field(max_length=64)]
 _Side = Annotated[int, Field(ge=1, le=32768)]
-_Mean = Annotated[float, Field(ge=0, le=1)]
-_Std = Annotated[float, Field(ge=0.01, le=10)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(ge=0.01, le=10)]
 
 
 class Strict(BaseModel):
-    """Base of all configuration classes: immutable, unknown keys are errors."""
+    """Base of all configuration classes: immutable; unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskConfig(Strict):
@@ -78,8 +78,8 @@ class ModelConfig(Strict):
 
     name: str = "custom"
     image_size: tuple[_Side, _Side] = (128, 256)  # height, width in pixels
-    image_mean: tuple[_Mean, _Mean, _Mean] = IMAGE_MEAN  # of RGB in 0..1: the network's input is (pixel - mean) / std
-    image_std: tuple[_Std, _Std, _Std] = IMAGE_STD
+    image_mean: tuple[Mean, Mean, Mean] = IMAGE_MEAN  # of RGB in 0..1: the network's input is (pixel - mean) / std
+    image_std: tuple[Std, Std, Std] = IMAGE_STD
     image_border: int = Field(114, ge=0, le=255)  # what a letterboxed frame is surrounded with
     fov: float | None = Field(None, gt=1, lt=179)  # horizontal degrees of the camera that depth is learnt for
     stem: Literal["patch", "lite0"] = "patch"  # lite0: EfficientNet-Lite0's first eleven blocks, without a class token
@@ -229,6 +229,9 @@ class ModelConfig(Strict):
         (height, width), blocks = self.image_size, len(self.moe_blocks)
         if min(height, width) < self.patch or height % self.patch or width % self.patch:
             raise ValueError(f"image {height}x{width} is not a whole number of {self.patch}-pixel patches")
+        for ratio, width in (("mlp_ratio", self.mlp_hidden), ("expert_ratio", self.expert_hidden)):
+            if not width:
+                raise ValueError(f"{ratio} {getattr(self, ratio)} of dim {self.dim} rounds to a width of 0: give more")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
         if self.patch % self.head_stride:

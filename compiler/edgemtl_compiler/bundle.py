@@ -168,8 +168,9 @@ def _read(model: MultiTaskViT | str | os.PathLike[str]) -> tuple[ModelConfig, St
     if isinstance(model, str | os.PathLike):
         info, state = read_checkpoint(Path(model))
         return info.config, state, info.origin
-    from edgemtl.model.checkpoint import arrays
+    from edgemtl.model.checkpoint import arrays, unwrapped
 
+    model = unwrapped(model)
     return model.config, arrays(model.state_dict()), ""
 
 

@@ -38,6 +38,11 @@ class CheckpointInfo(NamedTuple):
     origin: str
 
 
+def bare(key: str) -> str:
+    """The name of a tensor without what torch.compile and DistributedDataParallel put before the names they wrap."""
+    return key.replace("_orig_mod.", "").removeprefix("module.")
+
+
 def stored(key: str, dtype: str) -> str:
     """The type that a tensor is stored in: statistics of a stem's batch norms span more than half precision holds."""
     return "float32" if key.startswith(_STEM) and ".norm." in key else dtype
@@ -80,12 +85,12 @@ def _read(
     try:
         with safe_open(str(path), "np") as file:
             info = _info(path, file.metadata() or {})
-            keys = list(file.keys())
-            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in keys}
+            keys = {bare(k): k for k in file.keys()}  # noqa: SIM118
+            shapes = {k: tuple(file.get_slice(found).get_shape()) for k, found in keys.items()}
             _check_size(path, shapes, info.config)
             if expected is not None:
                 check_shapes(str(path), shapes, expected(info.config), "its configuration")
-            return info, {k: file.get_tensor(k) for k in keys if tensors}
+            return info, {k: file.get_tensor(found) for k, found in keys.items() if tensors}
     except (SafetensorError, OSError, ValueError, TypeError) as e:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({e}); copy or train it again") from None
 

@@ -32,6 +32,9 @@ def deployable(
     Raises CheckpointError for a state that does not fit the configuration, TaskError for a task that is not there, and
     ConfigError for a model that only training can run.
     """
+    for key, value in state.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"the model's state holds values that are not finite in {key!r}; train it again")
     try:
         config, out = without_training(config, state)
     except KeyError as error:

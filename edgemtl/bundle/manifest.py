@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edgemtl.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, Strict, TaskName
+from edgemtl.config import IMAGE_MEAN, IMAGE_STD, Mean, ModelConfig, Std, Strict, TaskName
 
 SCHEMA_VERSION = 2
 PAGE = 4096
@@ -48,8 +48,8 @@ class Preprocess(Strict):
 
     mode: Literal["resize", "letterbox"] = "resize"
     fill: int = Field(114, ge=0, le=255)
-    mean: tuple[float, float, float] = IMAGE_MEAN
-    std: tuple[float, float, float] = IMAGE_STD
+    mean: tuple[Mean, Mean, Mean] = IMAGE_MEAN
+    std: tuple[Std, Std, Std] = IMAGE_STD
 
     @classmethod
     def of(cls, model: ModelConfig, mode: Literal["resize", "letterbox"] = "resize") -> Preprocess:

@@ -11,14 +11,23 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from edgemtl.bundle import deployable
-from edgemtl.bundle.checkpoint import FORMAT, VERSION, Array, CheckpointInfo, check_shapes, read_checkpoint, stored
+from edgemtl.bundle.checkpoint import (
+    FORMAT,
+    VERSION,
+    Array,
+    CheckpointInfo,
+    bare,
+    check_shapes,
+    read_checkpoint,
+    stored,
+)
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
 from edgemtl.model.vit import MultiTaskViT
@@ -92,6 +101,16 @@ def model_of(config: ModelConfig, state: Mapping[str, Array]) -> MultiTaskViT:
     return model.eval()
 
 
+def unwrapped(model: Any) -> MultiTaskViT:
+    """The model itself, out of what torch.compile and DistributedDataParallel make of it. Raises CheckpointError."""
+    found = model
+    while not isinstance(found, MultiTaskViT):
+        found = getattr(found, "_orig_mod", None) or getattr(found, "module", None)
+        if found is None:
+            raise CheckpointError(f"a model of edgemtl.model, or its checkpoint's path, is needed, not {model!r:.80}")
+    return found
+
+
 def arrays(state: Mapping[str, Tensor]) -> dict[str, Array]:
     """A state of tensors in NumPy, float32."""
     return {k: v.detach().cpu().float().numpy() for k, v in state.items()}
@@ -99,20 +118,21 @@ def arrays(state: Mapping[str, Tensor]) -> dict[str, Array]:
 
 def save_checkpoint(
     path: str | Path,
-    model: MultiTaskViT | Mapping[str, Tensor],
+    model: torch.nn.Module | Mapping[str, Tensor],
     config: ModelConfig | None = None,
     *,
     dtype: Literal["float16", "float32"] = "float16",
     origin: str = "",
 ) -> None:
-    """Write a model, or a state {name: tensor} with its `config`, atomically.
+    """Write a model, wrapped or not, or a state {name: tensor} with its `config`, atomically.
 
     Raises CheckpointError if the state does not fit the configuration or holds a value that `dtype` cannot.
     """
-    if isinstance(model, MultiTaskViT):
-        config, state = config or model.config, dict(model.state_dict())
+    if isinstance(model, Mapping):
+        state = {bare(k): v for k, v in model.items()}
     else:
-        state = dict(model)
+        model = unwrapped(model)
+        config, state = config or model.config, dict(model.state_dict())
     if config is None:
         raise CheckpointError("a state alone does not say its model; give save_checkpoint the config as well")
     shapes = {k: tuple(v.shape) for k, v in state.items()}

@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from edgemtl.bundle.checkpoint import bare
 from edgemtl.config import ModelConfig, TaskConfig
 from edgemtl.errors import CheckpointError
 from edgemtl.model.checkpoint import expected_shapes
@@ -126,7 +127,7 @@ def _state(file: Path, content: Any) -> dict[str, Tensor]:
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: {key!r} in its state_dict is no tensor with a name")
-        out[key.removeprefix("module.")] = value
+        out[bare(key)] = value
     return out
 
 

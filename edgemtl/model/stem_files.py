@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from edgemtl.bundle.checkpoint import bare
 from edgemtl.errors import CheckpointError
 from edgemtl.graph import lite0
 from edgemtl.model.checkpoint import serialise, write_atomic
@@ -82,7 +83,7 @@ def load_stem(given: str) -> dict[str, Tensor]:
 
 def _ours(key: str) -> str | None:
     """This project's name of a published tensor; None for what the stem does not have."""
-    key = key.removeprefix("module.")
+    key = bare(key)
     if _LEFT_OUT.search(key):
         return None
     key = key.replace("_conv_stem.", "first.conv.") if key.startswith("_conv_stem.") else key

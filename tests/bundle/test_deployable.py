@@ -82,6 +82,10 @@ def test_what_does_not_fit() -> None:
         deployable(config, state | {"extra": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointError, match=r"cls_token has shape \[7\]"):
         deployable(config, state | {"backbone.cls_token": np.zeros(7, np.float32)})
+    for value in (np.nan, np.inf):
+        broken = state | {"backbone.cls_token": np.full_like(state["backbone.cls_token"], value)}
+        with pytest.raises(CheckpointError, match="not finite in 'backbone.cls_token'; train it again"):
+            deployable(config, broken)
     with pytest.raises(TaskError, match="no task was asked for"):
         deployable(config, state, ())
     with pytest.raises(TaskError, match="there is no task 'smell'"):

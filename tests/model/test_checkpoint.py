@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from edgemtl.errors import CheckpointError
 from edgemtl.model import MultiTaskViT, preset
@@ -50,6 +51,31 @@ def test_a_slice_can_be_saved(tmp_path: Path, model: MultiTaskViT) -> None:
     save_checkpoint(tmp_path / "d.safetensors", part, dtype="float32")
     image = torch.randn(1, 3, 32, 64)
     assert torch.equal(load_checkpoint(tmp_path / "d.safetensors")[0](image)["depth"], part(image)["depth"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_that_wrappers_put_before_are_left_out(tmp_path: Path, model: MultiTaskViT, prefix: str) -> None:
+    """As torch.compile and DistributedDataParallel name them, in a state and in a file."""
+    plain, named, again = (tmp_path / f"{name}.safetensors" for name in ("plain", "named", "again"))
+    save_checkpoint(plain, model)
+    save_checkpoint(named, {prefix + k: v for k, v in model.state_dict().items()}, model.config)
+    assert named.read_bytes() == plain.read_bytes()
+    with safe_open(str(plain), "pt") as file:
+        tensors, about = {prefix + k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+    again.write_bytes(serialise(tensors, about))
+    loaded = load_checkpoint(again)[0].state_dict()
+    assert all(torch.equal(loaded[k], v.half().float()) for k, v in model.state_dict().items())
+
+
+def test_a_wrapped_model_is_saved_as_the_model(tmp_path: Path, model: MultiTaskViT) -> None:
+    plain, wrapped = tmp_path / "plain.safetensors", tmp_path / "wrapped.safetensors"
+    save_checkpoint(plain, model)
+    compiled = torch.nn.Module()  # as torch.compile's, which warns when it is imported
+    compiled._orig_mod = model
+    save_checkpoint(wrapped, torch.nn.DataParallel(compiled))
+    assert wrapped.read_bytes() == plain.read_bytes()
+    with pytest.raises(CheckpointError, match=r"a model of edgemtl.model, .* is needed, not Linear"):
+        save_checkpoint(wrapped, torch.nn.Linear(2, 2))
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path: Path, model: MultiTaskViT) -> None:
