@@ -30,10 +30,11 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     elif not hybrid and draw(st.integers(0, 5)) == 0:
         moe = ()
     banks = depth // 2 if moe is None else len(moe)
-    some = st.lists(st.integers(0, experts - 1), min_size=top_k, max_size=experts, unique=True).map(sorted).map(tuple)
+    some = st.lists(st.integers(0, experts - 1), min_size=top_k, max_size=experts, unique=True).map(tuple)
     bank = st.tuples(*[some] * banks)
-    paths = {"depth": draw(bank), "normals": draw(bank)}  # "parts" may use all
-    fields: dict[str, Any] = draw(st.sampled_from([{"paths": paths}, {}, {"slots": draw(bank)}]))
+    paths = {"depth": draw(bank), "normals": draw(bank)}  # in order of use; "parts" may use all
+    slots = tuple(tuple(sorted(ids)) for ids in draw(bank))
+    fields: dict[str, Any] = draw(st.sampled_from([{"paths": paths}, {}, {"slots": slots}]))
     gate = draw(st.sampled_from(["multi", "multi", "single"]))
     router = draw(st.sampled_from(["noisy_vmoe", "noisy"]))
     patch, stride = {"light": draw(st.sampled_from([(8, 4), (8, 2), (6, 6)])), "conv": (8, 1), "pyramid": (16, 4)}[kind]

@@ -29,7 +29,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     depth = draw(st.integers(2, 5))
     tasks = TASKS[: draw(st.integers(1, 3))]
     heads = draw(st.sampled_from([1, 2, 4]))
-    bank = st.sets(st.integers(0, experts - 1), min_size=top_k).map(lambda s: tuple(sorted(s)))
+    bank = st.lists(st.integers(0, experts - 1), min_size=top_k, unique=True).map(tuple)
     paths = {}
     for task in tasks:
         if draw(st.booleans()):
