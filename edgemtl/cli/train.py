@@ -71,14 +71,18 @@ def calm_threads() -> None:
 def _sets(config: Any, root: Path, console: Console) -> Sets:
     from edgemtl.train.data import open_data
     from edgemtl.train.loop import Sets
+    from edgemtl.train.mixed import Mixed
 
     model = config.model_config_for("multi")
     fit, watched = ("train:fit", "train:hold") if config.holdout else ("train", "val")
-    training = open_data(root, fit, model, train=True, seed=config.seed, photo=config.photo)
+    augmented: dict[str, Any] = {"train": True, "seed": config.seed, "photo": config.photo}
+    training = open_data(root, fit, model, **augmented)
     val = open_data(root, watched, model) if config.val_images else None
     if config.preload:
         with console.status(f"reading {len(training)} images from {root}"):
             training.preload()
-    for line in (*training.reports(), *(val.reports() if val else ())):
+    mixed = None if config.mix is None else open_data(config.mix.data, "train", model, **augmented)
+    for line in (*training.reports(), *(mixed.reports() if mixed else ()), *(val.reports() if val else ())):
         console.print(line, highlight=False)
-    return Sets(training, training.plain(), val)
+    whole = Mixed(training, mixed, config.mix.share, config.seed) if config.mix and mixed else training
+    return Sets(whole, training.plain(), val)

@@ -102,6 +102,13 @@ class BalancerConfig(Strict):
     alpha: float = Field(1.5, ge=0, le=10)  # gradnorm: how strongly a slow task is favoured
 
 
+class MixConfig(Strict):
+    """A second set, mixed into the training images; the rankings of experts, and `val`, are the first's alone."""
+
+    data: Path
+    share: float = Field(0.25, gt=0, lt=1)  # of an epoch's images, as far as the second set has so many
+
+
 class TrainConfig(Strict):
     """A whole run. Paths are relative to the working directory."""
 
@@ -115,6 +122,7 @@ class TrainConfig(Strict):
         None  # a stem checkpoint of `edgemtl import-stem`, or "imagenet": the installed package's weights
     )
     data: Path = Path("data/rooms")
+    mix: MixConfig | None = None  # None: `data` alone
     out: Path = Path("runs/rooms")
     holdout: bool = False  # train on train:fit and evaluate on train:hold, so that nothing is chosen on val
     photo: float = Field(0.0, ge=0, le=1)  # how often a camera's flaws are added (edgemtl/data/photo.py); 0: never
@@ -208,7 +216,16 @@ def first_error(error: ValidationError, what: str) -> str:
 
 
 def _known_keys() -> set[str]:
-    classes = (TrainConfig, StageConfig, OptimiserConfig, ScheduleConfig, LossConfig, BalancerConfig, ModelConfig)
+    classes = (
+        TrainConfig,
+        StageConfig,
+        MixConfig,
+        OptimiserConfig,
+        ScheduleConfig,
+        LossConfig,
+        BalancerConfig,
+        ModelConfig,
+    )
     return {key for cls in classes for key in cls.model_fields}
 
 
