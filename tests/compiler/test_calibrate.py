@@ -125,6 +125,9 @@ class TestErrors:
 
     def test_values_that_are_not_finite(self, micro_state: Any) -> None:
         config, state = micro_state
+        state["backbone.blocks.2.mlp.fc1.weight"][0, 0] = 1e30
+        with pytest.raises(CompileError, match=r"beyond 1e\+09, at blocks\.2\.mlp\.fc1\.inner of task 'semseg'"):
+            calibrate(config, state, images(config))
         state["backbone.blocks.2.mlp.fc1.weight"][0, 0] = np.nan
         with pytest.raises(CompileError, match=r"not finite, at blocks\.2\.mlp\.fc1\.inner of task 'semseg'"):
             calibrate(config, state, images(config))

@@ -130,7 +130,8 @@ class TestErrors:
 
     def test_another_version(self, refuses: Any) -> None:
         assert "holds no ranges that this edgemtl reads" in refuses(about=lambda f: f.update(version=2))
-        assert "is damaged or no file of ranges" in refuses(about=lambda f: f.update(images="many"))
+        for images in ("many", float("inf")):
+            assert "is damaged or no file of ranges" in refuses(about=lambda f, n=images: f.update(images=n))
 
     def test_names(self, refuses: Any) -> None:
         assert "has not the ranges of this model (embed is" in refuses(lambda t: t.pop("embed"))
@@ -143,6 +144,8 @@ class TestErrors:
             lambda x: x[:2].copy(),
             lambda x: x.astype(np.int32),
             lambda x: x * np.float16(np.nan),
+            lambda x: np.sign(x).astype(np.float32) * np.float32(3e38),
+            lambda x: np.concatenate([x[:2], np.full_like(x[2:], 3e38, np.float32)]),
             lambda x: x[::-1].copy() - np.float16([[0]] + [[9]] * (len(x) - 1)),
         ],
     )

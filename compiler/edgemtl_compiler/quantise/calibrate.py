@@ -23,6 +23,7 @@ from edgemtl.graph.run import Values
 
 MIN_IMAGES = 32
 KEPT_ROWS = 512  # rows of each activation kept for percentiles and for the search of a channel balance
+MOST = 1e9  # a trained network's values stay far below; squares of sums of these are finite in float32
 SEEN = 16  # rows that an expert must have got to be calibrated on its own tokens
 
 Float = NDArray[np.float64]
@@ -112,9 +113,10 @@ class _Ranges:
         if isinstance(value, tuple) or name.endswith(".logits"):  # a gate's, as many as the task's path has experts
             return
         head, flat = name.startswith("head."), value.reshape(-1, value.shape[-1])
-        if not np.isfinite(flat).all():
+        if not usable(flat):
             of = f" of task {self.task!r}" if self.task else ""
-            raise CompileError(f"calibration met an activation that is not finite, at {name}{of}")
+            what = f"beyond {MOST:g}" if np.isfinite(flat).all() else "not finite"
+            raise CompileError(f"calibration met an activation that is {what}, at {name}{of}")
         calls = self.images * (len(self.config.tasks) if self.task and not head else 1)
         self.add(key(self.task, name), flat, max(1, KEPT_ROWS // calls))
 
@@ -126,6 +128,11 @@ class _Ranges:
         r.count += len(flat)
         draw = np.random.default_rng(len(r.rows))  # a fixed stride would meet the same columns of every picture
         r.rows.append(flat[draw.choice(len(flat), min(len(flat), kept), replace=False)])
+
+
+def usable(value: NDArray[Any]) -> bool:
+    """Whether all values are finite and of a size that can be quantised."""
+    return float(value.min()) >= -MOST and float(value.max()) <= MOST
 
 
 def as_input(image: NDArray[np.uint8], config: ModelConfig) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from edgemtl.bundle.deployable import deployable
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
 from edgemtl.graph import from_state, network
-from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, Range, calibrate, channels, hidden_values, key
+from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, Range, calibrate, channels, hidden_values, key, usable
 from edgemtl_compiler.quantise.pictures import pictures
 
 VERSION = 1
@@ -100,7 +100,7 @@ def read(path: Path, config: ModelConfig, state: State) -> Calibration:
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         version, weights = about.get("version"), about.get("weights")
         images, source = int(about.get("images", 0)), str(about.get("source", ""))
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CompileError(f"{path} is damaged or no file of ranges ({reason}): {again}") from None
     if version != VERSION or images < 1:
@@ -127,7 +127,7 @@ def _by_bounds(config: ModelConfig) -> set[str]:
 
 def _check(path: Path, name: str, value: NDArray[Any], wide: int, again: str) -> None:
     fits = value.dtype in (np.float16, np.float32) and value.ndim == 2 and value.shape[1] == wide and len(value) > 2
-    if not fits or not np.isfinite(value).all() or (value[0] > value[1]).any():
+    if not fits or not usable(value) or (value[0] > value[1]).any():
         raise CompileError(f"{path}: {name} is no range of {wide} channels: {again}")
 
 
