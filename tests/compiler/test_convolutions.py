@@ -175,60 +175,92 @@ def test_doubled_sum(kernels: Kernels, half: tuple[int, int], dim: int) -> None:
     held(kernels, "doubled_sum", [x, finer, (height, width)], want)
 
 
+Arrays = dict[str, list[np.ndarray[Any, Any]]]
+
+
+def expect_int8(kernels: Kernels, graph: Graph, x: np.ndarray[Any, Any], arrays: Arrays, step: float = 0.03) -> Any:
+    """What the INT8 reference gives for an inverted residual, and what the kernel does: the same bits for any count of
+    threads, and nothing past its output.
+    """
+    node = graph["y"]
+    first, taps, project = (Entry(**vars(w)) for w in node.weights)
+    codes = {first.ref: (Codes(step, 0.1),), project.ref: (Codes(6 / 254, 3.0),)}
+    packed = {e.ref: e.pack_int8(arrays[e.ref], codes[e.ref]) for e in (first, project)}
+    packed[taps.ref] = taps.pack(arrays[taps.ref])
+    rounded = {e.ref: e.unpack(packed[e.ref]) for e in (first, taps, project)}
+    want = run(graph, {"x": x}, lambda w: rounded[w.ref], instead=int8_kernels(graph, codes))["y"]
+    a, given = node.attributes, [packed[w.ref] for w in node.weights]
+    shape = window(x.shape[:2], a["kernel"], a["stride"], a["padding"])
+    outs = []
+    for threads in (1, 2, 3):
+        out = np.full((len(want) + 1, *want.shape[1:]), np.float32(77))
+        kernels.threads(threads)
+        kernels("inverted_residual_i8", x, *given, shape, int(a["shortcut"]), out[:-1])
+        kernels.threads(1)
+        assert (out[-1] == 77).all()
+        outs.append(out[:-1])
+    np.testing.assert_array_equal(outs[1], outs[0])
+    np.testing.assert_array_equal(outs[2], outs[0])
+    return want, outs[0]
+
+
 @few
 @given(
     size=sizes,
-    kernel=st.sampled_from([3, 5]),
-    stride=st.integers(1, 2),
+    kernel=st.tuples(st.integers(1, 5), st.sampled_from([1, 3, 4, 5])),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
     inputs=st.sampled_from([16, 20, 40]),
-    middle=st.sampled_from([16, 48, 96]),
+    middle=st.sampled_from([16, 48, 96, 144]),
     outputs=st.sampled_from([8, 16, 24, 40]),
-    expand=st.booleans(),
     shortcut=st.booleans(),
 )
 def test_inverted_residual_i8(
     kernels: Kernels,
     size: tuple[int, int],
-    kernel: int,
-    stride: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
     inputs: int,
     middle: int,
     outputs: int,
-    expand: bool,
     shortcut: bool,
 ) -> None:
     """Held to the INT8 reference; a value on the border of two codes may fall the other way."""
-    inputs = inputs if expand else middle
-    stride, outputs = (1, inputs) if shortcut else (stride, outputs)
-    half = kernel // 2
-    how = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": ((half, half), (half, half))}
-    graph, node = built(
-        "inverted_residual", size, inputs, middle=middle, outputs=outputs, expand=expand, shortcut=shortcut, **how
-    )
+    if shortcut:
+        kernel, stride, outputs = (3, 5), (1, 1), inputs
+    padding = tuple((k // 2, k // 2) for k in kernel)
+    how = {"kernel": kernel, "stride": stride, "padding": padding, "expand": True, "shortcut": shortcut}
+    graph, node = built("inverted_residual", size, inputs, middle=middle, outputs=outputs, **how)
     rng = np.random.default_rng(middle)
     x, arrays = rng.normal(size=(*size, inputs)).astype(np.float32), values(node, rng)
-    *first, taps, project = node.weights
-    codes = {w.ref: (Codes(0.03, 0.1),) for w in first} | {project.ref: (Codes(6 / 254, 3.0),)}
-    packed = {w.ref: Entry(**vars(w)).pack_int8(arrays[w.ref], codes[w.ref]) for w in (*first, project)}
-    packed[taps.ref] = Entry(**vars(taps)).pack(arrays[taps.ref])
-    rounded = {w.ref: Entry(**vars(w)).unpack(packed[w.ref]) for w in node.weights}
-    want = run(graph, {"x": x}, lambda w: rounded[w.ref], instead=int8_kernels(graph, codes))["y"]
-    out = np.full((len(want) + 1, *want.shape[1:]), np.float32(77))
-    name = "inverted_residual_i8" if expand else "separable_block_i8"
-    weights = [packed[w.ref] for w in node.weights]
-    shape = window(size, how["kernel"], how["stride"], how["padding"])
-    kernels(name, x, *weights, shape, int(shortcut), out[:-1])
-    assert (out[-1] == 77).all()
-    off = np.abs(out[:-1] - want)
+    want, got = expect_int8(kernels, graph, x, arrays)
+    off = np.abs(got - want)
     assert np.median(off) < 2e-6
-    step = max(float(np.abs(a).max()) for a in rounded[project.ref][:1]) * 6 / 254
+    step = float(np.abs(arrays[node.weights[-1].ref][0]).max()) * 6 / 254
     assert off.max() < 0.01 + 12 * step  # a few codes next to each other, through the last layer
-    for threads in (2, 3):
-        again = np.empty(want.shape, np.float32)
-        kernels.threads(threads)
-        kernels(name, x, *weights, shape, int(shortcut), again)
-        kernels.threads(1)
-        np.testing.assert_array_equal(again, out[:-1])
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (11, 11)])
+def test_depthwise_sums_reach_the_ends_of_16_bits(kernels: Kernels, kernel: tuple[int, int]) -> None:
+    """All taps of one sign, or of two in any order, on levels that are all the highest, or the lowest."""
+    padding = tuple((k // 2, k // 2) for k in kernel)
+    how = {"kernel": kernel, "stride": (1, 1), "padding": padding, "expand": True, "shortcut": False}
+    graph, node = built("inverted_residual", (9, 14), 16, middle=48, outputs=48, **how)
+    rng = np.random.default_rng(1)
+    arrays = values(node, rng)
+    first, taps, project = (arrays[w.ref] for w in node.weights)
+    count = kernel[0] * kernel[1]
+    first[1][:] = rng.choice([1e30, -1e30, 7, 3], 48)
+    signs = np.where(np.arange(count) < rng.integers(0, count + 1, (48, 1)), 1, -1)
+    each = signs * rng.choice([1, 1, 0.01], (48, count))
+    each[:9] = np.array([1, -1, 0]).repeat(3)[:, None]
+    most = np.maximum(np.maximum(each, 0).sum(1), np.maximum(-each, 0).sum(1))
+    taps[0][:] = (each / np.maximum(most, 1e-9)[:, None]).reshape(taps[0].shape)
+    taps[1][:] = -np.minimum(6 * taps[0].sum((1, 2, 3)), 0) + rng.choice([0, 3], 48)
+    project[0][:], project[1][:] = np.eye(48).reshape(project[0].shape), 0
+    want, got = expect_int8(kernels, graph, rng.normal(size=(9, 14, 16)).astype(np.float32), arrays)
+    assert (want.min(), want.max()) == (0, 6)
+    assert np.abs(got - want).max() < 2.5 * 6 / 254  # a tap, or a sum, on the border of two codes
+    assert (np.abs(got - want) < 1e-5).mean() > 0.9
 
 
 def test_half_precision_weights(kernels: Kernels) -> None:
@@ -276,6 +308,9 @@ def test_wrong_sizes_are_errors_not_crashes(kernels: Kernels) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             kernels("inverted_residual", *arguments)
+    many = np.zeros((16 * 9 + 1) * 32, np.float32)
+    with pytest.raises(ValueError, match="up to 128 taps"):
+        kernels("inverted_residual_i8", x, first, many, last, (4, 6, 16, 9, 1, 1, 8, 4, 4, 6), 1, out)
     with pytest.raises(ValueError, match="two even sides"):
         kernels("doubled_sum", x, out, (3, 6), out)
     with pytest.raises(ValueError, match="no such activation"):

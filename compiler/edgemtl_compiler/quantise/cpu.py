@@ -4,8 +4,8 @@ Weights get one scale per output channel, activations static codes of one byte. 
 channel by channel at no cost: its weight and bias are divided by the channels' scales and its readers' columns
 multiplied, after SmoothQuant (Xiao et al., ICML 2023) and CoQMoE (2506.08496); attention's output likewise, through
 the rows of the values' projection. The folded network computes the same function. Attention's products are INT8 where
-qkv is, with scales that the kernel finds. An inverted residual's 1x1 steps are INT8, and other 1x1 convolutions but the
-last; depthwise and wider ones stay float, as gates, softmax and the residual stream do.
+qkv is, with scales that the kernel finds. Inverted residuals are INT8, and 1x1 convolutions but the last; a head's
+steps and wider convolutions stay float, as gates, softmax and the residual stream do.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from itertools import product
 import numpy as np
 
 from edgemtl.bundle.layout import Array, Codes
-from edgemtl.bundle.packing import quantise_rows
+from edgemtl.bundle.packing import LANES, quantise_rows
 from edgemtl.config import ModelConfig
 from edgemtl.graph import Node, Weight, network, weights
 from edgemtl.graph.ops._activations import gelu
 from edgemtl_compiler.quantise.calibrate import Range, key
+from edgemtl_compiler.quantise.fake_int8 import MOST_TAPS
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # how much of a channel's range goes into the next weights
 CUTS = (1.0, 0.9, 0.8, 0.7, 0.6)  # of the calibrated range: some values saturate, the others get finer codes
@@ -188,7 +189,10 @@ class _Builder:
             self.units.append(Unit(name, {weight.ref: (self._of_tensor(key(task[:-1], node.inputs[0]), weight),)}))
 
     def _inverted_residual(self, name: str, node: Node, task: str) -> None:
-        *first, _, project = node.weights
+        """Where the kernel covers it. Without a first step it is at the start, where codes cost most."""
+        *first, taps, project = node.weights
+        if not first or node.attributes["middle"] % LANES or math.prod(taps.sources[0][1][1:]) > MOST_TAPS:
+            return
         given = key(task[:-1], node.inputs[0])
         codes: dict[str, tuple[Codes, ...]] = {w.ref: (self._of_tensor(given, w),) for w in first}
         high = min(6.0, max(float(self.ranges[f"{name}.depthwise"].high.max()), 1e-4))  # what ReLU6 leaves

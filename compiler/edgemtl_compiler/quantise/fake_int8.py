@@ -32,6 +32,8 @@ PHI = (
 )
 
 
+LEVELS = 127  # of what ReLU6 leaves, between the steps of an inverted residual
+MOST_TAPS, TAPS_SUM = 128, 258  # of a depthwise layer: taps a channel, and what those of one sign add up to
 _POINT = ((1, 1), ((0, 0), (0, 0)))  # stride and padding of a 1x1 step
 
 
@@ -101,8 +103,8 @@ def kernels(graph: Graph, codes: AllCodes) -> dict[str, Compute]:
         *first, (depthwise, second), (mix, third) = weights
         x, a = inputs[0], node.attributes
         for weight, bias in first:
-            x = np.clip(convolve(_rounded([x], codes_of(node))[0], weight, bias, *_POINT), 0, 6)
-        x = np.clip(convolve(x, depthwise, second, a["stride"], a["padding"]), 0, 6)
+            x = convolve(_rounded([x], codes_of(node))[0], weight, bias, *_POINT)
+        x = convolve(levels(x), depthwise_codes(depthwise), second, a["stride"], a["padding"])
         x = convolve(rounded(x, codes[project.ref][0]), mix, third, *_POINT)
         return x + inputs[0] if a["shortcut"] else x
 
@@ -126,6 +128,27 @@ def rounded(x: Array, codes: Codes) -> Array:
     code = np.clip(np.rint(x * (1 / codes.step) - codes.centre / codes.step), -127, 127)
     out: Array = code * codes.step + codes.centre
     return out
+
+
+def levels(x: Array) -> Array:
+    """What ReLU6 leaves of x, in 127 steps: what an INT8 depthwise step reads."""
+    out: Array = np.clip(np.rint(x * np.float32(LEVELS / 6)), 0, LEVELS) * np.float32(6 / LEVELS)
+    return out
+
+
+def depthwise_codes(weight: Array) -> Array:
+    """A depthwise layer's weight as kernels/depthwise_i8.h rounds it: a tap's error goes on to the next one."""
+    taps = weight.reshape(len(weight), -1)
+    above, below = (np.maximum(t, 0).sum(1) for t in (taps, -taps))
+    room = np.float32(TAPS_SUM - taps.shape[1])
+    step = np.maximum(np.maximum(np.abs(taps).max(1) / np.float32(126), np.maximum(above, below) / room), 1e-30)
+    out, carry = np.empty_like(taps), np.zeros_like(step)
+    for k, tap in enumerate((taps / step[:, None]).T):
+        value = tap + carry
+        code = np.rint(value)
+        carry = value - code
+        out[:, k] = code * step
+    return out.reshape(weight.shape)
 
 
 def gelu_coarse(x: Array) -> Array:

@@ -89,25 +89,15 @@ void run_norm_linear_i8(TensorView x, TensorView affine, double eps, TensorView 
                  width);
 }
 
-void inverted_i8(const TensorView& x, const TensorView* expand, const TensorView& taps,
-                 const TensorView& project, const Shape& shape, bool shortcut, const TensorView& out) {
-  const Inverted s = inverted_sizes(x, expand != nullptr, taps, shape, shortcut, out);
-  const Timed timed("inverted_residual_i8", s.macs,
-                    (expand ? bytes(*expand) : 0) + bytes(taps) + bytes(project));
-  inverted_residual_i8(
-      f32(x, "x"), expand ? layer_i8(*expand, "expand weight", LayerI8::bytes(s.middle, s.inputs)) : nullptr,
-      f32(taps, "depthwise weight"), layer_i8(project, "project weight", LayerI8::bytes(s.outputs, s.middle)),
-      f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut);
-}
-
 void run_inverted_residual_i8(TensorView x, TensorView expand, TensorView taps, TensorView project,
                               Shape shape, int64_t shortcut, TensorView out) {
-  inverted_i8(x, &expand, taps, project, shape, shortcut != 0, out);
-}
-
-void run_separable_block_i8(TensorView x, TensorView taps, TensorView project, Shape shape, int64_t shortcut,
-                            TensorView out) {
-  inverted_i8(x, nullptr, taps, project, shape, shortcut != 0, out);
+  const Inverted s = inverted_sizes(x, true, taps, shape, shortcut != 0, out);
+  want(s.window.down * s.window.across <= kMostTaps, "inverted_residual: INT8 takes up to 128 taps");
+  const Timed timed("inverted_residual_i8", s.macs, bytes(expand) + bytes(taps) + bytes(project));
+  inverted_residual_i8(f32(x, "x"), layer_i8(expand, "expand weight", LayerI8::bytes(s.middle, s.inputs)),
+                       f32(taps, "depthwise weight"),
+                       layer_i8(project, "project weight", LayerI8::bytes(s.outputs, s.middle)),
+                       f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut != 0);
 }
 
 // Arguments: tokens, index, score, residual, hidden size, one packed expert after the other, out.
@@ -138,7 +128,6 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_i8, edgemtl::run_attention_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_linear_i8, edgemtl::run_attention_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_norm_linear_i8, edgemtl::run_norm_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_inverted_residual_i8, edgemtl::run_inverted_residual_i8);
-TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_block_i8, edgemtl::run_separable_block_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_i8, edgemtl::linear_i8_plain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_gelu_i8, edgemtl::linear_i8_gelu);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_residual_i8, edgemtl::linear_i8_residual);

@@ -109,6 +109,43 @@ inline void gelu_coarse(Vec (&x)[N]) {
   for (int i = 0; i < N; ++i) x[i] = x[i] * (z[i] * p[i] + 0.5f);
 }
 
+constexpr float kLevels = 127.0f / 6.0f;  // levels, 0..127, of one: what ReLU6 leaves, between INT8 layers
+
+// Writes a panel's values, in levels, as bytes: rounded half to even, limited to 0..127, NaN as 0.
+inline void store_levels(uint8_t* out, const Vec* values) {
+#if defined(__AVX512F__)
+  const __m512i whole = _mm512_maskz_cvtps_epi32(0xffff, (__m512)minimum(splat(127.0f), values[0]));
+  const __m128i bytes = _mm512_maskz_cvtsepi32_epi8(0xffff, whole);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_max_epi8(bytes, _mm_setzero_si128()));
+#elif defined(__AVX2__)
+  auto whole = [&](int i) { return _mm256_cvtps_epi32((__m256)minimum(splat(127.0f), values[i])); };
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole(0), whole(1)), 0xd8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_max_epi8(bytes, _mm_setzero_si128()));
+#else
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  for (int i = 0; i < kPanelVecs; ++i) {
+    const Vec v = minimum(splat(127.0f), maximum(values[i], Vec{})) + kMagic;
+    store_narrow(out + i * kLanes, (IntVec)v - 0x4b400000);
+  }
+#endif
+}
+
+// The same of four panels side by side.
+inline void store_four_levels(uint8_t* out, const Vec* values) {
+#if defined(__AVX512F__)
+  auto whole = [&](int i) {
+    return _mm512_maskz_cvtps_epi32(0xffff, (__m512)minimum(splat(127.0f), values[i]));
+  };
+  const __m512i words[2] = {_mm512_packs_epi32(whole(0), whole(1)), _mm512_packs_epi32(whole(2), whole(3))};
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes = _mm512_maskz_permutexvar_epi32(0xffff, order, _mm512_packs_epi16(words[0], words[1]));
+  _mm512_storeu_si512(out, _mm512_max_epi8(bytes, _mm512_setzero_si512()));
+#else
+  for (int i = 0; i < 4; ++i) store_levels(out + i * kPanel, values + i * kPanelVecs);
+#endif
+}
+
 // A packed INT8 layer, as edgemtl/bundle/packing.py describes it.
 struct LayerI8 {
   Coding coding;  // of the input
@@ -152,6 +189,8 @@ struct ProductI8 {
   const float* scale = nullptr;  // kAccumulate: out += scale[row] * value
   Code* codes = nullptr;         // if given, instead of `out`: rows of code_stride(width), to be closed
   Coding coding;                 // of `codes`
+  uint8_t* levels = nullptr;     // if given, instead: the levels of ReLU6, and bytes from a row to the next
+  ptrdiff_t levels_stride = 0;
 };
 
 // The finished values of sums in columns from `first` on.
@@ -219,6 +258,24 @@ inline void each_code(const ProductI8& p, const int32_t* sums, int rows, int row
   }
 }
 
+// The same as levels, which scale and bias are in; all panels are whole.
+template <int P>
+inline void each_level(const ProductI8& p, const int32_t* sums, int rows, int row, int panel) {
+  const int first = panel * kPanel, panels = std::min(P, (p.width - first) / kPanel);
+  const Values value(p, first);
+  for (int i = row; i < row + rows; ++i, sums += P * kPanel) {
+    uint8_t* out = p.levels + i * p.levels_stride + first;
+    Vec values[P * kPanelVecs];
+#pragma GCC unroll 4
+    for (int k = 0; k < P * kPanelVecs; ++k) values[k] = value(sums, k * kLanes);
+    if (P == 4 && panels == P) {
+      store_four_levels(out, values);
+    } else {
+      for (int j = 0; j < panels; ++j) store_levels(out + j * kPanel, values + j * kPanelVecs);
+    }
+  }
+}
+
 inline Vec load_some(const float* p, int n) { return n == kLanes ? load(p) : load_part(p, n); }
 inline void store_some(float* p, Vec v, int n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
 
@@ -227,16 +284,11 @@ inline void finish(const ProductI8& p, const int32_t* sums, int rows, int row, i
   auto to = [&](int i) { return const_cast<float*>(p.out[i]); };
   auto all = [&](const auto& open) { each_row<P>(p, sums, rows, row, panel, open); };
   if (p.codes) return each_code<P>(p, sums, rows, row, panel);
+  if (p.levels) return each_level<P>(p, sums, rows, row, panel);
   switch (p.epilogue) {
     case Epilogue::kGelu:
       return all(
           [&](int i) { return [out = to(i)](int at, Vec v, int n) { store_some(out + at, gelu(v), n); }; });
-    case Epilogue::kRelu6:
-      return all([&](int i) {
-        return [out = to(i)](int at, Vec v, int n) {
-          store_some(out + at, minimum(splat(6.0f), maximum(Vec{}, v)), n);
-        };
-      });
     case Epilogue::kResidual:
       return all([&](int i) {
         return [out = to(i), other = p.residual[i]](int at, Vec v, int n) {

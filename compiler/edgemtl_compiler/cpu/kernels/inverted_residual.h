@@ -57,36 +57,34 @@ inline void depthwise_line(const float* const* lines, const float* taps, float* 
   }
 }
 
-// What every form of the kernel shares. expand(y, to, worker): the line y of the map as `middle` channels;
-// project(mixed, y, worker): the line y of the output, of ReLU6(depthwise). taps: [down * across][middle],
-// then the bias.
-template <class Expand, class Project>
-inline void inverted_strips(const float* taps, const Window& w, int middle, const Expand& expand,
-                            const Project& project) {
+// What every form of the kernel shares. expand(y, to, worker): the line y of the map as `dim` numbers a
+// pixel; contract(lines, y, worker): the line y of the output, of the padded lines that the depthwise step
+// sees.
+template <class T, class Expand, class Contract>
+inline void inverted_strips(const Window& w, int dim, const Expand& expand, const Contract& contract) {
   const int workers = threads(), strips = std::min(workers, w.out_height);
   const int padded = std::max(w.width + w.left, (w.out_width - 1) * w.step_across + w.across);
-  const size_t line = Scratch::line(static_cast<size_t>(padded) * middle);
-  const size_t room = (w.down + 1) * line + Scratch::line(static_cast<size_t>(w.out_width) * middle);
-  Scratch scratch(workers * room);
-  float* own[kMaxThreads];
-  for (int t = 0; t < workers; ++t) own[t] = scratch.array(room);
+  const size_t line = Scratch::line(static_cast<size_t>(padded) * dim);
+  const size_t words = Scratch::line((w.down + 1) * line * sizeof(T) / 4);
+  Scratch scratch(workers * words);
+  T* own[kMaxThreads];
+  for (int t = 0; t < workers; ++t) own[t] = reinterpret_cast<T*>(scratch.array<int32_t>(words));
 
   parallel_for(workers, strips, [&](int item, int worker) {
-    float *lines = own[worker], *nothing = lines + w.down * line, *mixed = nothing + line;
-    std::memset(lines, 0, (w.down + 1) * line * sizeof(float));  // the padding stays zero
+    T *lines = own[worker], *nothing = lines + w.down * line;
+    std::memset(lines, 0, (w.down + 1) * line * sizeof(T));  // the padding stays zero
     const int begin = item * w.out_height / strips, end = (item + 1) * w.out_height / strips;
     int next = std::max(0, begin * w.step_down - w.top);  // the first line not yet expanded
-    const float* seen[kMostDown];
+    const T* seen[kMostDown];
     for (int y = begin; y < end; ++y) {
       const int above = y * w.step_down - w.top;
       for (next = std::max(next, above); next < std::min(w.height, above + w.down); ++next)
-        expand(next, lines + next % w.down * line + static_cast<ptrdiff_t>(w.left) * middle, worker);
+        expand(next, lines + next % w.down * line + static_cast<ptrdiff_t>(w.left) * dim, worker);
       for (int j = 0; j < w.down; ++j) {
         const bool inside = above + j >= 0 && above + j < w.height;
         seen[j] = inside ? lines + (above + j) % w.down * line : nothing;
       }
-      depthwise_line(seen, taps, mixed, w, middle);
-      project(mixed, y, worker);
+      contract(seen, y, worker);
     }
   });
 }
@@ -108,7 +106,14 @@ inline void inverted_residual(const float* x, Packed expand, const float* taps, 
     p.epilogue = Epilogue::kRelu6;
     block(p, 0, w.width, 0, panels_of(middle));
   };
-  inverted_strips(taps, w, middle, widen, [&](const float* mixed, int y, int) {
+  const int workers = threads();
+  const size_t line = Scratch::line(static_cast<size_t>(w.out_width) * middle);
+  Scratch scratch(workers * line);
+  float* own[kMaxThreads];
+  for (int t = 0; t < workers; ++t) own[t] = scratch.array(line);
+  inverted_strips<float>(w, middle, widen, [&](const float* const* seen, int y, int worker) {
+    float* mixed = own[worker];
+    depthwise_line(seen, taps, mixed, w, middle);
     const ptrdiff_t at = static_cast<ptrdiff_t>(y) * w.out_width * outputs;
     Product p;
     use_linear(p, project, outputs, middle);

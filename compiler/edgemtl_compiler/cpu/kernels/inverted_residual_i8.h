@@ -1,7 +1,7 @@
-// An inverted residual whose 1x1 steps are INT8; the depthwise one between them is float.
+// An inverted residual in INT8: what lies between its steps are codes of one byte.
 #pragma once
 
-#include "gemm_i8.h"
+#include "depthwise_i8.h"
 #include "inverted_residual.h"
 
 namespace edgemtl {
@@ -10,8 +10,21 @@ namespace {
 // A layer with all its panels open, for products of few rows at a time: opening must not count beside them.
 class OpenLayer {
  public:
-  OpenLayer(const uint8_t* packed, int width, int depth)
-      : layer(packed, width, depth), width(width), depth(depth), scratch_(kAsStored ? 0 : words()) {
+  // factor: what the layer's values are multiplied by.
+  OpenLayer(const uint8_t* packed, int width, int depth, float factor = 1)
+      : layer(packed, width, depth),
+        width(width),
+        depth(depth),
+        scratch_(2 * Scratch::line(width) + (kAsStored ? 0 : words())) {
+    if (factor != 1) {
+      float *scale = scratch_.array(width), *bias = scratch_.array(width);
+      for (int i = 0; i < width; ++i) {
+        scale[i] = layer.scale[i] * factor;
+        bias[i] = layer.bias[i] * factor;
+      }
+      layer.scale = scale;
+      layer.bias = bias;
+    }
     if (kAsStored) return;
     room_ = reinterpret_cast<Weight*>(scratch_.array<int32_t>(words()));
     const int steps = steps_of(depth), panels = panels_of(width);
@@ -45,7 +58,7 @@ class OpenLayer {
     }
   }
 
-  const LayerI8 layer;
+  LayerI8 layer;
   const int width, depth;
 
  private:
@@ -56,23 +69,27 @@ class OpenLayer {
   Weight* room_ = nullptr;
 };
 
-// As `inverted_residual`; without `expand` the inputs are the middle.
+// As `inverted_residual`, with a first step.
 inline void inverted_residual_i8(const float* x, const uint8_t* expand, const float* taps,
                                  const uint8_t* project, float* out, const Window& w, int inputs, int middle,
                                  int outputs, bool shortcut) {
   const OpenLayer last(project, outputs, middle);
-  const int workers = threads();
-  const size_t before = code_room(w.width, inputs), after = code_room(w.out_width, middle);
+  const OpenTaps open(taps, w, middle, last.layer.coding);
+  const int workers = threads(), dim = open.channels();
+  const size_t before = code_room(w.width, inputs);
+  const size_t after = code_room(w.out_width, middle) + Scratch::line(kBlock);
   Scratch scratch(workers * (before + after));
   Code *narrow[kMaxThreads], *wide[kMaxThreads];
   for (int t = 0; t < workers; ++t) {
-    narrow[t] = code_rows(scratch, w.width, inputs);
-    wide[t] = code_rows(scratch, w.out_width, middle);
+    narrow[t] = reinterpret_cast<Code*>(scratch.array<int32_t>(before));
+    wide[t] = reinterpret_cast<Code*>(scratch.array<int32_t>(after));
   }
-  auto contract = [&](const float* mixed, int y, int worker) {
+  const ptrdiff_t stride = code_stride(middle);
+  auto contract = [&](const uint8_t* const* lines, int y, int worker) {
     const ptrdiff_t at = static_cast<ptrdiff_t>(y) * w.out_width * outputs;
-    last.code(mixed, wide[worker], w.out_width);
-    ProductI8 p(last.layer, {wide[worker], code_stride(middle)}, outputs, middle);
+    depthwise_codes(open, lines, wide[worker], stride, w);
+    for (int i = 0; i < w.out_width; ++i) close_codes(wide[worker] + i * stride, middle);
+    ProductI8 p(last.layer, {wide[worker], stride}, outputs, middle);
     p.out = {out + at, outputs};
     if (shortcut) {
       p.epilogue = Epilogue::kResidual;
@@ -80,24 +97,14 @@ inline void inverted_residual_i8(const float* x, const uint8_t* expand, const fl
     }
     last.multiply(p, w.out_width);
   };
-  if (!expand) {
-    inverted_strips(
-        taps, w, middle,
-        [&](int y, float* to, int) {
-          std::memcpy(to, x + static_cast<ptrdiff_t>(y) * w.width * middle,
-                      static_cast<size_t>(w.width) * middle * sizeof(float));
-        },
-        contract);
-    return;
-  }
-  const OpenLayer first(expand, middle, inputs);
-  inverted_strips(
-      taps, w, middle,
-      [&](int y, float* to, int worker) {
+  const OpenLayer first(expand, middle, inputs, kLevels);
+  inverted_strips<uint8_t>(
+      w, dim,
+      [&](int y, uint8_t* to, int worker) {
         first.code(x + static_cast<ptrdiff_t>(y) * w.width * inputs, narrow[worker], w.width);
         ProductI8 p(first.layer, {narrow[worker], code_stride(inputs)}, middle, inputs);
-        p.out = {to, middle};
-        p.epilogue = Epilogue::kRelu6;
+        p.levels = to;
+        p.levels_stride = dim;
         first.multiply(p, w.width);
       },
       contract);

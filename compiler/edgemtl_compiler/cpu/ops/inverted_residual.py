@@ -1,4 +1,6 @@
-"""An inverted residual: one kernel. Of other than multiples of 16 channels its depthwise step is TVM's."""
+"""An inverted residual: one kernel. Of other than multiples of 16 channels its depthwise step is TVM's; in INT8 the
+kernel needs a first step.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from edgemtl_compiler.cpu.emitter import Emitter, Value
 from edgemtl_compiler.cpu.ops import Op
 from edgemtl_compiler.cpu.ops.convolution import MOST_ROWS, window
 from edgemtl_compiler.cpu.plain import activate, convolve
+from edgemtl_compiler.quantise.fake_int8 import MOST_TAPS
 
 
 class InvertedResidual(Op):
@@ -17,7 +20,9 @@ class InvertedResidual(Op):
         *first, _, project = node.weights
         if a["middle"] % 16 or a["kernel"][0] > MOST_ROWS or len({to.int8(w) for w in (*first, project)}) > 1:
             return None
-        name = to.kernel_for("inverted_residual" if a["expand"] else "separable_block", project)
+        if to.int8(project) and (not first or prod(a["kernel"]) > MOST_TAPS):
+            return None
+        name = to.kernel_for("inverted_residual" if first else "separable_block", project)
         args = (to.value(node.inputs[0]), *map(to.weight, node.weights), window(to, node), int(a["shortcut"]))
         return Value(to.call(name, args, node.shape))
 
