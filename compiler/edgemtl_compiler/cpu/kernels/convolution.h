@@ -19,24 +19,34 @@ struct Window {
   int out_height, out_width;
 };
 
-// A map that is read pixel by pixel: channels last, or as `planes` of one channel each, as a picture is
+// A map that is read column by column: channels last, or as `planes` of one channel each, as a picture is
 // given.
 struct Pixels {
   const float* map;
   int height, width, dim;
   bool planes;
 
-  void copy(int y, int x, float* to) const {
-    if (y < 0 || x < 0 || y >= height || x >= width) {
-      std::memset(to, 0, dim * sizeof(float));
-      return;
+  // Columns [x, x + count) of rows [y, y + down), one column [down][dim] after the other; zeros around the
+  // map.
+  void columns(int y, int x, int down, int count, float* to) const {
+    const int begin = std::clamp(-x, 0, count), end = std::clamp(width - x, begin, count);
+    const ptrdiff_t column = static_cast<ptrdiff_t>(down) * dim;
+    if (y < 0 || y + down > height) std::memset(to, 0, count * column * sizeof(float));
+    for (int i = 0; i < begin; ++i) std::memset(to + i * column, 0, column * sizeof(float));
+    for (int i = end; i < count; ++i) std::memset(to + i * column, 0, column * sizeof(float));
+    for (int j = std::max(0, -y); j < std::min(down, height - y); ++j) {
+      const ptrdiff_t at = static_cast<ptrdiff_t>(y + j) * width + x;
+      float* line = to + j * dim;
+      if (!planes) {
+        for (int i = begin; i < end; ++i)
+          std::memcpy(line + i * column, map + (at + i) * dim, dim * sizeof(float));
+        continue;
+      }
+      for (int c = 0; c < dim; ++c) {
+        const float* from = map + c * static_cast<ptrdiff_t>(height) * width + at;
+        for (int i = begin; i < end; ++i) line[i * column + c] = from[i];
+      }
     }
-    const ptrdiff_t at = static_cast<ptrdiff_t>(y) * width + x;
-    if (!planes) {
-      std::memcpy(to, map + at * dim, dim * sizeof(float));
-      return;
-    }
-    for (int c = 0; c < dim; ++c) to[c] = map[c * static_cast<ptrdiff_t>(height) * width + at];
   }
 };
 
@@ -56,9 +66,7 @@ inline void convolution(const Pixels& x, Packed packed, const float* residual, f
     const int y = item / chunks, first = item % chunks * kChunk,
               count = std::min(kChunk, w.out_width - first);
     const int above = y * w.step_down - w.top, before = first * w.step_across - w.left;
-    float* to = columns[worker];
-    for (int i = 0; i < (count - 1) * w.step_across + w.across; ++i)
-      for (int j = 0; j < w.down; ++j, to += x.dim) x.copy(above + j, before + i, to);
+    x.columns(above, before, w.down, (count - 1) * w.step_across + w.across, columns[worker]);
     const ptrdiff_t at = (static_cast<ptrdiff_t>(y) * w.out_width + first) * channels;
     Product p;
     use_linear(p, packed, channels, w.across * column);
