@@ -53,6 +53,7 @@ INT8 = {  # which layers become INT8 on a CPU, what is kept of their inputs, and
 }
 KNOWN = dict.fromkeys(("route", "experts"), SPARSE)
 KNOWN |= dict.fromkeys(("attention", "convolution", "inverted_residual", "linear", "patch_embed", "reshape"), INT8)
+KNOWN |= {"separable_step": INT8}
 
 
 @pytest.mark.parametrize("op", ops.names())

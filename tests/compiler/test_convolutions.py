@@ -263,6 +263,41 @@ def test_depthwise_sums_reach_the_ends_of_16_bits(kernels: Kernels, kernel: tupl
     assert (np.abs(got - want) < 1e-5).mean() > 0.9
 
 
+@few
+@given(
+    rows=st.integers(1, 4), cols=st.integers(1, 5), tile=st.sampled_from([1, 2, 4]), dim=st.sampled_from([16, 48, 64])
+)
+def test_separable_step_i8(kernels: Kernels, rows: int, cols: int, tile: int, dim: int) -> None:
+    """On maps whose pixels lie tile by tile; a value on the border of two codes may fall the other way."""
+    size = (rows * tile, cols * tile)
+    graph, node = built("separable_step", size, dim, kernel=(3, 3))
+    rng = np.random.default_rng(dim)
+    x, arrays = rng.normal(size=(*size, dim)).astype(np.float32), values(node, rng)
+    taps, mix = (Entry(**vars(w)) for w in node.weights)
+    codes = {mix.ref: (Codes(0.05, 3.0),)}
+    packed = taps.pack(arrays[taps.ref]), mix.pack_int8(arrays[mix.ref], codes[mix.ref])
+    known = {taps.ref: arrays[taps.ref], mix.ref: mix.unpack(packed[1])}
+    want = run(graph, {"x": x}, lambda w: known[w.ref], instead=int8_kernels(graph, codes))["y"]
+
+    def by_tiles(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.ascontiguousarray(image.reshape(rows, tile, cols, tile, dim).transpose(0, 2, 1, 3, 4))
+
+    want, shape = by_tiles(want), (rows, cols, tile, dim)
+    outs = []
+    for threads in (1, 2, 3):
+        out = np.full((rows + 1, *want.shape[1:]), np.float32(77))
+        kernels.threads(threads)
+        kernels("separable_step_i8", by_tiles(x), *packed, shape, out[:-1])
+        kernels.threads(1)
+        assert (out[-1] == 77).all()
+        outs.append(out[:-1])
+    np.testing.assert_array_equal(outs[1], outs[0])
+    np.testing.assert_array_equal(outs[2], outs[0])
+    off = np.abs(outs[0] - want)
+    assert np.median(off) < 2e-6
+    assert off.max() < 3 * 0.05 * np.abs(known[mix.ref][0]).max()
+
+
 def test_half_precision_weights(kernels: Kernels) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 8, 16)).astype(np.float32)

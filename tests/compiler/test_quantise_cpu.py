@@ -65,7 +65,9 @@ def test_units_are_layers_with_a_kernel(made: Any) -> None:
     if config.stem == "lite0":
         want |= {f"stem.blocks.{i}" for i in range(1, 11)}  # the first has no 1x1 step before
         want |= {f"{task}:head.at{n}" for task in config.task_names for n in (4, 8, 16)}
-    want |= {f"{task}:head.proj" for task in config.task_names} if config.head == "light" else set()
+        want |= {f"{task}:head.step{n}" for task in config.task_names for n in range(3)}
+    if config.head == "light":
+        want |= {f"{task}:head.{n}" for task in config.task_names for n in ("proj", "step0", "step1")}
     assert {u.name for u in quantised.units} == want
     held = {f"experts.{i}:{e}" for i, ids in zip(config.moe_blocks, config.held, strict=True) for e in ids}
     codes = quantised.codes()

@@ -4,8 +4,8 @@ Weights get one scale per output channel, activations static codes of one byte. 
 channel by channel at no cost: its weight and bias are divided by the channels' scales and its readers' columns
 multiplied, after SmoothQuant (Xiao et al., ICML 2023) and CoQMoE (2506.08496); attention's output likewise, through
 the rows of the values' projection. The folded network computes the same function. Attention's products are INT8 where
-qkv is, with scales that the kernel finds. Inverted residuals are INT8, and 1x1 convolutions but the last; a head's
-steps and wider convolutions stay float, as gates, softmax and the residual stream do.
+qkv is, with scales that the kernel finds. Inverted residuals are INT8, the 1x1 half of a head's step, and 1x1
+convolutions but the last; wider convolutions stay float, as gates, softmax and the residual stream do.
 """
 
 from __future__ import annotations
@@ -198,6 +198,14 @@ class _Builder:
         high = min(6.0, max(float(self.ranges[f"{name}.depthwise"].high.max()), 1e-4))  # what ReLU6 leaves
         codes[project.ref] = (Codes(float(np.float32(high / 254)), float(np.float32(high / 2))),)
         self.units.append(Unit(name, codes))
+
+    def _separable_step(self, name: str, node: Node, task: str) -> None:
+        """Its 1x1 half, where the kernel covers the step."""
+        mix = node.weights[1]
+        if node.attributes["kernel"] == (3, 3) and node.shape[2] % LANES == 0:
+            matrix = self.state[mix.sources[0][0]]
+            inner = hidden_codes(self.ranges[f"{name}.depthwise"], matrix.reshape(len(matrix), -1))
+            self.units.append(Unit(name, {mix.ref: (inner,)}))
 
     def _of_tensor(self, given: str, weight: Weight) -> Codes:
         """Codes of the whole value `given`, which the 1x1 layer `weight` reads."""

@@ -108,10 +108,20 @@ def kernels(graph: Graph, codes: AllCodes) -> dict[str, Compute]:
         x = convolve(rounded(x, codes[project.ref][0]), mix, third, *_POINT)
         return x + inputs[0] if a["shortcut"] else x
 
+    def separable_step(node: Node, inputs: Sequence[Any], weights: Sequence[Sequence[Array]], see: Within) -> Any:
+        mix = node.weights[1]
+        if mix.ref not in codes:
+            return ops.find(node.op).run(node, inputs, weights, see)
+        (taps, first), (weight, second) = weights
+        high, wide = (k // 2 for k in node.attributes["kernel"])
+        inner = gelu_coarse(convolve(inputs[0], taps, first, (1, 1), ((high, high), (wide, wide))))
+        return inputs[0] + convolve(rounded(inner, codes[mix.ref][0]), weight, second, *_POINT)
+
     return {
         "patch_embed": on_codes,
         "convolution": on_codes,
         "inverted_residual": inverted_residual,
+        "separable_step": separable_step,
         "linear": linear,
         "attention": attention,
         "experts": experts,

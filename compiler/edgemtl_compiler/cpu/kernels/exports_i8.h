@@ -3,6 +3,7 @@
 
 #include "attention_i8.h"
 #include "experts_i8.h"
+#include "head_i8.h"
 #include "inverted_residual_i8.h"
 #include "linear_i8.h"
 #include "profile.h"
@@ -100,6 +101,16 @@ void run_inverted_residual_i8(TensorView x, TensorView expand, TensorView taps, 
                        f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut != 0);
 }
 
+void run_separable_step_i8(TensorView x, TensorView taps, TensorView mix, Shape shape, TensorView out) {
+  const Tiles map = tiles(shape);
+  const int64_t size = static_cast<int64_t>(map.height()) * map.width() * map.dim;
+  want(map.dim % kPanel == 0, "separable_step: channels must be a multiple of 16");
+  const Timed timed("separable_step_i8", size * (9 + map.dim), bytes(taps) + bytes(mix));
+  separable_step_i8(f32(x, "x", size), f32(taps, "depthwise weight", 10 * map.dim),
+                    layer_i8(mix, "pointwise weight", LayerI8::bytes(map.dim, map.dim)),
+                    f32(out, "out", size), map);
+}
+
 // Arguments: tokens, index, score, residual, hidden size, one packed expert after the other, out.
 void run_experts_i8(const AnyView* args, int count) {
   want(count >= 7, "experts: too few arguments");
@@ -128,6 +139,7 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_i8, edgemtl::run_attention_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_attention_linear_i8, edgemtl::run_attention_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_norm_linear_i8, edgemtl::run_norm_linear_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_inverted_residual_i8, edgemtl::run_inverted_residual_i8);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_separable_step_i8, edgemtl::run_separable_step_i8);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_i8, edgemtl::linear_i8_plain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_gelu_i8, edgemtl::linear_i8_gelu);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(edgemtl_linear_residual_i8, edgemtl::linear_i8_residual);

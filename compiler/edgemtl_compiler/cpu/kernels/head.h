@@ -20,10 +20,12 @@ struct Tiles {
   int column(int x) const { return x / t * t * t + x % t; }
 };
 
-// line [width, dim] = GELU(depthwise 3x3(x)) of line y. taps: [9][dim], then the bias. What lies outside the
-// map counts as zero: there the pixel itself is read, with a zero tap.
-inline void depthwise_line(const float* x, const float* taps, float* line, int y, const int32_t* column,
-                           const Tiles& map) {
+// The depthwise 3x3 step of line y: take(i, d, sums) gets the channels from d on of some pixels from the i-th
+// on, each a vector. taps: [9][dim], then the bias. What lies outside the map counts as zero: there the pixel
+// itself is read, with a zero tap.
+template <class Take>
+inline void depthwise_line(const float* x, const float* taps, int y, const int32_t* column, const Tiles& map,
+                           const Take& take) {
   const int width = map.width(), dim = map.dim;
   const bool above = y > 0, below = y + 1 < map.height();
   const float* from[3] = {x + map.line(above ? y - 1 : y), x + map.line(y), x + map.line(below ? y + 1 : y)};
@@ -36,15 +38,22 @@ inline void depthwise_line(const float* x, const float* taps, float* line, int y
             (i >= 3 || above) && (i < 6 || below) && (i % 3 > 0 || left) && (i % 3 < 2 || right);
         tap[i] = inside ? load(taps + i * dim + d) : Vec{};
       }
-      for (int i = begin; i < end; ++i) {
-        const ptrdiff_t at[3] = {static_cast<ptrdiff_t>(column[left ? i - 1 : i]) * dim + d,
-                                 static_cast<ptrdiff_t>(column[i]) * dim + d,
-                                 static_cast<ptrdiff_t>(column[right ? i + 1 : i]) * dim + d};
-        Vec total = bias;
+      auto some = [&](int first, auto& sums) {
+        int i = first;
+        for (Vec& sum : sums) {
+          const ptrdiff_t at[3] = {static_cast<ptrdiff_t>(column[left ? i - 1 : i]) * dim + d,
+                                   static_cast<ptrdiff_t>(column[i]) * dim + d,
+                                   static_cast<ptrdiff_t>(column[right ? i + 1 : i]) * dim + d};
+          sum = bias;
 #pragma GCC unroll 9
-        for (int j = 0; j < 9; ++j) total += load(from[j / 3] + at[j % 3]) * tap[j];
-        store(line + static_cast<ptrdiff_t>(i) * dim + d, gelu(total));
-      }
+          for (int j = 0; j < 9; ++j) sum += load(from[j / 3] + at[j % 3]) * tap[j];
+          ++i;
+        }
+        take(first, d, sums);
+      };
+      Vec four[4], one[1];
+      for (; begin + 4 <= end; begin += 4) some(begin, four);
+      for (; begin < end; ++begin) some(begin, one);
     };
     run(0, 1, false, width > 1);
     run(1, width - 1, true, true);
@@ -63,10 +72,13 @@ inline void separable_step(const float* x, const float* taps, Packed mix, float*
   for (int i = 0; i < width; ++i) column[i] = map.column(i);
 
   parallel_for(workers, map.height(), [&](int y, int worker) {
-    depthwise_line(x, taps, lines[worker], y, column, map);
+    float* line = lines[worker];
+    depthwise_line(x, taps, y, column, map, [=](int i, int d, const auto& sums) {
+      for (const Vec& sum : sums) store(line + static_cast<ptrdiff_t>(i++) * dim + d, gelu(sum));
+    });
     Product p;
     use_linear(p, mix, dim, dim);
-    p.a = {lines[worker], dim};
+    p.a = {line, dim};
     p.out = {out + map.line(y), dim, column};
     p.epilogue = Epilogue::kResidual;
     p.residual = {x + map.line(y), dim, column};

@@ -14,11 +14,11 @@ from edgemtl_compiler.cpu.plain import activate, convolve
 
 class SeparableStep(Op):
     def kernel(self, to: Emitter, node: Node) -> Value | None:
-        if node.shape[2] % 16 or node.attributes["kernel"] != (3, 3) or any(map(to.int8, node.weights)):
+        if node.shape[2] % 16 or node.attributes["kernel"] != (3, 3):
             return None
         x, grid = to.tiles(node.inputs[0])
         args = (x, *map(to.weight, node.weights), (*grid, node.shape[2]))
-        return Value(to.call("separable_step", args, tuple(x.ty.shape)), tiles=grid)
+        return Value(to.call(to.kernel_for("separable_step", node.weights[1]), args, tuple(x.ty.shape)), tiles=grid)
 
     def plain(self, to: Emitter, node: Node) -> Value:
         """The 1x1 half is a kernel's."""
