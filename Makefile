@@ -10,11 +10,12 @@ MODEL  := $(shell sed -n 's/^DEFAULT = "\(.*\)".*/\1/p' edgemtl/bundle/models.py
 CHECKPOINT := edgemtl/model/weights/$(MODEL).safetensors
 CLIP   := demos/homes.mp4
 BOARD  := build/board.edgemtl
+ROOMS_TINY := edgemtl/model/weights/rooms-tiny.safetensors
 DEMO   := build/demo
 ROOMS  := data/rooms7
 BENCH  := $(BUNDLE) --subjects rooms,single:depth,stem:depth --precision fp32,int8 --threads 1,2 --calibrate $(ROOMS) --work build/bench
 MODELS := build/models
-READY  := $(MODELS)/edgemtl_models/$(MODEL).edgemtl
+READY  := build/ready/$(MODEL).edgemtl
 SHIPPED := --precision f16 --target x86_64-avx2 --target x86_64-avx512 --target aarch64-a53 --target aarch64-a76
 COMPILER := $(shell find compiler edgemtl/bundle edgemtl/graph edgemtl/model edgemtl/config.py -name '*.py' -o -name '*.cc' -o -name '*.h')
 
@@ -27,7 +28,7 @@ demo: $(BUNDLE)
 live: $(BUNDLE)
 	$(BIN)/python demos/camera.py $(BUNDLE) --web
 
-# The same on a virtual board (docs/board.md).
+# A model of transformer blocks alone on a virtual board (docs/board.md), which has no convolutions.
 demo-board: $(BOARD)
 	$(BIN)/python demos/camera.py $(BOARD) $(CLIP) --backend fpga-sim --cycle 2 --overwrite -o $(DEMO)-board
 
@@ -35,16 +36,16 @@ $(BUNDLE): $(VENV)/.installed $(CHECKPOINT) $(COMPILER)
 	@mkdir -p build
 	$(BIN)/edgemtl compile $(CHECKPOINT) --target cpu -o $@
 
-$(BOARD): $(VENV)/.installed $(CHECKPOINT) $(COMPILER) $(wildcard edgemtl/fpga/*.py)
+$(BOARD): $(VENV)/.installed $(ROOMS_TINY) $(COMPILER) $(wildcard edgemtl/fpga/*.py)
 	@mkdir -p build
-	$(BIN)/edgemtl compile $(CHECKPOINT) --target fpga -o $@
+	$(BIN)/edgemtl compile $(ROOMS_TINY) --target fpga -o $@
 
 # Both wheels into dist/. The bundle's programs for aarch64 are cross-compiled.
 dist: $(READY)
-	rm -rf build/lib build/bdist.* dist
-	cp -r demos/models/. $(MODELS)
-	cp $(CLIP) $(MODELS)/edgemtl_models
-	mkdir -p $(MODELS)/licenses
+	rm -rf build/lib build/bdist.* $(MODELS) dist
+	cp -r demos/models $(MODELS)
+	cp $(READY) $(CLIP) $(MODELS)/edgemtl_models
+	mkdir $(MODELS)/licenses
 	cp LICENSE docs/third_party.md $(MODELS)/licenses
 	cp edgemtl/model/weights/README.md $(MODELS)/licenses/weights.md
 	$(BIN)/python -c 'import edgemtl; print(edgemtl.__version__)' > $(MODELS)/VERSION

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl, or an installed model's name.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON, the whole manifest included.")] = False,
 ) -> None:
     """Show a bundle's tasks, model, sizes, programs, declared paths and goldens."""

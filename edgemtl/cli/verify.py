@@ -11,7 +11,7 @@ from edgemtl.cli import _text
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.edgemtl, or an installed model's name.")],
     backend: Annotated[list[str] | None, typer.Option(help="Only this backend; give it again for more.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
