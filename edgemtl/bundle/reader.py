@@ -5,8 +5,8 @@ against its schema; that members and manifest name the same files with the same 
 members list exactly the tensors that the model needs; that every weight a program asks for is one of them.
 
 The manifest is guarded by its CRC-32, every other member by its SHA-256. Programs and goldens are hashed whenever
-they are read. Weights are not, because reading all of them would make all of them resident, which is what a bundle
-exists to avoid: `check=True` and `edgemtl verify` do it.
+they are read. Weights are not, because that reads every byte of them: `check=True` and `edgemtl verify` do it, and with
+`verify_when_used` each part is hashed before its first use. None of this makes memory of the process resident.
 
 A hash tells that a file is whole, not who made it. A bundle holds native code: load only bundles you trust.
 """
@@ -46,8 +46,9 @@ Packed = np.ndarray[Any, np.dtype[Any]]
 class Bundle:
     """An open bundle: `manifest`, and `parts[part][tensor]`, the place of every weight in the file.
 
-    The file stays open, so replacing it under its name does no harm; cutting it short in place does, as with every
-    mapped file. Use it as a context manager or call `close`.
+    The file stays open, so replacing it under its name does no harm. Writing into it does: what is mapped changes with
+    it, and a file that is cut short ends the process that reads on, as with every mapped file. `check_unchanged`
+    notices it by size and time. Use a bundle as a context manager or call `close`.
     """
 
     manifest: Manifest
@@ -57,6 +58,7 @@ class Bundle:
         self.path, self._file, self.size = path, file, 0
         self.entries: dict[str, Entry] = {}
         self.parts: dict[str, dict[str, Place]] = {}
+        self._unverified: set[str] = set()  # parts to be hashed before they are used
 
     def __del__(self) -> None:
         self.close()
@@ -115,7 +117,8 @@ class Bundle:
         return b"".join(chunks)
 
     def tensor(self, part: str, name: str) -> Packed:
-        """A copy of one weight in the type and shape that the file gives it; not hashed."""
+        """A copy of one weight in the type and shape that the file gives it; see `use`."""
+        self.use(part)
         place = self.parts[part][name]
         return np.frombuffer(bytearray(self._pread(place.offset, place.size)), place.dtype).reshape(place.shape)
 
@@ -138,15 +141,39 @@ class Bundle:
 
     def damaged(self) -> list[str]:
         """Names of the members whose bytes differ from their SHA-256 or CRC-32. Reads the whole file."""
-        bad = []
-        for member in self.manifest.members:
-            digest, crc = hashlib.sha256(), 0
-            for chunk in self._chunks(member.name):
-                digest.update(chunk)
-                crc = zlib.crc32(chunk, crc)
-            if digest.hexdigest() != member.sha256 or crc != self.entries[member.name].crc:
-                bad.append(member.name)
-        return bad
+        return [m.name for m in self.manifest.members if self._differs(m.name)]
+
+    def verify_when_used(self) -> None:
+        """From now on `use` hashes each part of the weights once."""
+        self._unverified = set(self.parts)
+
+    def use(self, part: str) -> None:
+        """Called before weights of `part` are mapped or read. Raises BundleError where they are damaged, if
+        `verify_when_used` has been called.
+        """
+        if part in self._unverified:
+            if self._differs(self.manifest.weights[part]):
+                raise BundleError(
+                    f"{self.path}: weights {part!r} are damaged, they differ from their SHA-256: copy the file again"
+                )
+            self._unverified.discard(part)
+
+    def check_unchanged(self) -> None:
+        """Raises BundleError where the file has been written to since it was opened."""
+        if self._stamp != self._read_stamp():
+            raise BundleError(
+                f"{self.path}: has been written to while it was in use, so that maps may be wrong: load it again;"
+                " replace a bundle by renaming a new file over it"
+            )
+
+    def not_finite(self) -> list[str]:
+        """References "PART:TENSOR" of weights that hold values which are no finite numbers. Reads all weights."""
+        found = []
+        for entry in layout.entries(self.manifest.model):
+            values = entry.unpack(self.tensor(entry.part, entry.tensor))
+            if not all(np.isfinite(v).all() for v in values):
+                found.append(entry.ref)
+        return found
 
     def close(self) -> None:
         """Close the file; calling it again does nothing. Mappings made from it live on."""
@@ -160,6 +187,18 @@ class Bundle:
     ) -> None:
         self.close()
 
+    def _differs(self, name: str) -> bool:
+        """Whether a member's bytes differ from their SHA-256 or CRC-32."""
+        digest, crc = hashlib.sha256(), 0
+        for chunk in self._chunks(name):
+            digest.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+        return digest.hexdigest() != self._listed[name].sha256 or crc != self.entries[name].crc
+
+    def _read_stamp(self) -> tuple[int, int]:
+        info = os.fstat(self.fd)
+        return info.st_size, info.st_mtime_ns
+
     def _load(self) -> None:
         """Check everything but the weights' bytes, and fill in the attributes."""
         info = os.fstat(self.fd)
@@ -167,7 +206,7 @@ class Bundle:
             raise BundleError("is no regular file")
         if info.st_size == 0:
             raise BundleError("is empty")
-        self.size = info.st_size
+        self.size, self._stamp = info.st_size, self._read_stamp()
         self._peek()
         self.entries = container.parse(self._pread, self.size)
         self.manifest = self._manifest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ def verify(
 ) -> None:
     """Check every member's SHA-256, then re-run the goldens on every usable backend.
 
-    Exit code 0: all is well; 2: the bundle is damaged, or a backend's result is beyond the tolerance.
+    Exit code 0: all is well; 2: the bundle is damaged, a backend's result is beyond the tolerance, or no backend could
+    run the goldens.
     """
     report = check(bundle, backend, threads)
     if json:
@@ -45,6 +47,7 @@ def check(path: Path, wanted: list[str] | None, threads: int | None) -> dict[str
             "wider": {p.backend: p.tolerance for p in bundle.manifest.programs if p.tolerance},
             "backends": {},
             "skipped": {},
+            "not_finite": [],
             "good": not damaged,
         }
         if damaged or bundle.manifest.golden is None:
@@ -59,6 +62,10 @@ def check(path: Path, wanted: list[str] | None, threads: int | None) -> dict[str
     for name in wanted or [n for n in backends.names() if n not in report["skipped"]]:
         found = report["backends"][name] = (exact if backends.find(name).exact else errors)(path, name, threads)
         report["good"] &= all(e <= _limit(report, name) for e in found.values())
+        if not report["not_finite"] and not all(map(math.isfinite, found.values())):
+            with Bundle.open(path) as bundle:
+                report["not_finite"] = bundle.not_finite()
+    report["good"] &= bool(report["backends"])
     return report
 
 
@@ -122,8 +129,12 @@ def _print(report: dict[str, Any]) -> None:
         for name, found in report["backends"].items()
         for task, error in found.items()
     ]
+    if not rows:
+        console.print("no backend could run the goldens")
     wider = "".join(f" ({name}: {limit:g})" for name, limit in report["wider"].items())
     console.print(f"goldens, error = max |got - want| / max |want|, at most {report['tolerance']:g}{wider}:")
     console.print(_text.table(("backend", "task", "error", ""), rows))
+    if report["not_finite"]:
+        console.print(f"weights that are not finite: {_text.clean(', '.join(report['not_finite']))}", soft_wrap=True)
     for name, reason in report["skipped"].items():
         console.print(f"not run on {name}: {_text.clean(reason)}")

@@ -52,6 +52,7 @@ def load(
     memory_budget: str | int | None = None,
     color: Colour = "rgb",
     fov: float | None = None,
+    verify: Literal["mapped"] | None = None,
 ) -> Engine:
     """Open the bundle at `path` and choose a backend; with `tasks`, activate them.
 
@@ -64,14 +65,20 @@ def load(
     color: the order of frames' channels, "rgb" or "bgr".
     fov: the camera's horizontal field of view in degrees; depth, which is learnt for one (`engine.manifest.model.fov`),
     is rescaled to it. None: depth stays as it is.
+    verify: "mapped" hashes each part of the weights before the first task that needs it is active or prepared, so that
+    damage to them is a BundleError; docs/bundle.md has the cost. Programs are hashed always.
     Raises BundleError, BackendError, BudgetError, TaskError.
     """
     budget = None if memory_budget is None else parse_size(memory_budget)
     if threads is not None and (not isinstance(threads, int) or not 0 < threads <= 1024):
         raise EdgeMTLError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
     check_colour(color)
+    if verify not in (None, "mapped"):
+        raise EdgeMTLError(f'verify is "mapped" or None, not {verify!r}; edgemtl verify FILE hashes everything')
     bundle = Bundle.open(path)
     try:
+        if verify:
+            bundle.verify_when_used()
         kind, choice, why = backends.choose(backend, bundle, program)
         zoom = None if fov is None else optics.zoom(bundle.manifest.model, fov)
         engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color, zoom)
@@ -169,7 +176,8 @@ class Engine:
         """Make `tasks` the active ones; the same set again costs nothing.
 
         What the new tasks lack is mapped and bound first, then what no active task needs is let go; so if this
-        raises (TaskError, BudgetError, BackendError, BundleError), the old tasks still work. Between the two steps
+        raises (TaskError, BudgetError, BackendError, BundleError), the old tasks still work, unless it says that the
+        file has been written to. Between the two steps
         both are mapped, but nothing of the new ones is resident yet.
         """
         with self.lock:

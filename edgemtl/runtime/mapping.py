@@ -106,6 +106,7 @@ class WeightMap:
         try:
             for segment in sorted(wanted):
                 if segment not in self._maps:
+                    self._bundle.use(segment.part)
                     start, size = span(self._bundle, segment)
                     slack = start % mmap.ALLOCATIONGRANULARITY  # 0 unless the machine's pages are larger than 4 KiB
                     new[segment] = mmap.mmap(

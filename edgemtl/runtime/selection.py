@@ -63,6 +63,7 @@ class Selection:
         """Make backend and mappings anew for the active tasks, if a step was broken off; so also if this was."""
         if self.whole:
             return
+        self._bundle.check_unchanged()
         with suppress(Exception):
             self.runner.close()
         self.weights.unmap(self.weights.held)
@@ -89,6 +90,7 @@ class Selection:
         wanted = self.known(tasks)
         if not wanted:
             raise TaskError(f"activate needs a task: {', '.join(self._config.task_names)}")
+        self._bundle.check_unchanged()
         if set(wanted) == set(self.active):
             self.active = wanted
             return
@@ -123,6 +125,7 @@ class Selection:
         new = tuple(t for t in self.known(tasks) if t not in self.active)
         if not self._follows or (new and new == self.prepared):
             return
+        self._bundle.check_unchanged()
         both, now = (*self.active, *new), segments(self._config, self.active)
         if new:
             who = [*(f"{t} (active)" for t in self.active), *(f"{t} (to be prepared)" for t in new)]

@@ -311,6 +311,34 @@ def test_a_flipped_weight_is_found_by_check_only(plain: Path) -> None:
         Bundle.open(plain, check=True)
 
 
+def test_a_part_is_hashed_once_before_it_is_used(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Bundle.open(plain) as bundle:
+        bundle.use("trunk")  # nobody asked
+        bundle.verify_when_used()
+        hashed: list[str] = []
+        differs = bundle._differs
+        monkeypatch.setattr(bundle, "_differs", lambda name: hashed.append(name) or differs(name))
+        for part in ("trunk", "task.depth", "trunk"):
+            bundle.use(part)
+        assert hashed == ["weights/trunk.safetensors", "weights/task.depth.safetensors"]
+
+
+def test_writing_into_the_file_is_noticed(plain: Path) -> None:
+    with Bundle.open(plain) as bundle:
+        bundle.check_unchanged()
+        before = plain.stat()
+        with open(plain, "r+b") as f:
+            f.write(b"P")
+        os.utime(plain, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        with pytest.raises(BundleError, match=r"has been written to .* load it again; replace a bundle by renaming"):
+            bundle.check_unchanged()
+    with Bundle.open(plain) as bundle:
+        os.truncate(plain, bundle.size + 1)
+        os.utime(plain, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        with pytest.raises(BundleError, match="has been written to"):
+            bundle.check_unchanged()
+
+
 def test_a_flipped_manifest_byte(plain: Path) -> None:
     with Bundle.open(plain) as bundle:
         offset = bundle.entries["manifest.json"].offset

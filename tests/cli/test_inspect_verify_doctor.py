@@ -126,7 +126,18 @@ class TestVerify:
         assert found["edge"] < 1e-3
         said = cli("verify", path, "--backend", "torch", "--json")
         assert said.code == 2
-        assert json.loads(said.out)["backends"]["torch"]["depth"] is None
+        report = json.loads(said.out)
+        assert report["backends"]["torch"]["depth"] is None
+        assert report["not_finite"] == ["task.depth:head.out"]
+        assert "not finite: task.depth:head.out" in cli("verify", path, "--backend", "torch").out
+
+    def test_goldens_that_nobody_could_run(self, cli: Any, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in backends.names():
+            monkeypatch.setattr(backends.find(name), "unusable", classmethod(lambda cls: "not here"))
+        said = cli("verify", plain)
+        assert said.code == 2
+        assert "no backend could run the goldens" in said.out
+        assert not json.loads(cli("verify", plain, "--json").out)["good"]
 
     def test_without_goldens(self, cli: Any, micro: Any, tmp_path: Path) -> None:
         from edgemtl.bundle.writer import write_bundle

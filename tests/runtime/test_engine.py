@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from double import Double
 
 import edgemtl
+from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, BudgetError, BundleError, EdgeMTLError, FrameError, TaskError
 from edgemtl.runtime.backends.base import Ran
 from edgemtl.runtime.engine import Engine
@@ -233,6 +235,51 @@ class TestCall:
             t.join()
         assert set(seen) <= {("depth", "semseg"), ("normals",)}
         assert seen
+
+
+class TestFile:
+    """Damage to the file, and changes of it, while an engine has it open."""
+
+    @pytest.mark.parametrize("how", ["activate", "prepare", "mend"])
+    def test_written_to(self, make: Any, plain: Path, how: str) -> None:
+        engine = make()
+        engine.activate("depth")
+        with open(plain, "r+b") as f:
+            f.write(b"P")
+        os.utime(plain, ns=(0, 0))
+        engine._selection.whole = how != "mend"
+        with pytest.raises(BundleError, match="has been written to while it was in use"):
+            getattr(engine, how if how != "mend" else "activate")("semseg")
+        assert engine.active == ("depth",)
+
+    def test_replaced_by_renaming(self, make: Any, plain: Path, tmp_path: Path) -> None:
+        engine = make()
+        engine.activate("depth")
+        (tmp_path / "new").write_bytes(b"another")
+        os.replace(tmp_path / "new", plain)
+        engine.activate("semseg")
+        assert list(engine(FRAME)) == ["semseg"]
+
+    def test_a_flipped_bit_is_found_when_its_part_is_mapped(self, make: Any, plain: Path) -> None:
+        with Bundle.open(plain) as bundle:
+            place = bundle.parts["task.semseg"]["head.out"]
+        data = bytearray(plain.read_bytes())
+        data[place.offset] ^= 16
+        plain.write_bytes(data)
+        careless, engine = make(), make()
+        careless.activate("semseg")  # without a word
+        engine._bundle.verify_when_used()
+        engine.activate("depth")
+        held = engine._selection.weights.held
+        for switch in (engine.activate, engine.prepare):
+            with pytest.raises(BundleError, match=r"weights 'task.semseg' are damaged, they differ from their SHA-256"):
+                switch("semseg")
+        assert engine._selection.weights.held == held
+        engine.activate("normals")
+        assert list(engine(FRAME)) == ["normals"]
+        for verify, words in (("mapped", "'task.semseg' are damaged"), ("all", 'verify is "mapped" or None')):
+            with pytest.raises(EdgeMTLError, match=words):
+                edgemtl.load(plain, "torch", tasks="semseg", verify=verify)  # type: ignore[arg-type]
 
 
 class TestEnd:

@@ -58,6 +58,8 @@ class DeviceWeights:
         new = sorted(segment for segment in wanted if segment not in self._at)
         if not new:
             return
+        for segment in new:
+            self._bundle.use(segment.part)
         self.sweep()
         made: dict[Segment, int] = {}
         with self._driver.entered():
