@@ -25,7 +25,8 @@ from edgemtl.bench import choice, document, machine, profile, report, subjects, 
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.samples import Settings
-from edgemtl.errors import ConfigError, EdgeMTLError
+from edgemtl.cli._guard import guarded
+from edgemtl.errors import ConfigError
 
 BUNDLE = Path("build/rooms.edgemtl")
 KNOWN = ", ".join(choice.FAMILIES)
@@ -126,8 +127,6 @@ def _subjects(wanted: str, bundle: Path | None, console: Console) -> list[subjec
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except EdgeMTLError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    guarded(lambda: app(standalone_mode=False))

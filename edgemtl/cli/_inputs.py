@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-SOURCE = "an image, a video, a folder of images, a camera's number, rtsp://…"
+from edgemtl.media.names import SOURCE
+
 Words = Annotated[
     list[str] | None,
     typer.Argument(

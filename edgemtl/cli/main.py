@@ -1,4 +1,4 @@
-"""`edgemtl COMMAND`: joins the commands, and turns every deliberate error into one sentence and exit code 2."""
+"""`edgemtl COMMAND`: joins the commands, and runs the one that was asked for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import gc
 import importlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import edgemtl
-from edgemtl.cli import _text
-from edgemtl.errors import EdgeMTLError
+from edgemtl.cli._guard import guarded
 
 COMMANDS = {  # in the order of the help: module of edgemtl.cli, and its function, or the group that it adds
     "demo": "demo:demo",
@@ -75,15 +74,12 @@ def main() -> None:
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # what is left then needs no search: the process ends
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
+    guarded(_command)
+
+
+def _command() -> Any:
     _join(*sys.argv[1:2])
-    try:
-        app()
-    except EdgeMTLError as e:
-        print(f"error: {_text.clean(e)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    return app(standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def run(
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     from edgemtl.bundle import models
     from edgemtl.errors import FrameError, TaskError
+    from edgemtl.media.names import SOURCE
     from edgemtl.media.sinks import open_sink
     from edgemtl.media.sources import open_source
     from edgemtl.media.view import COLOUR_MAPS
@@ -63,7 +64,7 @@ def run(
     limits = _inputs.depth_range(depth_range)
     bundle, source = _inputs.split("run", words)
     if source is None:
-        raise FrameError(f"what shall {bundle} run on? Type a source after it: {_inputs.SOURCE}")
+        raise FrameError(f"what shall {bundle} run on? Type a source after it: {SOURCE}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop finishes the video too
     with (
         load(bundle, backend, threads=threads, memory_budget=memory_budget, color="bgr", fov=fov) as engine,

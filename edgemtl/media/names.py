@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+SOURCE = "an image, a video, a folder of images, a camera's number, or rtsp://…"
 ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def shown_name(path: str | Path) -> str:
     """A path or address, printable and without secrets."""
-    text = shown_address(str(path)) if "@" in str(path) or "://" in str(path) else str(path)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown_address(str(path)))
 
 
 def without_secrets(text: str) -> str:
@@ -23,11 +23,12 @@ def shown_address(text: str) -> str:
     """An address without user, password, query or fragment; a path as it is.
 
     A password may hold any character, so all up to the last @ belongs to the user part; which values of a query are
-    secret nobody can tell, so none is shown. A camera's address without its scheme ("user:word@host/…") is one too.
+    secret nobody can tell, so none is shown. What lacks its scheme ("user:word@host", "host/s?key=word") or has it
+    wrong is cut alike, for it may be an address.
     """
     scheme = ADDRESS.match(text)
     if not scheme:
-        return re.sub(r"^[^/:]+:.*@", "…@", text, flags=re.DOTALL)
+        return re.sub(r"\?[^/?]*=.*", "?…", re.sub(r"^.*:.*@", "…@", text, flags=re.DOTALL), flags=re.DOTALL)
     rest = text[scheme.end() :]
     _user, at, rest = rest.rpartition("@")
     plain = re.split(r"[?#;]|/[^/?#;]*=", rest, maxsplit=1)  # some cameras take "/user=…_password=…"

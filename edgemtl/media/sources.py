@@ -10,6 +10,7 @@ and for sources that vanish.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -23,7 +24,7 @@ import cv2
 from edgemtl.errors import FrameError
 from edgemtl.media import images
 from edgemtl.media.feed import QUIET_SECONDS, STALL_SECONDS, Feed, Frame, LeftOut, Policy, Source
-from edgemtl.media.names import ADDRESS, shown_name
+from edgemtl.media.names import ADDRESS, SOURCE, shown_name
 
 __all__ = ["Device", "Feed", "Frame", "Images", "Source", "Video", "folder_files", "open_feed", "open_source"]
 
@@ -85,16 +86,15 @@ def open_plain(name: str) -> Source:
         if not os.path.exists(name):
             raise FrameError(f"there is no {name}; `ls /dev/video*` lists the cameras of this machine")
         return Device(name, "camera", cv2.VideoCapture(name, cv2.CAP_V4L2))
+    if not name:
+        raise FrameError(f"the source's name is empty; give {SOURCE}")
     path = Path(name)
     try:
         if path.is_dir():
             files, left_out = folder_files(path)
             return Images(path, files, "folder", left_out)
         if not path.exists():
-            raise FrameError(
-                f"there is no file {shown_name(path)}; a source is an image, a video, a folder of images,"
-                " a camera's number, or rtsp://…"
-            )
+            raise FrameError(f"there is no file {shown_name(name)}; a source is {SOURCE}")
         found = images.sniff(path)
         if found.format == "GIF" and found.moving:
             return Video(path)
@@ -145,10 +145,16 @@ def folder_files(folder: Path) -> tuple[list[Path], LeftOut]:
     companions that macOS writes, are neither; nor are folders in it. Raises OSError, and FrameError where it has none.
     """
     files, left_out = [], LeftOut()
-    for file in sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file()):
+    for file in sorted(f for f in folder.iterdir() if not f.name.startswith(".")):
         try:
+            if not stat.S_ISREG(mode := file.stat().st_mode):
+                if not stat.S_ISDIR(mode) and images.is_named_like_one(file):
+                    left_out.add(file.name, f"{shown_name(file)} is a pipe or a device, no file")
+                continue
             found = images.sniff(file)
         except OSError as e:
+            if e.errno == errno.ENOENT and not images.is_named_like_one(file):
+                continue  # a link to nothing
             left_out.add(file.name, f"cannot read {shown_name(file)}: {e.strerror}")
             continue
         if found.readable or (images.is_named_like_one(file) and not found.format):
@@ -167,10 +173,12 @@ class Video(Source):
     """A recording, read frame by frame, none dropped."""
 
     def __init__(self, path: Path) -> None:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FrameError(f"{shown_name(path)} is a pipe or a device, which is not read; store it in a file first")
         if path.stat().st_size == 0:
             raise FrameError(f"{shown_name(path)} is empty")
         self._capture: Any = None
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._fd = os.open(path, os.O_RDONLY)
         name = str(path.absolute())  # "22:57.mp4" alone would be an address
         if not name.isascii() and Path("/proc/self/fd").exists():
             name = f"/proc/self/fd/{self._fd}"  # OpenCV takes UTF-8 names only
@@ -182,8 +190,7 @@ class Video(Source):
         count = int(stated) if 0 < stated < MOST_FRAMES else 0
         super().__init__(shown_name(path), "video", count=count, fps=float(self._capture.get(cv2.CAP_PROP_FPS)))
         self.path = path
-        regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        self._counts = regular and os.pread(self._fd, 4, 0) == b"RIFF"  # an AVI counts frames, others' may be a guess
+        self._counts = os.pread(self._fd, 4, 0) == b"RIFF"  # an AVI counts frames, others' may be a guess
 
     def __iter__(self) -> Iterator[Frame]:
         number = failed = 0

@@ -23,7 +23,11 @@ from edgemtl.media.sources import open_source
         ("rtsp://host:554/user=admin_password=word_channel=1.sdp", "rtsp://host:554?…"),
         ("SRT://u:word@host:9/", "SRT://…@host:9/"),
         ("admin:pa/ss@host/s", "…@host/s"),
+        ("rtsp//admin:pa/ss@host/s", "…@host/s"),
+        ("//admin:word@host/s", "…@host/s"),
+        ("host/s?token=word", "host/s?…"),
         ("a/b@2x.png", "a/b@2x.png"),
+        ("what?/why?.png", "what?/why?.png"),
         ("a\x1bb.png", "a\N{REPLACEMENT CHARACTER}b.png"),
     ],
 )
