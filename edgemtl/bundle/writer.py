@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import edgemtl
 from edgemtl.bundle import container, tensors
 from edgemtl.bundle.manifest import PAGE, Golden, Manifest, Member
 from edgemtl.errors import BundleError
+from edgemtl.files import replacing
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Packed = np.ndarray[Any, np.dtype[Any]]
@@ -53,16 +52,10 @@ def write_bundle(
     manifest = _manifest(dict(manifest_fields), members, weights, golden)
     text = manifest.model_dump_json(indent=1).encode()
     image = _zip({MANIFEST: [text], **members})
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            _store(temporary, image)
-            _check(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        with replacing(path, durable=True) as new:
+            _store(new, image)
+            _check(new)
     except OSError as e:
         raise BundleError(f"cannot write {path}: {e.strerror or e}") from None
     return manifest
@@ -153,8 +146,6 @@ def _store(path: Path, image: Pieces) -> None:
     with open(path, "xb") as f:  # a new file: its permissions follow the umask
         for piece in image:
             f.write(piece)
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def _check(path: Path) -> None:
@@ -162,13 +153,3 @@ def _check(path: Path) -> None:
     from edgemtl.bundle.reader import Bundle
 
     Bundle.open(path).close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

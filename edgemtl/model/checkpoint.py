@@ -6,9 +6,7 @@ loaded model again gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +28,7 @@ from edgemtl.bundle.checkpoint import (
 )
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CheckpointError
+from edgemtl.files import replacing
 from edgemtl.model.vit import MultiTaskViT
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -50,25 +49,14 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Raises CheckpointError, and leaves the old content, where there is no room or no right to write.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
+        with replacing(path, durable=True) as new:
+            new.write_bytes(content)
     except OSError as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(
             f"{path} cannot be written ({e.strerror or e}); make room, or name another place"
         ) from None
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

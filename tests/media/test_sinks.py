@@ -173,10 +173,72 @@ def test_an_outputs_name_is_no_address(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_write_that_fails(tmp_path: Path) -> None:
     (tmp_path / "d.png").mkdir()
-    with pytest.raises(FrameError, match="cannot write .*Is a directory"):
+    with pytest.raises(FrameError, match="cannot write .*no file"):
         store(tmp_path / "d.png", ONE, FRAME.image)
     with pytest.raises(FrameError, match="cannot write .*No such file"):
         store(tmp_path / "no" / "x.npz", ONE, None)
+
+
+@pytest.mark.parametrize("name", ["plain", "/dev/null", "o\udcff.mp4", "n" * 300, "n" * 300 + ".png"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plain").write_bytes(b"mine")
+    with pytest.raises(FrameError, match=r"is no folder; give a folder|no UTF-8|cannot write .*too long"):
+        open_sink(tmp_path / name, Source("in", "image"), ["depth"], raw=False).put(FRAME, ONE, FRAME.image)
+    assert [p.name for p in tmp_path.iterdir()] == ["plain"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out", Source("in", "image"), ["depth"], raw=False)
+    (tmp_path / "out").write_bytes(b"made meanwhile")
+    with pytest.raises(FrameError, match="cannot write .*out: File exists"):
+        sink.put(FRAME, ONE, FRAME.image)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, data: bytes) -> None:
+        path.touch()
+        with open("/dev/full", "wb") as full:
+            full.write(data)
+
+    (tmp_path / "o.png").write_bytes(b"old")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(FrameError, match="cannot write .*No space left"):
+        store(tmp_path / "o.png", ONE, FRAME.image)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("o.png", b"old")]
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out", Source("in", "video"), ["depth"], raw=False)
+    for name in ("ü" * 125 + "a.jpg", "ü" * 125 + "b.jpg", "short.jpg"):
+        sink.put(FRAME._replace(name=name), ONE, FRAME.image)
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert len(names) == 3
+    assert names[0] == "short.jpg.depth.png"
+    assert all(n.endswith(".depth.png") and len(os.fsencode(n)) <= 255 for n in names)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.png").write_bytes(b"old")
+    (tmp_path / "link.png").symlink_to("real.png")
+    store(tmp_path / "link.png", ONE, FRAME.image)
+    assert (tmp_path / "link.png").is_symlink()
+    assert cv2.imread(str(tmp_path / "real.png")).shape == FRAME.image.shape
+
+
+@pytest.mark.parametrize("kind", ["video", "camera", "folder"])
+def test_moments_are_kept_of_what_has_some(tmp_path: Path, kind: str) -> None:
+    """Ten pictures a second, three of them at once, then a pause, then times that make no sense."""
+    sink = open_sink(tmp_path / "o.avi", Source("in", kind, fps=10), ["depth"], raw=False)
+    times = [0.0, 0.1, 0.2, 0.21, 0.22, 1.0, 1.1, 1.0, 1.1, 1e6]
+    for i, seconds in enumerate(times):
+        sink.put(FRAME._replace(time=seconds), ONE, np.full_like(FRAME.image, 20 * i))
+    sink.close()
+    seen = [round(f.image[0, 0, 0] / 20) for f in open_source(tmp_path / "o.avi")]
+    if kind == "folder":
+        assert seen == list(range(10))
+    else:
+        assert seen == [0, 1, 2, *[4] * 7, 5, 6, 7, *[8] * 100, 9]
 
 
 class TestRecorder:

@@ -59,6 +59,26 @@ class TestImages:
             assert source.kind == "folder"
             assert [(f.name, f.image[0, 0, 0]) for f in source] == [("a.png", 1), ("b.png", 2), ("c.jpg", 3)]
 
+    def test_what_is_named_like_a_picture_and_is_no_file_is_told(self, tmp_path: Path) -> None:
+        write_image(tmp_path / "a.png")
+        (tmp_path / "b.png").symlink_to("gone")
+        (tmp_path / "latest").symlink_to("gone")
+        os.mkfifo(tmp_path / "c.jpg")
+        with open_source(tmp_path) as source:
+            assert len(list(source)) == 1
+        assert [line.removeprefix(f"cannot read {tmp_path}/") for line in source.left_out.lines()] == [
+            "b.png: No such file or directory",
+            f"{tmp_path}/c.jpg is a pipe or a device, no file",
+        ]
+
+    @pytest.mark.parametrize(("name", "words"), [("", "name is empty; give an image"), ("pipe", "is a pipe")])
+    def test_what_is_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_image(tmp_path / "a.png")
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(FrameError, match=words):
+            open_source(name)
+
     def test_grey_and_alpha_become_bgr(self, tmp_path: Path) -> None:
         for shape in [(5, 6), (5, 6, 4)]:
             (tmp_path / "x.png").write_bytes(cv2.imencode(".png", np.full(shape, 7, np.uint8))[1].tobytes())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from edgemtl.bundle.checkpoint import State, read_checkpoint
 from edgemtl.bundle.deployable import deployable
 from edgemtl.config import ModelConfig
 from edgemtl.errors import CompileError
+from edgemtl.files import replacing
 from edgemtl.graph import from_state, network
 from edgemtl_compiler.quantise.calibrate import MIN_IMAGES, Range, calibrate, channels, hidden_values, key, usable
 from edgemtl_compiler.quantise.pictures import pictures
@@ -79,10 +79,9 @@ def store(checkpoint: Path, folder: Path, count: int, out: Path | None = None) -
     about = {"version": VERSION, "weights": _sha256(state), "images": found.images, "source": found.source}
     few = _by_bounds(config)
     tensors = {name: _narrow(r, 1 if name in few else VALUES) for name, r in sorted(found.ranges.items())}
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(save(tensors, {_KEY: json.dumps(about, sort_keys=True)}))
-        os.replace(temporary, path)
+        with replacing(path) as new:
+            new.write_bytes(save(tensors, {_KEY: json.dumps(about, sort_keys=True)}))
     except OSError as error:
         raise CompileError(f"{path} cannot be written ({error.strerror or error}); name another place") from None
     return path, found

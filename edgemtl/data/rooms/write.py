@@ -36,6 +36,7 @@ from edgemtl.data.rooms.raycast import Caster
 from edgemtl.data.rooms.render import View
 from edgemtl.data.rooms.scene import Scene
 from edgemtl.errors import ConfigError, DataError
+from edgemtl.files import replacing
 
 GENERATOR = 1  # raise when the same seed gives other bytes
 VIEWS_PER_ROOM = 4
@@ -120,12 +121,10 @@ def make_view(job: RoomSet, image: int) -> View:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename: readers see the whole file or none."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
+        with replacing(path) as new:
+            new.write_bytes(data)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise disk_error(path, error) from error
 
 
