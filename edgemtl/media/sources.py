@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 
 from edgemtl.errors import FrameError
-from edgemtl.media import images
+from edgemtl.media import containers, images
 from edgemtl.media.feed import QUIET_SECONDS, STALL_SECONDS, Feed, Frame, LeftOut, Policy, Source
 from edgemtl.media.names import ADDRESS, SOURCE, shown_name
 
@@ -190,6 +190,7 @@ class Video(Source):
         count = int(stated) if 0 < stated < MOST_FRAMES else 0
         super().__init__(shown_name(path), "video", count=count, fps=float(self._capture.get(cv2.CAP_PROP_FPS)))
         self.path = path
+        self._cut = containers.cut_off(path)
         self._counts = os.pread(self._fd, 4, 0) == b"RIFF"  # an AVI counts frames, others' may be a guess
 
     def __iter__(self) -> Iterator[Frame]:
@@ -208,9 +209,13 @@ class Video(Source):
         if self._fd >= 0:
             if not given:
                 raise FrameError(f"{self.name} holds no frame that can be decoded")
-            if self._counts and (missing := self.count - number) > 0:
+            missing = self.count - number
+            if self._counts and missing > 0:
                 said = f"{self.name} states {self.count} frames, but after frame {number - 1} none can be read"
                 self.left_out.add("end", said, missing)
+            elif self._cut:
+                said = f"{self.name} is cut off: after frame {number - 1} none can be read; copy it again"
+                self.left_out.add("end", said, max(1, missing))
 
     def _lose(self, number: int) -> None:
         self.left_out.add(f"{number:06d}", f"frame {number} of {self.name} cannot be decoded")
