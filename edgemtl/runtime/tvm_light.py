@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import stat
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from edgemtl.errors import BackendError
 
 SUPPORTED = "0.27."
+MOST_LOADED = 2000  # names for libraries from memory; more than are loaded at once
 INSTALL = 'pip install "edgemtl[cpu]"'
 PACKAGE, LIBRARY = "edgemtl_tvm_runtime", "libtvm_runtime.so"
 _PLACES = {PACKAGE.replace("_", "-"): (PACKAGE, LIBRARY), "apache-tvm": ("tvm", f"lib/{LIBRARY}")}  # first one wins
@@ -84,18 +86,36 @@ def ffi() -> Any:
 def load_library(code: bytes, name: str) -> Any:
     """The TVM module in a shared library's bytes; raises BackendError where the system refuses it.
 
-    The bytes go to a file in a new folder that only this user can enter, which is gone again when this returns.
+    The bytes go to a file in a new folder that only this user can enter, which is gone again when this returns; where
+    no folder for temporary files has room, can be written and lets code run, to a file in memory.
     """
     module = ffi()
-    with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
-        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
-        path = Path(folder) / f"{name}.so"
-        path.write_bytes(code)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+            path = Path(folder) / f"{name}.so"
+            path.write_bytes(code)
             return module.load_module(str(path), keep_module_alive=False)
-        except Exception as e:
-            hint = "; set TMPDIR to a folder that is not mounted noexec" if "not permitted" in str(e) else ""
-            raise BackendError(f"the program of {name!r} cannot be loaded: {first_line(e)}{hint}") from None
+    except Exception as first:
+        try:
+            return _load_from_memory(module, code, name)
+        except Exception:  # what was wrong with the file in a folder says more
+            place = isinstance(first, OSError) or any(w in str(first) for w in ("not permitted", "map segment"))
+            hint = "; set TMPDIR to a folder with room that is not mounted noexec" if place else ""
+            raise BackendError(f"the program of {name!r} cannot be loaded: {first_line(first)}{hint}") from None
+
+
+_serial = itertools.count()
+
+
+def _load_from_memory(module: Any, code: bytes, name: str) -> Any:
+    fd = os.memfd_create(name)
+    with open(fd, "wb") as file:
+        file.write(code)
+        file.flush()
+        # a number may be used again, but the loader takes two libraries with one name for the same: slashes tell apart
+        path = f"/proc/self/fd{'/' * (1 + next(_serial) % MOST_LOADED)}{fd}"
+        return module.get_global_func("ffi.Module.load_from_file.so")(path, "so")
 
 
 def first_line(error: Exception) -> str:

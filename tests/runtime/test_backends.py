@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edgemtl
@@ -159,11 +160,32 @@ def test_code_is_written_for_this_user_only_and_removed(tmp_path: Path, monkeypa
             seen.append((Path(path).read_bytes(), os.stat(Path(path).parent).st_mode & 0o777))
             raise RuntimeError("failed to map segment: Operation not permitted\nbacktrace")
 
+        @staticmethod
+        def get_global_func(name: str) -> Any:
+            raise RuntimeError(f"memory lets no code run either: {name}")
+
     monkeypatch.setattr(tvm_light, "ffi", lambda: Module)
     with pytest.raises(BackendError, match=r"Operation not permitted; set TMPDIR to a folder .* noexec$"):
         tvm_light.load_library(b"code", "depth")
     assert seen == [(b"code", 0o700)]
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_tvm
+def test_no_folder_for_temporary_files(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every task's program is loaded from memory, again and again, and each is its own."""
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with edgemtl.load(bundle, "tvm-cpu") as engine:
+        tasks = [*engine.tasks, *engine.tasks]
+        usual = []
+        for task in tasks:
+            engine.activate(task)
+            usual.append(engine(frame)[task].map)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with edgemtl.load(bundle, "tvm-cpu") as engine:
+        for task, wanted in zip(tasks, usual, strict=True):
+            engine.activate(task)
+            np.testing.assert_array_equal(engine(frame)[task].map, wanted)
 
 
 @needs_tvm
