@@ -94,7 +94,8 @@ class Guard:
 def _own(host: str) -> bool:
     """Whether a Host header names this machine in a way that no DNS server of an attacker's can."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    if name.lower() in ("localhost", socket.gethostname().lower()):
+    own = socket.gethostname().lower()
+    if name.lower() in ("localhost", own, f"{own.partition('.')[0]}.local"):  # the last by mDNS, which asks no server
         return True
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))

@@ -26,6 +26,7 @@ client = pytest.importorskip("websockets.sync.client", reason='websockets is not
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
+MDNS = f"{socket.gethostname().partition('.')[0]}.local:{{port}}"
 ABOUT = {"tasks": {"depth": {}}}
 
 
@@ -235,13 +236,14 @@ class TestOtherSites:
     """What a page of another site, open in the same browser, can send."""
 
     @pytest.mark.parametrize(
-        "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", ""]
+        "host",
+        ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "evil.local"],
     )
     def test_a_name_pointed_here_is_refused(self, port: int, host: str) -> None:
         assert get(port, "/picture.jpg", Host=host)[0] == 403
         assert get(port, "/", Host=host)[0] == 403
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:{port}", "[::1]:{port}", socket.gethostname()])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:{port}", "[::1]:{port}", socket.gethostname(), MDNS])
     def test_this_machine_is_not(self, port: int, host: str) -> None:
         assert get(port, "/", Host=host.format(port=port))[0] == 200
 
