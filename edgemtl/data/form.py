@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,9 +124,13 @@ class Layout(ABC):
 
 
 def read_list(path: Path, what: str) -> list[str]:
-    """The image IDs in a text file, one a line. Raises DataError for a file that is missing, empty or names no IDs."""
+    """The image IDs in a text file, one a line, with or without a byte order mark.
+
+    Raises DataError for a file that is missing, empty or names no IDs.
+    """
     try:
-        ids = path.read_text(encoding="utf-8").split()
+        data = path.read_bytes()
+        ids = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); {what}") from error
     if not ids:

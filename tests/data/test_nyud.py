@@ -23,6 +23,7 @@ from edgemtl.config import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data.check import check
 from edgemtl.data.dataset import NyudMT
 from edgemtl.data.files import read_npy
+from edgemtl.data.form import read_list
 from edgemtl.data.nyud import Nyud
 from edgemtl.data.rooms.write import RoomSet, generate
 from edgemtl.errors import ConfigError, DataError
@@ -369,6 +370,13 @@ def test_a_pickle_inside_an_array_is_not_run(copy: Path) -> None:
     np.save(copy / f"depth/{loader.ids[0]}.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(DataError):
         loader[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_list_from_another_editor(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "train.txt").write_bytes(f"{mark}0001\r\n0002\r\n".encode(encoding))
+    assert read_list(tmp_path / "train.txt", "one a line") == ["0001", "0002"]
 
 
 @pytest.mark.parametrize("text", ["../../etc/passwd", "a/b", ".hidden", "a\\b"])
