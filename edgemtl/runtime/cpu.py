@@ -121,17 +121,18 @@ def obstacle(program: Program) -> str | None:
 def best(programs: Iterable[Program]) -> tuple[Program | None, str]:
     """Of the programs that may run here the one that uses most CPU features, and why; None and why when none may.
 
-    Of equals it is the one tuned for this core, or the first.
+    Of equals it is the one tuned for this core, or the first. Beside one that may run, programs for other machines are
+    no news.
     """
-    programs = list(programs)
-    refused = [reason for p in programs if (reason := obstacle(p))]
-    fit = [p for p in programs if not obstacle(p)]
+    asked = [(p, obstacle(p)) for p in programs]
+    fit = [p for p, reason in asked if reason is None]
     if not fit:
-        return None, "; ".join(refused)
+        return None, "; ".join(reason for _, reason in asked if reason)
     here = core()
     chosen = max(fit, key=lambda p: (len(p.needs), bool(here) and p.target.endswith(f"-{here}")))
     uses = f"it uses {', '.join(chosen.needs)}" if chosen.needs else "it runs on any CPU of its kind"
     if here and chosen.target.endswith(f"-{here}"):
         uses += f" and is tuned for this core, {here}"
+    refused = [reason for p, reason in asked if reason and p.machine in ("", platform.machine())]
     others = f" (not {'; '.join(refused)})" if refused else ""
     return chosen, f"{chosen.target}, because {uses}{others}"
