@@ -25,11 +25,11 @@ inline void route(const float* tokens, const float* gate, const int64_t* path, i
   constexpr int kChunk = 2 * kRows;
   const int panels = panels_of(columns), wide = panels * kPanel, width = panels_of(paths) * kPanel,
             workers = threads();
-  Scratch scratch(workers * (Scratch::line(static_cast<size_t>(kChunk) * wide) + width));
+  Scratch scratch(workers * (Scratch::line(static_cast<size_t>(kChunk) * wide) + 2 * width));
   float *logits[kMaxThreads], *terms[kMaxThreads];
   for (int t = 0; t < workers; ++t) {
     logits[t] = scratch.array(static_cast<size_t>(kChunk) * wide);
-    terms[t] = scratch.array(width);
+    terms[t] = scratch.array(2 * width);
   }
   parallel_for(workers, ceil_div(n, kChunk), [&](int item, int worker) {
     const int first = item * kChunk, count = std::min(kChunk, n - first);
@@ -40,21 +40,21 @@ inline void route(const float* tokens, const float* gate, const int64_t* path, i
     block(p, 0, count, 0, panels);
     for (int i = 0; i < count; ++i) {
       const float* logit = logits[worker] + i * wide;
-      float *term = terms[worker], top = logit[path[0]], total = 0;
-      for (int e = 1; e < paths; ++e) top = logit[path[e]] > top ? logit[path[e]] : top;
-      for (int e = 0; e < width; ++e) term[e] = logit[path[std::min(e, paths - 1)]] - top;
-      for (int e = 0; e < width; e += kLanes) store(term + e, exp(load(term + e)));
+      float *term = terms[worker], *own = term + width, top = logit[path[0]], total = 0;
+      for (int e = 0; e < width; ++e) own[e] = logit[path[std::min(e, paths - 1)]];
+      for (int e = 1; e < paths; ++e) top = own[e] > top ? own[e] : top;
+      for (int e = 0; e < width; e += kLanes) store(term + e, exp(load(own + e) - top));
       for (int e = 0; e < paths; ++e) total += term[e];
       int64_t* chosen = index + static_cast<ptrdiff_t>(first + i) * k;
+      for (int e = 0; e < paths; ++e) {  // the best so far lie in order; of equals the first one stays before
+        int at = std::min(e, k);
+        if (at == k && !(own[e] > own[chosen[--at]])) continue;
+        for (; at > 0 && own[e] > own[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
+        chosen[at] = e;
+      }
       float *weight = score + static_cast<ptrdiff_t>(first + i) * k, kept = 0;
       for (int j = 0; j < k; ++j) {
-        int best = -1;
-        for (int e = 0; e < paths; ++e) {
-          const bool taken = std::find(chosen, chosen + j, e) != chosen + j;
-          if (!taken && (best < 0 || logit[path[e]] > logit[path[best]])) best = e;
-        }
-        chosen[j] = best;
-        weight[j] = term[best] / total;
+        weight[j] = term[chosen[j]] / total;
         kept += weight[j];
       }
       if (renormalise)
