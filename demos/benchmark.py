@@ -40,7 +40,10 @@ def main(
     calibrate: Annotated[Path | None, typer.Option(help="Pictures, or a data set, that INT8 is fitted to.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
     subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
-    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="At least.")] = 7,
+    precise: Annotated[
+        float, typer.Option(min=0, help="Rounds go on until the 95 % interval of ratios is within this; 0: --rounds.")
+    ] = 0.03,
     seconds: Annotated[float, typer.Option(help="Of frames per process.")] = 0.6,
     minutes: Annotated[float, typer.Option(help="Begin nothing after this long, but do two rounds; 0: no limit.")] = 10,
     out: Annotated[Path, typer.Option(help="All raw samples, one JSON line each.")] = Path("benchmark.jsonl"),
@@ -64,6 +67,7 @@ def main(
     settings = Settings(
         threads=counts,
         rounds=2 if quick else rounds,
+        precise=None if quick else precise or None,
         seconds=1e-6 if quick else seconds,
         warmup=1 if quick else 3,
         warmup_s=0 if quick else 0.3,

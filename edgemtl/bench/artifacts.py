@@ -1,18 +1,16 @@
-"""What engines open: exports and bundles, made before timing, in parallel, and kept in a folder for the next run."""
+"""What engines open: exports and bundles, made before timing, and kept in a folder for the next run."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgemtl.bench import prepare
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.process import ProcessError, child, stop
+from edgemtl.bench.process import ProcessError, child
 from edgemtl.bench.samples import Settings
 from edgemtl.bench.subjects import Subject
 
@@ -34,18 +32,11 @@ class Artifacts:
     _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def prepare(self, subjects: Sequence[Subject], engines: Sequence[str]) -> None:
-        """Make all that is missing; what cannot be made has a reason afterwards. Of tasks of one bundle the first comes
-        first: what edgemtl runs is made once for all of them.
+        """Make all that is missing, one after the other: compilers and quantisers use every core themselves, and what
+        edgemtl runs is made once for all tasks of a bundle. What cannot be made has a reason afterwards.
         """
-        first = list({s.bundle or s.name: s for s in reversed(subjects)}.values())
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            try:
-                for group in (first, [s for s in subjects if s not in first]):
-                    list(pool.map(lambda s: self._prepare(s, engines), group))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                stop()
-                raise
+        for subject in subjects:
+            self._prepare(subject, engines)
 
     def place(self, subject: Subject) -> Path:
         """The subject's folder."""

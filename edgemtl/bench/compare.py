@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
+from edgemtl.bench.rows import rows
 from edgemtl.bench.samples import Sample, Settings, of
 from edgemtl.bench.subjects import Subject
 
@@ -64,12 +66,11 @@ class Comparison:
                     self.add(Sample(subject.name, name, "", threads, 0, failure=reason))
 
     def measure(self) -> None:
-        """Rounds over all subjects until `rounds` or `minutes` are done.
+        """Rounds over all subjects until `rounds` are done and ratios `precise`, or `minutes` over.
 
         An interrupt passes through; what was measured is in `samples`.
         """
-        steps = [(n, t, s) for n in range(self.settings.rounds) for t in self.settings.threads for s in self.subjects]
-        for number, threads, subject in steps:
+        for number, threads, subject in self._steps():
             if number >= self.settings.least and self._late():
                 left = f"{number} of {self.settings.rounds} rounds ({subject.name} is the first without the next)"
                 self.notes.append(f"stopped after {left}: {self.settings.minutes:g} minutes are over")
@@ -77,6 +78,25 @@ class Comparison:
             for engine in order(self._keen(subject, threads), number):
                 self.tell(f"round {number + 1}/{self.settings.rounds}: {subject.name} on {engine}, {threads} thread(s)")
                 self._run(subject, engine, threads, number)
+        for threads, subject in product(self.settings.threads, self.subjects):
+            if wide := self._wide(subject, threads):
+                self.notes.append(
+                    f"{subject.name}, {threads} thread(s): the ratio of {' and '.join(wide)} is not known to within"
+                    f" ±{self.settings.precise:g}; give more --minutes, or a quieter machine"
+                )
+
+    def _steps(self) -> Iterator[tuple[int, int, Subject]]:
+        """Round, threads and subject of all that is to be measured; whether a round is needed is asked before it."""
+        for number in range(self.settings.rounds if self.settings.precise is None else self.settings.most):
+            for threads, subject in product(self.settings.threads, self.subjects):
+                if number < self.settings.rounds or self._wide(subject, threads):
+                    yield number, threads, subject
+
+    def _wide(self, subject: Subject, threads: int) -> list[str]:
+        """edgemtl's engines whose ratio to the best peer has a 95 % interval wider than asked for."""
+        most = self.settings.precise
+        own = [r for r in rows(self.samples, subject, threads) if ENGINES[r.engine].own and r.ratio is not None]
+        return [r.engine for r in own if most is not None and (r.reach is None or r.reach > most)]
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one line to the file of raw samples."""

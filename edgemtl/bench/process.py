@@ -20,15 +20,11 @@ class ProcessError(Exception):
         self.reason, self.said = reason, list(said)
 
 
-_running: set[subprocess.Popen[str]] = set()
-
-
 def child(module: str, request: dict[str, Any], timeout: float, env: dict[str, str] | None = None) -> list[str]:
     """Standard output of `python -m module REQUEST`, line by line. Raises ProcessError."""
     command = [sys.executable, "-m", module, json.dumps(request)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(env or {})}) as process:
-        _running.add(process)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -38,19 +34,11 @@ def child(module: str, request: dict[str, Any], timeout: float, env: dict[str, s
         except BaseException:
             process.kill()
             raise
-        finally:
-            _running.discard(process)
     if process.returncode:
         last = (err.strip().splitlines() or ["it printed nothing"])[-1][:200]
         how = f"killed by signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
         raise ProcessError(f"{how}: {last}", out.splitlines())
     return out.splitlines()
-
-
-def stop() -> None:
-    """Kill every child that still runs, those started by other threads included."""
-    for process in list(_running):
-        process.kill()
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -42,6 +42,13 @@ class Row:
     weights_mb: float | None = None
     reason: str = ""
 
+    @property
+    def reach(self) -> float | None:
+        """How far the interval goes from the ratio; None without one."""
+        if self.ratio is None or self.low is None or self.high is None:
+            return None
+        return max(self.ratio - self.low, self.high - self.ratio)
+
 
 def rows(samples: Sequence[Sample], subject: Subject, threads: int) -> list[Row]:
     """A row per engine, in the order of the table of engines."""

@@ -198,6 +198,36 @@ def test_time_is_up_but_two_rounds_are_done(faked: Any) -> None:
     assert "stopped after 2 of 3 rounds" in printed(comparison)
 
 
+def test_rounds_go_on_until_the_ratio_is_known(faked: Any) -> None:
+    """Ratios that scatter in the first rounds and then agree: more rounds than asked for, and no more than needed."""
+    calls: list[str] = []
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        scatter = 0.3 if len(calls) in (1, 4) else 0.0
+        return result(1.0 if request["engine"] == "onnxruntime" else 0.8 + scatter)
+
+    comparison, calls = faked(answer, ["edgemtl", "onnxruntime"], precise=0.03)
+    comparison.measure()
+    found = rows(comparison)["edgemtl"]
+    assert 5 <= found.rounds < comparison.settings.most
+    assert found.reach is not None
+    assert found.reach <= 0.03
+    assert not comparison.notes
+
+
+def test_a_ratio_that_is_not_known_is_told(faked: Any) -> None:
+    calls: list[str] = []
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return result(1.0 if request["engine"] == "onnxruntime" else 0.5 + len(calls) % 5)
+
+    comparison, calls = faked(answer, ["edgemtl", "onnxruntime"], precise=0.03, most=8)
+    comparison.measure()
+    assert rows(comparison)["edgemtl"].rounds == 8
+    said = " ".join(printed(comparison).split())
+    assert "micro, 1 thread(s): the ratio of edgemtl is not known to within ±0.03" in said
+
+
 def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         ENGINES, "openvino", Engine("openvino", "openvino", ("no_such_package",), "onnx-sparse", lambda *_: None)
