@@ -35,7 +35,6 @@ class Builder:
         self.anchors: list[tuple[float, float, float]] = []
         self.triangles = 0
         self.instances = 0
-        self._kits: dict[str, list[Entry]] = {}
 
     # chance
     def uniform(self, low: float, high: float) -> float:

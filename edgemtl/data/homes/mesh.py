@@ -166,14 +166,6 @@ class Maker:
         flat = [a.reshape(-1, a.shape[-1])[index].astype(np.float32) for a in (grid, normal, uv)]
         self.add(flat[0], surface, flat[2], flat[1])
 
-    def cylinder(self, radius: float, z0: float, z1: float, surface: Surface, top: float | None = None) -> None:
-        """An upright cylinder or cone about the axis, open at the top and closed at the bottom."""
-        turn = np.linspace(0, 2 * np.pi, 21)
-        rings = [(0.0, z0), (radius, z0), (radius if top is None else top, z1)]
-        grid = np.array([[(r * np.cos(t), r * np.sin(t), z) for t in turn] for r, z in rings])
-        self.sheet(grid[1:], surface)
-        self.sheet(grid[:2], surface)
-
     def mesh(self) -> Mesh:
         """All that was added, as one mesh."""
         return Mesh(
