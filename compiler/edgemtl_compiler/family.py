@@ -172,11 +172,6 @@ def _declared() -> tuple[tuple[Family, ...], tuple[str, ...]]:
     return tuple(out), tuple(broken)
 
 
-def families() -> tuple[Family, ...]:
-    """All that installed packages declare and that can be loaded; this project's first."""
-    return _declared()[0]
-
-
 def resolve(words: Iterable[str], precision: str, arches: Sequence[str]) -> list[Wanted]:
     """The targets that are meant, without repeats. Raises CompileError for a word that no family knows."""
     if precision not in PRECISIONS:

@@ -47,7 +47,7 @@ def estimate(
 
     if scope not in ("task", "backbone"):
         raise ConfigError(f"the scope is task or backbone; given {scope!r}")
-    found = boards.find(board or boards.DEFAULT)
+    found = boards.find(boards.DEFAULT if board is None else board)
     hertz = found.clock.hz if clock is None else found.hertz(clock)
     rows, queries = _numbers("lanes", lanes, 2)
     chosen = task or config.task_names[0]

@@ -122,5 +122,5 @@ def find(name: str = DEFAULT) -> Facts:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BoardError(f"{path}: does not describe a board: {where}: {first['msg']}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BoardError(f"{path}: cannot be read: {error}") from None

@@ -134,7 +134,7 @@ def test_an_installation_that_declares_none(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_words() -> None:
-    words = [word for one in family.families() for word in one.words]
+    words = [word for one in family._declared()[0] for word in one.words]
     assert len(words) == len(set(words))
     assert {"cpu", "onnx", "cuda", "fpga", "torch"} <= set(words)
     assert [w.target.name for w in family.resolve(["x86_64", "x86_64-avx2"], "f32", ())] == [

@@ -80,6 +80,7 @@ def test_a_copied_folder_is_a_board(mine: board.Facts, cli: Any, part: FpgaPart,
         ("share = 0.75", "share = 7", "does not describe a board: ddr.share"),
         ("[ddr]", "[ddr", "cannot be read"),
         ("title", 'name = "x"\ntitle', "cannot be read"),
+        ("title", "deep = " + 5000 * "[" + "\ntitle", "cannot be read"),
     ],
 )
 def test_a_folder_that_says_too_little(mine: board.Facts, tmp_path: Path, old: str, new: str, message: str) -> None:
