@@ -100,7 +100,7 @@ class Entry(Weight):
                 return round_up(linear_size(n, k), LINE // _ITEM[dtype])  # float16 may need half a line more
             case "gate":
                 return linear_size(shapes[0][1], shapes[0][0])
-            case "depthwise":
+            case "taps":
                 return (prod(shapes[0][1:]) + 1) * round_up(shapes[0][0])
             case "expert":
                 hidden, dim = shapes[0]
@@ -121,7 +121,7 @@ class Entry(Weight):
                 return pack_linear(weight.T, biases[0] if biases else np.zeros(weight.shape[1], np.float32))
             case "conv":
                 return pack_linear(values[0].transpose(0, 3, 2, 1).reshape(len(values[0]), -1), values[1])
-            case "depthwise":
+            case "taps":
                 weight, bias = values
                 return pack_rows(*weight.reshape(len(weight), -1).T, bias)
             case "expert":
@@ -174,7 +174,7 @@ class Entry(Weight):
                 rows, columns = shapes[0]
                 weight, bias = unpack_linear(packed, columns, rows)
                 return [np.ascontiguousarray(weight.T), bias][: len(shapes)]
-            case "depthwise":
+            case "taps":
                 taps = packed.reshape(prod(shapes[0][1:]) + 1, -1)[:, : shapes[0][0]]
                 return [np.ascontiguousarray(taps[:-1].T).reshape(shapes[0]), taps[-1].copy()]
             case "expert":

@@ -94,7 +94,7 @@ def unpack_expert(packed: Packed, dim: int, hidden: int) -> tuple[Array, Array, 
 
 
 def pack_rows(*rows: Array) -> Array:
-    """Each array flat and padded to whole lines: vectors, a norm's weight and bias, a depthwise layer's nine taps."""
+    """Each array flat and padded to whole lines: vectors, norms, a convolution's taps by channel."""
     return np.concatenate([padded(r, round_up(r.size)) for r in rows])
 
 

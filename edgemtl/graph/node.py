@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 Array = NDArray[np.floating[Any]]
 Attributes = Mapping[str, Any]  # of numbers, strings, and tuples of them
 Sources = tuple[tuple[str, Shape], ...]
-Kind = Literal["vector", "norm", "linear", "gate", "depthwise", "conv", "expert"]  # how a tensor is packed
+Kind = Literal["vector", "norm", "linear", "gate", "taps", "conv", "expert"]  # how a tensor is packed
 
 
 @dataclass(frozen=True)

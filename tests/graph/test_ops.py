@@ -158,7 +158,7 @@ def test_convolution(changes: dict[str, Any], added: bool) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
-    [({}, "linear"), ({"kernel": (3, 3)}, "conv"), ({"kernel": (3, 3), "groups": 6, "outputs": 6}, "depthwise"),
+    [({}, "linear"), ({"kernel": (3, 3)}, "conv"), ({"kernel": (3, 3), "groups": 6, "outputs": 6}, "taps"),
      ({"groups": 2}, "conv"), ({"bias": False}, "vector")],
 )  # fmt: skip
 def test_how_a_convolution_is_packed(changes: dict[str, Any], kind: str) -> None:

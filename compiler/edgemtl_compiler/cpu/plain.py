@@ -64,7 +64,7 @@ def _taps(to: Emitter, weight: Weight) -> tuple[Expr, Expr | None]:
         (array,) = vectors(to, weight)
         return b.reorder(array, (outputs, inputs, high, wide), (2, 3, 1, 0), (high, wide, inputs, outputs)), None
     packed, width = _numbers(to, weight), round_up(outputs)
-    if weight.kind == "depthwise":
+    if weight.kind == "taps":
         rows = _part(to, packed, 0, (high, wide, 1, width))
     else:  # panels of a linear layer whose inputs are the taps, column by column
         order = (0, 2, 1, 3, 4)  # to [panel, down, across, inputs, lane] from [panel, across, down, inputs, lane]

@@ -39,13 +39,13 @@ def tensor(outputs: int, inputs: int, groups: int, kernel: Pair, name: str = "",
         return Tensor("vector", (("weight", shape),), name)
     kind: Kind = "linear" if kernel == (1, 1) and groups == 1 else "conv"
     if 1 < groups == inputs == outputs:
-        kind = "depthwise"
+        kind = "taps"
     return Tensor(kind, (("weight", shape), ("bias", (outputs,))), name)
 
 
 def depthwise(channels: int, kernel: Pair) -> Tensor:
     """The weight tensor of a depthwise step, of one channel too."""
-    return Tensor("depthwise", (("weight", (channels, 1, *kernel)), ("bias", (channels,))), "depthwise")
+    return Tensor("taps", (("weight", (channels, 1, *kernel)), ("bias", (channels,))), "depthwise")
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Padding) -> Array:

@@ -175,7 +175,7 @@ void run_separable_step(TensorView x, TensorView taps, TensorView mix, Shape sha
   const int64_t size = static_cast<int64_t>(map.height()) * map.width() * map.dim;
   want(map.dim % kPanel == 0, "separable_step: channels must be a multiple of 16");
   const Timed timed("separable_step", size * (9 + map.dim), bytes(taps) + bytes(mix));
-  separable_step(f32(x, "x", size), f32(taps, "depthwise weight", 10 * map.dim),
+  separable_step(f32(x, "x", size), f32(taps, "taps", 10 * map.dim),
                  packed(mix, "pointwise weight", linear_size(map.dim, map.dim)), f32(out, "out", size), map);
 }
 
@@ -276,10 +276,10 @@ void inverted(const TensorView& x, const TensorView* expand, const TensorView& t
   const Inverted s = inverted_sizes(x, expand != nullptr, taps, shape, shortcut, out);
   const Timed timed("inverted_residual", s.macs,
                     (expand ? bytes(*expand) : 0) + bytes(taps) + bytes(project));
-  inverted_residual(
-      f32(x, "x"), expand ? packed(*expand, "expand weight", linear_size(s.middle, s.inputs)) : Packed(),
-      f32(taps, "depthwise weight"), packed(project, "project weight", linear_size(s.outputs, s.middle)),
-      f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut);
+  inverted_residual(f32(x, "x"),
+                    expand ? packed(*expand, "expand weight", linear_size(s.middle, s.inputs)) : Packed(),
+                    f32(taps, "taps"), packed(project, "project weight", linear_size(s.outputs, s.middle)),
+                    f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut);
 }
 
 void run_inverted_residual(TensorView x, TensorView expand, TensorView taps, TensorView project, Shape shape,
@@ -287,7 +287,7 @@ void run_inverted_residual(TensorView x, TensorView expand, TensorView taps, Ten
   inverted(x, &expand, taps, project, shape, shortcut != 0, out);
 }
 
-// Without a first step: the inputs are what the depthwise step reads.
+// Without a first step: the inputs are what the taps read.
 void run_separable_block(TensorView x, TensorView taps, TensorView project, Shape shape, int64_t shortcut,
                          TensorView out) {
   inverted(x, nullptr, taps, project, shape, shortcut != 0, out);

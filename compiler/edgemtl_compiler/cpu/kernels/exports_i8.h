@@ -96,7 +96,7 @@ void run_inverted_residual_i8(TensorView x, TensorView expand, TensorView taps, 
   want(s.window.down * s.window.across <= kMostTaps, "inverted_residual: INT8 takes up to 128 taps");
   const Timed timed("inverted_residual_i8", s.macs, bytes(expand) + bytes(taps) + bytes(project));
   inverted_residual_i8(f32(x, "x"), layer_i8(expand, "expand weight", LayerI8::bytes(s.middle, s.inputs)),
-                       f32(taps, "depthwise weight"),
+                       f32(taps, "taps"),
                        layer_i8(project, "project weight", LayerI8::bytes(s.outputs, s.middle)),
                        f32(out, "out"), s.window, s.inputs, s.middle, s.outputs, shortcut != 0);
 }
@@ -106,7 +106,7 @@ void run_separable_step_i8(TensorView x, TensorView taps, TensorView mix, Shape 
   const int64_t size = static_cast<int64_t>(map.height()) * map.width() * map.dim;
   want(map.dim % kPanel == 0, "separable_step: channels must be a multiple of 16");
   const Timed timed("separable_step_i8", size * (9 + map.dim), bytes(taps) + bytes(mix));
-  separable_step_i8(f32(x, "x", size), f32(taps, "depthwise weight", 10 * map.dim),
+  separable_step_i8(f32(x, "x", size), f32(taps, "taps", 10 * map.dim),
                     layer_i8(mix, "pointwise weight", LayerI8::bytes(map.dim, map.dim)),
                     f32(out, "out", size), map);
 }

@@ -65,7 +65,7 @@ class Convolution(Op):
     def _any(self, to: Emitter, node: Node) -> Value | None:
         a, (weight,) = node.attributes, node.weights
         fits = a["groups"] == 1 and a["bias"] and len(node.inputs) == 1 and a["kernel"][0] <= MOST_ROWS
-        if not fits or to.int8(weight) or weight.kind == "depthwise":
+        if not fits or to.int8(weight) or weight.kind == "taps":
             return None
         x, planes = to.pixels(node.inputs[0])
         args = (x, to.weight(weight), window(to, node), int(planes), ACTIVATIONS.index(a["activation"]))

@@ -8,6 +8,6 @@ from edgemtl_compiler.onnx.writer import Writer, added, convolution, gelu
 
 def emit(w: Writer, node: Node, x: str) -> str:
     (high, wide), channels = (k // 2 for k in node.attributes["kernel"]), node.shape[2]
-    depthwise, pointwise = node.weights
-    inner = convolution(w, x, depthwise, padding=((high, high), (wide, wide)), groups=channels)
+    taps, pointwise = node.weights
+    inner = convolution(w, x, taps, padding=((high, high), (wide, wide)), groups=channels)
     return added(w, x, convolution(w, gelu(w, inner), pointwise))
