@@ -33,7 +33,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> board.Facts:
 
 
 def test_the_folders() -> None:
-    assert board.names() == ("zcu102", "zcu104")
+    assert {"zcu102", "zcu104"} <= set(board.names())
     assert board.find() == board.find(board.DEFAULT)
     for name in board.names():
         facts, folder = board.find(name), ROOT / "bitstreams" / "boards" / name
@@ -92,8 +92,8 @@ def test_a_folder_that_says_too_little(mine: board.Facts, tmp_path: Path, old: s
 
 
 def test_the_cli_says_which_there_are(cli: Any) -> None:
-    said = cli("estimate", "--preset", "tiny", "--board", "kv260")
+    said = cli("estimate", "--preset", "tiny", "--board", "nowhere")
     assert said.code == 2
-    assert "there is no board 'kv260'; choose one of zcu102, zcu104" in said.err
+    assert f"there is no board 'nowhere'; choose one of {', '.join(board.names())}" in said.err
     said = cli("estimate", "--preset", "tiny", "--board", "zcu102", "--json")
     assert json.loads(said.out)["part"] == board.find("zcu102").part
