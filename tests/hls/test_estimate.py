@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused() -> None:
         estimate(preset("tiny", dim=384, heads=6, image_size=(512, 512)), "depth", ZCU104)
     with pytest.raises(CompileError, match="no task 'dept'; this model has semseg, depth"):
         estimate(config, "dept", ZCU104)
-    with pytest.raises(BoardError, match="no board 'zcu106'; choose one of zcu102, zcu104"):
+    with pytest.raises(BoardError, match="no board 'zcu106'; choose one of .*zcu102"):
         find("zcu106")
     for mhz in (0.0, 400.0, float("nan"), -300.0):
         with pytest.raises(BoardError, match="50 to 333 MHz"):
