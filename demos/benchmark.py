@@ -37,6 +37,7 @@ def main(
     engines: Annotated[str, typer.Option(help=f"Comma-separated, of {KNOWN}; or one engine's own name.")] = "",
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32",
     threads: Annotated[str, typer.Option(help="Comma-separated thread counts.")] = "2",
+    cpu: Annotated[str, typer.Option(help="avx2: programs for AVX2, peers held to it; default: all there is.")] = "",
     calibrate: Annotated[Path | None, typer.Option(help="Pictures, or a data set, that INT8 is fitted to.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole result as one document.")] = None,
     subject: Annotated[str, typer.Option("--subjects", help="Comma-separated; see edgemtl/bench/subjects.py.")] = "",
@@ -66,6 +67,7 @@ def main(
     choice.file("--json", json)
     settings = Settings(
         threads=counts,
+        target=choice.cpu(cpu),
         rounds=2 if quick else rounds,
         precise=None if quick else precise or None,
         seconds=1e-6 if quick else seconds,

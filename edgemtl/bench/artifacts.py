@@ -62,6 +62,7 @@ class Artifacts:
             "task": subject.task,
             "precision": ENGINES[engine].precision,
             "threads": threads,
+            "target": self.settings.target,
             "warmup": self.settings.warmup,
             "warmup_s": self.settings.warmup_s,
             "frames": self.settings.frames,
@@ -75,9 +76,9 @@ class Artifacts:
     def _prepare(self, subject: Subject, engines: Sequence[str]) -> None:
         folder = self.place(subject)
         folder.mkdir(parents=True, exist_ok=True)
-        usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
+        usable = [ENGINES[e] for e in engines if ENGINES[e].unusable(self.settings.target) is None]
         names = list(dict.fromkeys(n for e in usable if (n := e.opens(subject.dense))))
-        mark, index = prepare.fingerprint(subject, self.pictures), folder / INDEX
+        mark, index = prepare.fingerprint(subject, self.pictures, self.settings.target), folder / INDEX
         known = json.loads(index.read_text()) if index.is_file() else {}
         fresh = known.get("fingerprint") == mark and (folder / prepare.INFO).is_file()
         done = {n: p for n, p in known["made"].items() if Path(p).exists()} if fresh else {}
@@ -93,7 +94,7 @@ class Artifacts:
 
     def _build(self, subject: Subject, folder: Path, wanted: Sequence[str]) -> dict[str, str]:
         reason = "preparing gave nothing"
-        request = prepare.request(subject, folder, wanted, self.pictures)
+        request = prepare.request(subject, folder, wanted, self.pictures, self.settings.target)
         try:
             lines = child("edgemtl.bench.prepare", request, self.settings.build_timeout)
         except ProcessError as e:

@@ -9,6 +9,7 @@ from edgemtl.bench.engines import ENGINES
 from edgemtl.errors import ConfigError
 
 PRECISIONS = ("fp32", "int8")
+CPUS = {"": "cpu", "avx2": "x86_64-avx2"}  # word of --cpu -> target of the compiler
 FAMILIES = tuple(dict.fromkeys(e.family for e in ENGINES.values()))
 
 
@@ -41,18 +42,20 @@ def threads(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, words)))
 
 
+def cpu(text: str) -> str:
+    """The compiler's target that everything is held to. Raises ConfigError."""
+    if text not in CPUS:
+        raise ConfigError(f"--cpu is avx2, not {text!r}; leave it out for all that this CPU can do")
+    return CPUS[text]
+
+
 def file(option: str, path: Path | None) -> None:
     """Make sure that the file can be written, so that nothing is lost after ten minutes. Raises ConfigError."""
     if path is None:
         return
-    if path.is_dir():
-        raise ConfigError(f"{option} {path} is a folder; give a file, such as {option} {path / 'benchmark.json'}")
-    there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
-        if not there:
-            path.unlink()
     except OSError as e:
         raise ConfigError(f"{option} {path} cannot be written: {e.strerror or e}") from None
 

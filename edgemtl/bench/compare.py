@@ -7,6 +7,7 @@ right after the other; only their ratios within a round are compared (`stats.pai
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -58,10 +59,11 @@ class Comparison:
                 artifact = engine.opens(subject.dense)
                 if artifact is None:
                     continue
-                if self.artifacts.find(subject, artifact) and engine.missing() is None:
+                unusable = engine.unusable(self.settings.target)
+                if self.artifacts.find(subject, artifact) and unusable is None:
                     self.ready[subject.name].append(name)
                     continue
-                reason = engine.missing() or self.artifacts.reason(subject, artifact)
+                reason = unusable or self.artifacts.reason(subject, artifact)
                 for threads in self.settings.threads:
                     self.add(Sample(subject.name, name, "", threads, 0, failure=reason))
 
@@ -71,7 +73,8 @@ class Comparison:
         An interrupt passes through; what was measured is in `samples`.
         """
         for number, threads, subject in self._steps():
-            if number >= self.settings.least and self._late():
+            late = time.monotonic() - self._began > 60 * (self.settings.minutes or math.inf)
+            if late and number >= self.settings.least:
                 left = f"{number} of {self.settings.rounds} rounds ({subject.name} is the first without the next)"
                 self.notes.append(f"stopped after {left}: {self.settings.minutes:g} minutes are over")
                 break
@@ -98,6 +101,10 @@ class Comparison:
         own = [r for r in rows(self.samples, subject, threads) if ENGINES[r.engine].own and r.ratio is not None]
         return [r.engine for r in own if most is not None and (r.reach is None or r.reach > most)]
 
+    def environment(self, engine: str, threads: int) -> dict[str, str]:
+        """Variables of a process that measures."""
+        return {**environment(threads), **(ENGINES[engine].held(self.settings.target) or {})}
+
     def record(self, kind: str, **fields: Any) -> None:
         """Append one line to the file of raw samples."""
         if self.out is not None:
@@ -109,7 +116,7 @@ class Comparison:
         artifact = ENGINES[engine].opens(subject.dense) or ""
         sample = Sample(subject.name, engine, artifact, threads, number)
         try:
-            lines = child("edgemtl.bench.worker", request, self.settings.timeout, environment(threads))
+            lines = child("edgemtl.bench.worker", request, self.settings.timeout, self.environment(engine, threads))
             sample = replace(sample, result=json.loads(lines[-1]))
         except ProcessError as e:
             sample = replace(sample, failure=e.reason)
@@ -128,7 +135,3 @@ class Comparison:
     def add(self, sample: Sample) -> None:
         self.samples.append(sample)
         self.record("sample", **asdict(sample))
-
-    def _late(self) -> bool:
-        limit = self.settings.minutes
-        return limit is not None and time.monotonic() - self._began > 60 * limit

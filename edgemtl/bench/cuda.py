@@ -135,7 +135,7 @@ def report(rows: Sequence[Row], meter: Any) -> Table:
         sparse = row.engine == OWN and row.model != "dense"
         base = (peers.get(fastest or "", {}), dense.get(row.batch, {}) if sparse else {})
         host, gpu = ([v for part in each.values() for v in part] for each in (row.host, row.gpu))
-        times = [*stats.summary(host)[:3], stats.percentile(gpu, 0.5)] if host else [None] * 4
+        times = [*(stats.percentile(host, q) for q in stats.TOLD), stats.percentile(gpu, 0.5)] if host else [None] * 4
         joules = stats.percentile(row.millijoules, 0.5) / row.batch if row.millijoules else None
         figures = [*(show(v, ".3f") for v in times), *(show(stats.paired(row.rounds, b)) for b in base)]
         figures += [show(row.error, ".1e"), show(joules)]

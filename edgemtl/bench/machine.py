@@ -22,7 +22,6 @@ def describe() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "features": sorted(cpu.features() & set(cpu.NOTABLE)),
         "load": os.getloadavg()[0],
-        "platform": platform.platform(),
         "python": platform.python_version(),
     }
 

@@ -26,11 +26,11 @@ SOURCES = {FMA: "edgemtl_roof_fma", DOT: "edgemtl_roof_dot", READ: "edgemtl_roof
 _READ_FLOATS = 1 << 25  # 128 MiB a thread: more than any cache holds
 
 
-def fresh(threads: int, seconds: float) -> dict[str, float]:
+def fresh(threads: int, seconds: float, target: str = "cpu") -> dict[str, float]:
     """The rate of every source that can be measured here, each in a process of its own."""
     found = {}
     for source in SOURCES:
-        request = {"peak": source, "threads": threads, "seconds": seconds}
+        request = {"peak": source, "threads": threads, "seconds": seconds, "target": target}
         with contextlib.suppress(ProcessError, ValueError, IndexError):  # there is no compiler
             lines = child("edgemtl.bench.worker", request, 120, environment(threads))
             found[source] = float(json.loads(lines[-1])["rate"])
@@ -45,12 +45,12 @@ def sentence(found: Mapping[str, float], threads: int) -> str:
     return f"{', '.join(roofs) or 'no roof'} with {threads} thread(s) (measured)"
 
 
-def measure(source: str, threads: int, seconds: float) -> float:
+def measure(source: str, threads: int, seconds: float, target: str = "cpu") -> float:
     """GFLOP/s of FMA, GB/s of READ, GOP/s of DOT (0 on a CPU without such instructions): the sum over threads that all
     run the loop at the same time. Raises CompileError where it cannot be compiled.
     """
     with tempfile.TemporaryDirectory(prefix="edgemtl-roof-") as folder:
-        library = ctypes.CDLL(str(_compile(Path(folder) / "roof.so")))
+        library = ctypes.CDLL(str(_compile(Path(folder) / "roof.so", target)))
     function: Any = getattr(library, SOURCES[source])
     function.restype = ctypes.c_double
     together, found = threading.Barrier(threads), [0.0] * threads
@@ -70,10 +70,10 @@ def measure(source: str, threads: int, seconds: float) -> float:
     return sum(found)
 
 
-def _compile(out: Path) -> Path:
+def _compile(out: Path, target: str) -> Path:
     targets: Any = importlib.import_module("edgemtl_compiler.cpu.targets")
     toolchain: Any = importlib.import_module("edgemtl_compiler.toolchain")
-    flags = [*toolchain.FLAGS, *targets.resolve("cpu", "int8").cxx_flags]
+    flags = [*toolchain.FLAGS, *targets.resolve(target, "int8").cxx_flags]
     source = str(toolchain.KERNELS / "roof.cc")
     toolchain.run([toolchain.find_compiler(), *flags, "-shared", "-o", str(out), source], "compiling the roofs")
     return out

@@ -28,8 +28,10 @@ OPSET, INT8_OPSET = 23, 18  # 18 has Gelu and Attention as smaller ops, which th
 PACKAGES = ("torch", "onnx", "apache-tvm", "numpy", "onnxruntime", "openvino", "nncf")
 
 
-def request(subject: Subject, folder: Path, artifacts: Sequence[str], pictures: Path | None = None) -> dict[str, Any]:
-    """What the child is told. pictures: what INT8 is calibrated on; None: noise."""
+def request(
+    subject: Subject, folder: Path, artifacts: Sequence[str], pictures: Path | None = None, target: str = "cpu"
+) -> dict[str, Any]:
+    """What the child is told. pictures: what INT8 is calibrated on; None: noise. target: of edgemtl's programs."""
     return {
         "name": subject.name,
         "config": subject.config.model_dump(mode="json"),
@@ -38,13 +40,14 @@ def request(subject: Subject, folder: Path, artifacts: Sequence[str], pictures: 
         "folder": str(folder),
         "artifacts": list(artifacts),
         "pictures": str(pictures) if pictures else None,
+        "target": target,
     }
 
 
-def fingerprint(subject: Subject, pictures: Path | None = None) -> str:
+def fingerprint(subject: Subject, pictures: Path | None = None, target: str = "cpu") -> str:
     """Changes with anything that an artifact is made from: model, weights, sources, packages, the pictures' folder."""
     digest = hashlib.sha256(subject.config.model_dump_json().encode() + subject.task.encode())
-    digest.update(str(pictures and pictures.resolve()).encode())
+    digest.update(f"{pictures and pictures.resolve()} {target}".encode())
     digest.update(json.dumps(versions()).encode())
     for file in (*sources(), *([Path(subject.bundle)] if subject.bundle else [])):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -62,12 +65,9 @@ def versions() -> dict[str, str]:
 
 def sources() -> list[Path]:
     """The files whose code makes artifacts."""
-    package = Path(__file__).parents[1]
-    compiler = importlib.util.find_spec("edgemtl_compiler")
-    roots = [package / name for name in ("model", "graph", "bundle", "bench")]
-    roots += [Path(compiler.origin).parent] if compiler is not None and compiler.origin else []
-    files = [f for root in roots for f in sorted(root.rglob("*")) if f.suffix in (".py", ".h", ".cc")]
-    return [*files, package / "config.py", package / "fpga" / "program.py"]
+    specs = map(importlib.util.find_spec, ("edgemtl", "edgemtl_compiler"))
+    roots = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
+    return [f for root in roots for f in sorted(root.rglob("*")) if f.suffix in (".py", ".h", ".cc")]
 
 
 def main(text: str) -> None:
@@ -166,13 +166,13 @@ def _bundle(name: str, model: Any, want: dict[str, Any], folder: Path) -> Path:
     from edgemtl_compiler import compile_bundle
 
     int8 = name == "bundle-int8"
-    if want["bundle"] and not int8:
+    if want["bundle"] and not int8 and want["target"] == "cpu":
         return Path(want["bundle"])
     path, count = folder / f"{name}.edgemtl", quantise.CALIBRATED
     calibration = {"calibrate": folder / quantise.PICTURES, "images": count, "evaluate": count}
     how: dict[str, Any] = {"precision": "int8", **calibration} if int8 else {}
     tasks = None if want["bundle"] else [want["task"]]
-    compile_bundle(model, path, targets=["cpu"], tasks=tasks, name="benchmark", origin=want["name"], **how)
+    compile_bundle(model, path, targets=[want["target"]], tasks=tasks, name="benchmark", origin=want["name"], **how)
     return path
 
 

@@ -121,11 +121,11 @@ def summarise(frames: Sequence[tuple[float, str]]) -> tuple[list[Line], float]:
 
 def run(comparison: Comparison, seconds: float, console: Console) -> str:
     """Profile the comparison's engines, edgemtl's own, on every subject; print tables, give them as Markdown."""
-    text = []
-    peaks_of = {threads: peak.fresh(threads, comparison.settings.peak_s) for threads in comparison.settings.threads}
+    text, told = [], comparison.settings
+    peaks_of = {threads: peak.fresh(threads, told.peak_s, told.target) for threads in told.threads}
     for subject, name in product(comparison.subjects, comparison.engines):
         engine = ENGINES[name]
-        for threads in comparison.settings.threads:
+        for threads in told.threads:
             artifacts = comparison.artifacts
             path = artifacts.find(subject, engine.artifact)
             if path is None:

@@ -117,7 +117,7 @@ def print_all(found: Found, console: Console) -> None:
     """Every table of what was measured so far."""
     machine = found["machine"]
     words = f"{machine['cpu']}, {machine['cpus']} CPU(s), {', '.join(machine['features'])}; load {machine['load']:.2f}"
-    console.print(f"{words} before the run", markup=False)
+    console.print(f"{words} before the run{_held(found)}", markup=False)
     for threads in found["settings"]["threads"]:
         for subject in found["subjects"]:
             if _of(found, subject, threads):
@@ -137,7 +137,7 @@ def block(found: Found) -> str:
     """The page's text between the markers, markers included; nothing there is typed by hand."""
     machine = found["machine"]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cpus']} CPUs, {found['made']}, by",
+        f"Measured on {machine['cpu']}, {machine['cpus']} CPUs, {found['made']}{_held(found)}, by",
         f"`{found['command']}`; medians over rounds, every process fresh.",
     ]
     ran = {r["engine"] for r in found["rows"] if r["p50"] is not None}
@@ -155,6 +155,11 @@ def put(text: str, found: Found) -> str:
     return text[: text.index(BEGIN)] + block(found) + text[text.index(END) + len(END) :]
 
 
+def _held(found: Found) -> str:
+    target = found["settings"].get("target", "cpu")
+    return "" if target == "cpu" else f"; programs for {target}, peers held to it"
+
+
 def _of(found: Found, subject: Found, threads: int) -> list[Found]:
     return [r for r in found["rows"] if (r["subject"], r["threads"]) == (subject["name"], threads)]
 
@@ -166,9 +171,8 @@ def _ratio(row: Found) -> str:
 
 
 def _form(export: str) -> str:
-    """ "sparse, opset 18" of onnx-sparse-18."""
-    parts = export.split("-")
-    return f"{parts[1]}, opset {parts[2]}" if len(parts) == 3 else parts[-1]
+    """ "sparse" of onnx-sparse."""
+    return export.rpartition("-")[2]
 
 
 def _cost(visit: Found) -> float:

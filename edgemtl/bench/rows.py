@@ -76,16 +76,16 @@ def _row(subject: Subject, threads: int, engine: str, mine: Sequence[Sample], ba
     if not good:
         return replace(start, reason=failures[0] if failures else "not measured")
     frames = [t for r in good for t in r["ms"]]
-    p = stats.summary(frames)
+    p50, p95, p99 = (stats.percentile(frames, q) for q in stats.TOLD)
     memory = [r["memory"] for r in good if r["memory"]["after"]]
     weights = [r["weights"] for r in good if r["weights"] is not None]
     low, high = stats.interval(times(mine), base) or (None, None)
     return replace(
         start,
         rounds=len(good),
-        p50=p.p50,
-        p95=p.p95,
-        p99=p.p99,
+        p50=p50,
+        p95=p95,
+        p99=p99,
         fps=1e3 * len(frames) / sum(frames),
         ratio=stats.paired(times(mine), base),
         low=low,

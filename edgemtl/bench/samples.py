@@ -16,7 +16,6 @@ GARBAGE = 0.9  # of an INT8 output: an error like this means that it has nothing
 @dataclass(frozen=True)
 class Settings:
     """How long and how often.
-
     precise: rounds go on, up to `most`, until the 95 % intervals of edgemtl's ratios reach no farther than this; None:
     `rounds` and no more. minutes: from the start; begin nothing later, but do `least` rounds. timeout: of one
     measuring process; one that stalls is not started again.
@@ -34,6 +33,7 @@ class Settings:
     minutes: float | None = None
     timeout: float = 120.0
     build_timeout: float = 1800.0
+    target: str = "cpu"  # what programs are built for and peers held to: a target of the compiler; cpu: all there is
     peak_s: float = 1.0  # of each source of peak.py, for a profile
 
 

@@ -8,30 +8,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+TOLD = (0.5, 0.95, 0.99)  # percentiles of a report
 Rounds = Mapping[Any, float]  # round -> median milliseconds of one engine in that round
-
-
-class Summary(NamedTuple):
-    """Milliseconds over all frames of all rounds."""
-
-    p50: float
-    p95: float
-    p99: float
-    frames: int
 
 
 def percentile(values: Sequence[float], q: float) -> float:
     """The value below which a share `q` (0..1) of `values` lies, by linear interpolation."""
     return float(np.quantile(values, q))
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """p50, p95, p99 and how many; `values` must not be empty."""
-    return Summary(percentile(values, 0.5), percentile(values, 0.95), percentile(values, 0.99), len(values))
 
 
 def paired(mine: Rounds, base: Rounds) -> float | None:

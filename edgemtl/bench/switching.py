@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from edgemtl.bench.compare import Comparison
 from edgemtl.bench.engines import ENGINES
-from edgemtl.bench.process import ProcessError, child, environment
+from edgemtl.bench.process import ProcessError, child
 
 Policy = Literal["active", "swap", "keep"]
 STAY = 12  # frames per visit
@@ -64,7 +64,7 @@ def walk(run: Comparison) -> None:
             run.tell(f"switches of the task on {engine}, {policy}")
             want = {"policy": policy, "threads": threads, "models": models}
             try:
-                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, environment(threads))
+                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, run.environment(engine, threads))
                 done = Walk(engine, policy, json.loads(said))
             except (ProcessError, ValueError) as e:
                 done = Walk(engine, policy, failure=str(e))

@@ -23,7 +23,8 @@ def main(request: str) -> None:
 
     machine.pin(want["threads"])
     if "peak" in want:
-        print(json.dumps({"rate": peak.measure(want["peak"], want["threads"], want["seconds"])}))
+        rate = peak.measure(want["peak"], want["threads"], want["seconds"], want.get("target", "cpu"))
+        print(json.dumps({"rate": rate}))
         return
     import numpy as np
 

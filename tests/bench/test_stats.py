@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemtl.bench.stats import best, interval, paired, percentile, summary
+from edgemtl.bench.stats import best, interval, paired, percentile
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
@@ -17,11 +17,6 @@ def test_percentile_ends_and_middle(values: list[float]) -> None:
     assert percentile(values, 0) == min(values)
     assert percentile(values, 1) == max(values)
     assert percentile(values, 0.5) == pytest.approx(statistics.median(values), abs=1e-6)
-
-
-def test_summary() -> None:
-    found = summary([float(i) for i in range(101)])
-    assert found == (50, 95, 99, 101)
 
 
 def test_a_slow_round_does_not_change_a_ratio() -> None:
