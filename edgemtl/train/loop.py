@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -271,7 +272,8 @@ class Trainer:
         if self.at.total % recipe.usage_every == 0:
             usage = expert_usage(done.routings, config)
             warnings = collapsed(usage, config)
-            self.log.write("usage", step=self.at.total, stage=stage.name, share=usage, warnings=warnings)
+            opened: dict[str, Any] = {"width": config.widths[-1]} if config.widths else {}
+            self.log.write("usage", step=self.at.total, stage=stage.name, **opened, share=usage, warnings=warnings)
             for warning in warnings:
                 self.reporter.line(f"warning: {warning}")
 

@@ -136,6 +136,8 @@ def test_widths_are_sampled_in_the_last_stage(tmp_path: Path) -> None:
     first = next(i for i, width in enumerate(drawn, 1) if width < 3)
     assert runs["sampled"][0][:first] == runs["none"][0][:first]
     assert runs["sampled"][0][first] != runs["none"][0][first]
+    assert [e["width"] for e in _log(tmp_path / "sampled", "usage")] == drawn[2:3]
+    assert "width" not in _log(tmp_path / "none", "usage")[0]
 
 
 def test_the_loss_goes_down(tmp_path: Path) -> None:
