@@ -10,7 +10,7 @@
 #include "conv_head.h"
 #include "experts.h"
 #include "experts_i8.h"
-#include "head.h"
+#include "head_i8.h"
 #include "inverted_residual_i8.h"
 #include "linear.h"
 #include "linear_i8.h"
@@ -94,7 +94,7 @@ static Window window_of(int height, int width, int down, int across, int step, i
 template <class Body>
 static void each_window(const Body& body) {
   for (const auto& [height, width] : {std::pair(1, 1), {2, 7}, {9, 53}})
-    for (const auto& [down, across] : {std::pair(1, 1), {3, 3}, {5, 2}})
+    for (const auto& [down, across] : {std::pair(1, 1), {3, 3}, {5, 2}, {5, 5}})
       for (int step : {1, 2}) body(window_of(height, width, down, across, step, step == 1 ? down / 2 : 0));
 }
 
@@ -122,6 +122,10 @@ static void convolutions() {
   }
 }
 
+struct LayerFloats : Exact<> {
+  LayerFloats(int width, int depth) : Exact(packed(width, depth)) {}
+};
+
 // Layer: a packed layer of either kind; run(x, expand, taps, project, ...) the kernel that takes it.
 template <class Layer, class Run>
 static void inverted_residuals(const Run& run) {
@@ -129,7 +133,8 @@ static void inverted_residuals(const Run& run) {
     const int middle = 48, pixels = w.height * w.width, made = w.out_height * w.out_width;
     Exact<> taps((w.down * w.across + 1) * middle), widest(pixels * middle), out(made * 23);
     Layer project(23, middle);
-    run(widest, Layer::none(), taps, project.data, out, w, middle, middle, 23, false);
+    if constexpr (std::is_same_v<Layer, LayerFloats>)  // INT8 always has a first step
+      run(widest, Packed(), taps, project.data, out, w, middle, middle, 23, false);
     for (int inputs : {16, 23}) {
       Exact<> x(pixels * inputs);
       Layer expand(middle, inputs);
@@ -137,11 +142,6 @@ static void inverted_residuals(const Run& run) {
     }
   });
 }
-
-struct LayerFloats : Exact<> {
-  LayerFloats(int width, int depth) : Exact(packed(width, depth)) {}
-  static Packed none() { return {}; }
-};
 
 // A packed INT8 layer with codes -127..127 and the sums of its columns, as the compiler makes it.
 struct LayerBytes {
@@ -162,7 +162,6 @@ struct LayerBytes {
       }
     }
   }
-  static const uint8_t* none() { return nullptr; }
   Exact<uint8_t> data;
 };
 
@@ -211,6 +210,13 @@ static void int8_kernels(int n, int dim) {
   norm_linear_i8(x, affine, 1e-6f, wide.data, narrow, n, dim, 37);
   qkv[0] = qkv[dim] = qkv[2 * dim] = NAN;
   attention_i8(qkv, out, n, dim / 16, 16);
+  for (int tile : {1, 3}) {
+    const Tiles map{2, n, tile, 32};
+    const int pixels = map.height() * map.width();
+    Exact<> from(pixels * 32), to(pixels * 32), taps(10 * 32);
+    LayerBytes mix(32, 32);
+    separable_step_i8(from, taps, mix.data, to, map);
+  }
   const int patch = 5;
   Exact<> image(3 * patch * patch * n), cls(dim), pos((n + 1) * dim), tokens((n + 1) * dim);
   LayerBytes w(dim, 3 * patch * patch);
