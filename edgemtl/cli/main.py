@@ -13,6 +13,7 @@ import typer
 
 import edgemtl
 from edgemtl.cli._guard import guarded
+from edgemtl.errors import EdgeMTLError
 
 COMMANDS = {  # in the order of the help: module of edgemtl.cli, and its function, or the group that it adds
     "demo": "demo:demo",
@@ -34,6 +35,10 @@ COMMANDS = {  # in the order of the help: module of edgemtl.cli, and its functio
     "estimate": "estimate:estimate",
     "doctor": "doctor:doctor",
 }
+# The pip extra with what a command imports; the others' is "cpu".
+EXTRAS = dict.fromkeys(("compile", "calibrate", "quantise", "estimate", "deploy"), "compile") | dict.fromkeys(
+    ("import-m3vit", "import-stem", "train", "paths", "macs", "eval", "data"), "train"
+)
 GARBAGE = 20_000  # new containers before Python looks for circles; its 700 cost a fifth of a start's imports
 
 app = typer.Typer(
@@ -79,7 +84,15 @@ def main() -> None:
 
 def _command() -> Any:
     _join(*sys.argv[1:2])
-    return app(standalone_mode=False)
+    try:
+        return app(standalone_mode=False)
+    except ModuleNotFoundError as e:
+        missing, command = (e.name or "").partition(".")[0], next(iter(sys.argv[1:]), "")
+        if missing in ("", "edgemtl"):
+            raise
+        extra = "compile" if missing == "edgemtl_compiler" else EXTRAS.get(command, "cpu")
+        need = f'{missing}, which is not installed: pip install "edgemtl[{extra}]"'
+        raise EdgeMTLError(f"edgemtl {command} needs {need}") from None
 
 
 if __name__ == "__main__":

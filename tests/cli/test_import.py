@@ -39,6 +39,7 @@ def test_nothing_heavy(code: str) -> None:
 def test_the_root_names_what_it_has() -> None:
     import edgemtl
 
+    assert issubclass(edgemtl.errors.BundleError, edgemtl.EdgeMTLError)
     assert edgemtl.load.__module__ == edgemtl.Engine.__module__ == "edgemtl.runtime.engine"
     with pytest.raises(AttributeError, match="has no attribute 'lode'"):
         _ = edgemtl.lode
