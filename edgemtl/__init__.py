@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgemtl.errors import EdgeMTLError
+
 if TYPE_CHECKING:
     from edgemtl.runtime.engine import Engine, load
 
-__all__ = ["Engine", "__version__", "load"]
+__all__ = ["EdgeMTLError", "Engine", "__version__", "load"]
 __version__ = "0.1.0"
 
 

@@ -76,7 +76,7 @@ MAY = {
     "compiler": "bundle config data errors files fpga graph media model runtime safe_xml tasks train version",
     "web": "config errors tasks",
     "demo": "errors fpga media tasks web",
-    "version": "runtime",
+    "version": "errors runtime",
     "__main__": "cli",
 }
 EVERYTHING = set(MAY) - {"__main__"}

@@ -19,7 +19,7 @@ def describe() -> dict[str, Any]:
         found = None
     return {
         "cpu": found[1] if found else platform.processor() or platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu.count(),
         "features": sorted(cpu.features() & set(cpu.NOTABLE)),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

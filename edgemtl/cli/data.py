@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -180,7 +179,9 @@ def _print_counts(report: Report) -> None:
 
 
 def _processes(workers: int | None) -> int:
-    return workers if workers is not None else os.cpu_count() or 1
+    from edgemtl.runtime import cpu
+
+    return cpu.count() if workers is None else workers
 
 
 @contextmanager

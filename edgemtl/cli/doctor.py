@@ -83,7 +83,7 @@ def examine() -> dict[str, Any]:
         "executable": sys.executable,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu.count(),
         "cpu_features": sorted(cpu.features() & set(cpu.NOTABLE)),
         "tvm_runtime": _tvm_runtime(),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -51,6 +51,8 @@ def check_frame(frame: object) -> Image:
         given = "None: did the camera or file give no frame?" if frame is None else f"a {type(frame).__name__}"
         hint = "" if frame is None else "; try numpy.asarray(frame)"
         raise FrameError(f"the frame is {given}{' ' if frame is None else ', but '}{_NEED}{hint}")
+    if masked(frame):
+        raise FrameError(f"the frame is a masked array, and its mask would be ignored; {_NEED}: try frame.filled(0)")
     if frame.ndim == 2:
         raise FrameError(
             f"the frame is grey, shape {frame.shape}, but {_NEED}; try cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) first"
@@ -70,6 +72,11 @@ def check_frame(frame: object) -> Image:
             f"the frame has shape {frame.shape}; a side may have at most {MAX_SIDE} pixels: shrink it first"
         )
     return frame
+
+
+def masked(array: object) -> bool:
+    """Whether it is a NumPy array with a mask. Importing numpy.ma to ask would cost every start."""
+    return isinstance(array, np.ndarray) and hasattr(array, "mask") and hasattr(array, "filled")
 
 
 def check_colour(colour: object) -> None:

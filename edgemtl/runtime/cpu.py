@@ -7,11 +7,15 @@ C library: CPUID on x86, the auxiliary vector on aarch64. A feature counts only 
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 from edgemtl.bundle.manifest import Program
 
@@ -54,6 +58,39 @@ _AARCH64 = {
     "bf16": (26, 14),
 }
 _CORES = {"0xd03": "a53", "0xd08": "a72", "0xd0b": "a76"}  # "CPU part" of Arm's own cores -> end of a target's name
+
+
+def count(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs that this process may use: those it is bound to, and no more than its control groups' quota is worth.
+
+    A container with `--cpus 2` sees every CPU of its machine; more threads than 2 would stop each other.
+    """
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([most, *(math.ceil(q) for q in _quotas(cgroups, own))]))
+
+
+def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
+    """CPUs that each control group of this process, and each one above it, may use on average."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / "cpu" if controllers else cgroups  # version 1; version 2 names no controllers
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                if controllers:
+                    quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                if float(quota) > 0 and float(period) > 0:  # "max" is no number, and -1 in version 1 is no limit
+                    yield float(quota) / float(period)
+            if folder == root:
+                break
 
 
 @cache

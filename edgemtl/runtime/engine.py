@@ -25,8 +25,8 @@ from edgemtl import tasks as kinds
 from edgemtl.bundle.manifest import Manifest, Program
 from edgemtl.bundle.reader import Bundle
 from edgemtl.errors import BackendError, EdgeMTLError, FrameError, TaskError
-from edgemtl.media.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour
-from edgemtl.runtime import backends, forks, optics
+from edgemtl.media.preprocess import Array, Colour, Geometry, Image, Preprocessor, check_colour, masked
+from edgemtl.runtime import backends, cpu, forks, optics
 from edgemtl.runtime.backends.base import Backend, Choice, Ran, Tap
 from edgemtl.runtime.cuda.dlpack import Tensor, is_tensor
 from edgemtl.runtime.mapping import Segment
@@ -60,7 +60,8 @@ def load(
     backend: "tvm-cpu", "onnxruntime", "torch", or None/"auto" for the first usable one (`engine.why` says which).
     program: the target of the bundle's program to run, such as "x86_64-avx2", for tests and measurements; by default
     the best for this CPU, or $EDGEMTL_TARGET.
-    threads: of the backend; default: the CPUs this process may use. TVM and PyTorch keep one number per process.
+    threads: of the backend; default: the CPUs this process may use, a container's quota included. TVM and PyTorch keep
+    one number per process.
     memory_budget: most bytes of weights that active and prepared tasks may map, like "48MB".
     color: the order of frames' channels, "rgb" or "bgr".
     fov: the camera's horizontal field of view in degrees; depth, which is learnt for one (`engine.manifest.model.fov`),
@@ -81,7 +82,7 @@ def load(
             bundle.verify_when_used()
         kind, choice, why = backends.choose(backend, bundle, program)
         zoom = None if fov is None else optics.zoom(bundle.manifest.model, fov)
-        engine = Engine(bundle, kind, choice, why, threads or _cpus(), budget, color, zoom)
+        engine = Engine(bundle, kind, choice, why, threads or cpu.count(), budget, color, zoom)
     except BaseException:
         bundle.close()
         raise
@@ -92,11 +93,6 @@ def load(
             engine.close()
             raise
     return engine
-
-
-def _cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Engine:
@@ -291,6 +287,8 @@ class Engine:
                 given: Any = image
             elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
                 given = self._preprocess(image, order)[0]
+            elif masked(image):
+                raise FrameError("the image is a masked array, and its mask would be ignored: try image.filled(0)")
             elif isinstance(image, np.ndarray) and image.shape == shape and image.dtype == np.float32:
                 given = self._preprocess.input
                 given[...] = image  # aligned and contiguous, whatever the caller's array is
@@ -359,10 +357,15 @@ class Engine:
             shape, dtype = form(name)
             if shape is None:
                 raise FrameError(f"out names {name!r}, whose result has a size that the frame decides: leave it out")
-            plain = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
+            plain = (
+                isinstance(array, np.ndarray)
+                and array.flags.c_contiguous
+                and array.flags.writeable
+                and not masked(array)
+            )
             if not plain or array.shape != shape or array.dtype != dtype:
                 given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                hint = "" if plain or not isinstance(array, np.ndarray) else ", not contiguous or not writable"
+                hint = "" if plain or not isinstance(array, np.ndarray) else ", masked, not contiguous or not writable"
                 need = f"numpy.empty({shape}, numpy.{np.dtype(dtype)})"
                 raise FrameError(f"out[{name!r}] is {given}{hint}; it must be like {need}")
         return out or {}

@@ -120,3 +120,32 @@ def test_an_older_cpu_refuses_before_any_illegal_instruction() -> None:
     ]
     assert "target='avx2-fma'" in said["Haswell"][1]
     assert said["Haswell"][2].startswith("avx2-fma, because it uses avx2, fma (not avx2-avx512f needs avx512f")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "most"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),  # version 2, in a container
+        ("0::/a/b\n", {"cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n", "a/b/cpu.max": "max 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu.max": "5000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "junk\n"}, 8),
+        (
+            "4:cpu,cpuacct:/docker/x\n3:memory:/\n",
+            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/\n", {}, 8),
+    ],
+)
+def test_a_containers_quota_counts(
+    own: str, files: dict[str, str], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    assert cpu.count(tmp_path / "fs", tmp_path / "own") == most
+    assert cpu.count(tmp_path / "fs", tmp_path / "missing") == 8

@@ -162,6 +162,20 @@ class TestCall:
         with pytest.raises(FrameError, match=r"raw needs a float32 array of shape \(1, 3, 32, 64\)"):
             engine.raw(image)
 
+    def test_a_mask_is_not_ignored(self, make: Any) -> None:
+        engine = make()
+        engine.activate("depth")
+        image = np.ma.masked_array(np.zeros((1, 3, 32, 64), np.float32), False)
+        uses = [
+            lambda: engine(np.ma.masked_equal(FRAME, 0)),
+            lambda: engine.raw(np.ma.masked_equal(FRAME, 0)),
+            lambda: engine.raw(image),
+            lambda: engine(FRAME, out={"depth": np.ma.zeros((24, 40), np.float32)}),
+        ]
+        for use in uses:
+            with pytest.raises(FrameError, match="masked"):
+                use()
+
     def test_raw_takes_a_frame_too(self, make: Any) -> None:
         engine = make()
         engine.activate("depth")
