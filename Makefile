@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-BUNDLE := build/rooms.edgemtl
 MODEL  := $(shell sed -n 's/^DEFAULT = "\(.*\)".*/\1/p' edgemtl/bundle/models.py)
+BUNDLE := build/$(MODEL).edgemtl
 CHECKPOINT := edgemtl/model/weights/$(MODEL).safetensors
 CLIP   := demos/homes.mp4
 BOARD  := build/board.edgemtl

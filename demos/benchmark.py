@@ -1,7 +1,7 @@
 """Measure edgemtl against its peers on this machine, in fresh processes, interleaved, with paired ratios.
 
     python demos/benchmark.py                                   # shipped model, Edge-MoE's shape, dense ViTs
-    python demos/benchmark.py build/rooms.edgemtl --engines edgemtl,onnxruntime,openvino \\
+    python demos/benchmark.py build/indoor.edgemtl --engines edgemtl,onnxruntime,openvino \\
         --precision fp32,int8 --calibrate ROOMS --threads 1,2 --json run.json
     python demos/benchmark.py --subjects rooms:depth --rounds 9
     python demos/benchmark.py --profile --threads 1,2           # kernel by kernel; also with --precision int8
@@ -28,7 +28,7 @@ from edgemtl.bench.samples import Settings
 from edgemtl.cli._guard import guarded
 from edgemtl.errors import ConfigError
 
-BUNDLE = Path("build/rooms.edgemtl")
+BUNDLE = Path("build/indoor.edgemtl")
 KNOWN = ", ".join(choice.FAMILIES)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgemtl.errors import BundleError
 
 GROUP, SUFFIX, INSTALL = "edgemtl.models", ".edgemtl", "pip install edgemtl-models"
-DEFAULT = "rooms-tiny"  # what runs where no bundle is named, and what `make dist` ships; the Makefile reads this line
+DEFAULT = "indoor"  # what runs where no bundle is named, and what `make dist` ships; the Makefile reads this line
 
 
 @cache

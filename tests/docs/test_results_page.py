@@ -40,3 +40,14 @@ def test_photographs_and_losses_are_those_measured() -> None:
         assert f"| {miou:.3f} | {rmse:.3f} |" in page
     rooms = json.loads((DOCS / "results" / "rooms_hybrid.json").read_text())
     assert f"| {rooms['semseg']['miou']:.3f} | {rooms['depth']['rmse']:.3f} |" in page
+
+
+def test_the_card_of_the_shipped_model_is_as_measured() -> None:
+    card = (DOCS / "indoor.md").read_text().replace("**", "")
+    for name, found in json.loads((DOCS / "results" / "indoor.json").read_text()).items():
+        if name in ("origin", "what"):
+            continue
+        scores = [found[task][metric] for task, metric in (("semseg", "miou"), ("depth", "rmse"), ("depth", "delta1"))]
+        assert " | ".join(f"{score:.3f}" for score in scores) in card, name
+    for name, iou in json.loads((DOCS / "results" / "indoor.json").read_text())["float32"]["semseg"]["iou"].items():
+        assert f"{name} {100 * iou:.0f}" in " ".join(card.split())

@@ -1,4 +1,4 @@
-"""Every Python snippet of the README and docs runs, in a folder with a small `rooms.edgemtl` and a `frame.png`."""
+"""Every Python snippet of the README and docs runs, in a folder with small bundles of the names that they use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet_runs(code: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(bundle, tmp_path / "rooms.edgemtl")
+    for name in ("rooms", "indoor"):
+        shutil.copy(bundle, tmp_path / f"{name}.edgemtl")
     cv2.imwrite(str(tmp_path / "frame.png"), np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})

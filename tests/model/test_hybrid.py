@@ -235,6 +235,6 @@ def test_rays_are_the_pinholes() -> None:
 
 def test_the_pre_training_on_homes_starts_the_run_on_photographs() -> None:
     start = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "hybrid-homes.safetensors"
-    want = load_train_config("homes_nyud").model_config_for("single")
+    want = load_train_config("indoor").model_config_for("single")
     config, _, fresh = initial(start, want, 0)
     assert (config, fresh) == (want, [])

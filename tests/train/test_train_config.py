@@ -12,11 +12,11 @@ from edgemtl.train.config import load_train_config, shipped
 
 
 def test_shipped_recipes_load() -> None:
-    real, hybrid = {"cityscapes", "nyud", "pascal"}, {"rooms_hybrid", "homes_hybrid", "homes_nyud", "nyud_hybrid"}
+    real, hybrid = {"cityscapes", "nyud", "pascal"}, {"rooms_hybrid", "homes_hybrid", "indoor", "nyud_hybrid"}
     assert set(shipped()) == {"rooms_micro", "rooms_tiny", "rooms_tiny_depth", *real, *hybrid}
     for name in shipped():
         recipe = load_train_config(name)
-        first = name in hybrid - {"homes_nyud"}  # what others start from, or are compared with
+        first = name in hybrid - {"indoor"}  # what others start from, or are compared with
         assert recipe.stages[-1].name == ("shared" if first else "paths")  # what ships can be sliced
 
 
