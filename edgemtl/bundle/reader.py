@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import weakref
 import zlib
 from collections.abc import Iterator
 from io import FileIO
@@ -59,9 +60,7 @@ class Bundle:
         self.entries: dict[str, Entry] = {}
         self.parts: dict[str, dict[str, Place]] = {}
         self._unverified: set[str] = set()  # parts to be hashed before they are used
-
-    def __del__(self) -> None:
-        self.close()
+        weakref.finalize(self, file.close)  # in a cycle of garbage the file alone would warn that it is open
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = False) -> Self:

@@ -182,7 +182,10 @@ class Video(Source):
         name = str(path.absolute())  # "22:57.mp4" alone would be an address
         if not name.isascii() and Path("/proc/self/fd").exists():
             name = f"/proc/self/fd/{self._fd}"  # OpenCV takes UTF-8 names only
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what is wrong is said below
         self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             self.close()
             raise FrameError(f"{shown_name(path)} is no image or video that can be decoded, or it is damaged")
