@@ -122,4 +122,4 @@ def test_files_that_cannot_work(cli: Any, weights: Path, photos: Path, tmp_path:
     wild = checkpoint(tmp_path / "wild.safetensors", scale=1e25)
     said = cli("quantise", wild, "--calibrate", photos)
     assert said.code == 2
-    assert "calibration met an activation that is not finite, at" in said.err
+    assert "calibration met an activation that is beyond 1e+09, at" in said.err

@@ -77,7 +77,8 @@ def test_every_layer_with_a_kernel_is_a_unit(micro: Any, quantised: Quantised) -
     names = {u.name for u in quantised.units}
     want = {f"blocks.{i}.attn.{layer}" for i in range(micro.config.depth) for layer in ("qkv", "proj")}
     want |= {f"blocks.{i}.{'experts' if i % 2 else 'mlp'}" for i in range(micro.config.depth)}
-    assert names == want | {"embed"} | {f"{t}:head.proj" for t in micro.config.task_names}
+    want |= {f"{t}:head.{step}" for t in micro.config.task_names for step in ("proj", "step0", "step1")}
+    assert names == want | {"embed"}
     held = {f"experts.{b}:{e}" for b, ids in zip((1, 3), micro.config.held, strict=True) for e in ids}
     assert held <= set(quantised.codes())
 
@@ -92,7 +93,8 @@ def test_the_program_equals_the_int8_reference(micro: Any, int8: Built, quantise
             for task in micro.config.task_names:
                 engine.activate(task)
                 got = engine.raw(image)[task]
-                assert relative(got, want[task][0]) < 1e-4
+                assert relative(got, want[task][0]) < 2e-2  # one step of a head's codes
+                assert np.mean(np.abs(got - want[task][0]) < 1e-4 * np.abs(want[task][0]).max()) > 0.9
 
 
 def test_a_hybrid_in_int8(rooms: Path, tmp_path: Path) -> None:

@@ -157,7 +157,10 @@ def test_a_place_that_does_not_fit_is_refused(bundle: Path) -> None:
         wrongs: list[tuple[Any, str]] = [
             (np.empty((2, *config.map_size), np.float32), r"is float32 \(2, 8, 16\); "),
             (np.empty(shape), r"is float64 \(1, 8, 16\); "),
-            (np.empty((1, 8, 32), np.float32)[:, :, ::2], r"is float32 \(1, 8, 16\), not contiguous or not writable; "),
+            (
+                np.empty((1, 8, 32), np.float32)[:, :, ::2],
+                r"is float32 \(1, 8, 16\), masked, not contiguous or not writable; ",
+            ),
             ([1.0], "is list; "),
         ]
         for wrong, said in wrongs:

@@ -56,8 +56,7 @@ def test_the_best_that_runs_here_and_why_not_the_others(three: Path) -> None:
     target, why = chosen(three)
     assert target == "m-better"
     assert why == (
-        "tvm-cpu is the first that works: m-better, because it uses a, b"
-        " (not m-best needs c, which this CPU lacks; n-plain is for n, this is m)"
+        "tvm-cpu is the first that works: m-better, because it uses a, b (not m-best needs c, which this CPU lacks)"
     )
 
 
