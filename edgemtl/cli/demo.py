@@ -131,6 +131,8 @@ def demo(
     made = [*([out / "sheet.png", out / "report.json"] if out else ()), *filter(None, (record, rerun))]
     if made:
         console.print("pictures: " + ", ".join(map(str, made)))
+    if feed.left_out.count and not feed.live:
+        raise typer.Exit(3)  # as `run` does
 
 
 def _policy(text: str, live: bool) -> Policy:

@@ -63,6 +63,15 @@ def test_limit_and_named_tasks(bundle: Path, clip: Path, tmp_path: Path) -> None
     assert (found["frames"], list(found["resident_bytes"])) == (5, ["depth"])
 
 
+def test_a_picture_that_was_left_out_shows_in_the_exit_code(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:40])
+    done = demo(bundle, tmp_path / "in", "-o", tmp_path / "out")
+    assert done.returncode == 3, done.stderr
+    assert "b.png is cut off before its end" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
