@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,9 @@ def test_every_exception_is_needed() -> None:
 )
 def test_the_search_finds(source: str, found: set[str]) -> None:
     assert compared(source) == found
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their file's name alone: of two of one name the second stops the whole run."""
+    names = Counter(p.name for p in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
