@@ -37,6 +37,7 @@ def choose_device(wanted: str) -> torch.device:
 def initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
     """Weights of a checkpoint for a first stage with configuration `want`; paths it declares are opened again.
 
+    With the paths go the widths that they were trained at.
     Positions of another image size are resized, as M3ViT does with ImageNet's. Tasks may have other channels, and heads
     other parts: the tensors that then do not fit are named in the third value, and start anew.
     """
@@ -46,7 +47,7 @@ def initial(path: Path, want: ModelConfig, seed: int) -> tuple[ModelConfig, dict
         found, state = to_multi_gate(found, state)
     if found.patch == want.patch and found.image_size != want.image_size:
         found, state = at_size(found, state, want.image_size)
-    free = {"name", "paths", "tasks", "fov", "rays"}
+    free = {"name", "paths", "widths", "tasks", "fov", "rays"}
     differ = [k for k in ModelConfig.model_fields if k not in free and getattr(found, k) != getattr(want, k)]
     differ += ["tasks"] if {t.name: t.kind for t in found.tasks} != {t.name: t.kind for t in want.tasks} else []
     if differ == ["gate"] and found.gate == "multi":

@@ -28,6 +28,8 @@ from edgemtl.train.report import Reporter
 from edgemtl.train.start import initial
 from edgemtl.train.state import FREE, load_state, save_state
 
+INDOOR = Path(__file__).parents[2] / "edgemtl" / "model" / "weights" / "indoor.safetensors"
+
 HYBRID = {"tasks": "rooms", "image_size": [32, 64], "dim": 32, "heads": 2, "experts": 6, "top_k": 2, "head_dim": 16}
 
 STAGES: list[dict[str, Any]] = [
@@ -173,6 +175,13 @@ def test_another_sets_classes_start_anew_and_the_rest_is_carried_over(tmp_path: 
     other = _recipe(**{**first, "model": {**HYBRID, "dim": 64}}).model_config_for("single")
     with pytest.raises(CheckpointError, match="differs from the recipe's model in dim"):
         initial(start, other, 0)
+
+
+def test_a_shipped_model_with_widths_can_start_a_training() -> None:
+    """Its paths are opened again, so that the widths they were trained at no longer hold."""
+    want = TrainConfig(preset="hybrid", stages=[{"name": "paths", "epochs": 1}]).model_config_for("multi")
+    config, _, fresh = initial(INDOOR, want, 0)
+    assert (config.paths, config.widths, fresh) == ({}, (), [])
 
 
 @pytest.mark.slow
