@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ PATHS = {  # overlap in part, so that a switch keeps some experts and drops othe
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "case(*names): keys under which tests/suite may leave a case out for a backend")
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job, whose children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
