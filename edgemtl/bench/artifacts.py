@@ -76,7 +76,7 @@ class Artifacts:
     def _prepare(self, subject: Subject, engines: Sequence[str]) -> None:
         folder = self.place(subject)
         folder.mkdir(parents=True, exist_ok=True)
-        usable = [ENGINES[e] for e in engines if ENGINES[e].unusable(self.settings.target) is None]
+        usable = [ENGINES[e] for e in engines if ENGINES[e].missing() is None]
         names = list(dict.fromkeys(n for e in usable if (n := e.opens(subject.dense))))
         mark, index = prepare.fingerprint(subject, self.pictures, self.settings.target), folder / INDEX
         known = json.loads(index.read_text()) if index.is_file() else {}

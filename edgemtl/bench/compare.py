@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from edgemtl.bench import held
 from edgemtl.bench.artifacts import Artifacts
 from edgemtl.bench.engines import ENGINES
 from edgemtl.bench.process import ProcessError, child, environment
@@ -48,9 +49,11 @@ class Comparison:
     def __post_init__(self) -> None:
         self.artifacts = Artifacts(self.folder, self.settings, self.pictures, self.tell, self.record)
         self._began = time.monotonic()
+        self._held: dict[str, str] = {}
 
     def prepare(self) -> None:
         """Export and compile all that is missing from the folder."""
+        self._held = held.variables(self.settings.target, self.folder)
         self.artifacts.prepare(self.subjects, self.engines)
         for subject in self.subjects:
             self.ready[subject.name] = []
@@ -59,7 +62,7 @@ class Comparison:
                 artifact = engine.opens(subject.dense)
                 if artifact is None:
                     continue
-                unusable = engine.unusable(self.settings.target)
+                unusable = engine.missing()
                 if self.artifacts.find(subject, artifact) and unusable is None:
                     self.ready[subject.name].append(name)
                     continue
@@ -101,9 +104,9 @@ class Comparison:
         own = [r for r in rows(self.samples, subject, threads) if ENGINES[r.engine].own and r.ratio is not None]
         return [r.engine for r in own if most is not None and (r.reach is None or r.reach > most)]
 
-    def environment(self, engine: str, threads: int) -> dict[str, str]:
+    def environment(self, threads: int) -> dict[str, str]:
         """Variables of a process that measures."""
-        return {**environment(threads), **(ENGINES[engine].held(self.settings.target) or {})}
+        return environment(threads) | self._held
 
     def record(self, kind: str, **fields: Any) -> None:
         """Append one line to the file of raw samples."""
@@ -116,7 +119,7 @@ class Comparison:
         artifact = ENGINES[engine].opens(subject.dense) or ""
         sample = Sample(subject.name, engine, artifact, threads, number)
         try:
-            lines = child("edgemtl.bench.worker", request, self.settings.timeout, self.environment(engine, threads))
+            lines = child("edgemtl.bench.worker", request, self.settings.timeout, self.environment(threads))
             sample = replace(sample, result=json.loads(lines[-1]))
         except ProcessError as e:
             sample = replace(sample, failure=e.reason)

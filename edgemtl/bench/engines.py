@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgemtl.bench import held
+
 Call = Callable[[], Any]  # runs the network once on the input, gives the raw map
 Load = Callable[[], Call]
 Prepare = Callable[[dict[str, Any], Any], Load]
@@ -42,25 +44,11 @@ class Engine:
         absent = [p for p in self.packages if importlib.util.find_spec(p) is None]
         return f"not installed: pip install {' '.join(absent)}" if absent else None
 
-    def held(self, target: str) -> dict[str, str] | None:
-        """Variables of the process that keep it to the instructions of `target`; None where nothing does."""
-        known: dict[str, str] | None = HELD.get(target, {}).get(self.family)
-        return {} if target == "cpu" else known
-
-    def unusable(self, target: str) -> str | None:
-        """Why it cannot run, or not so."""
-        return self.missing() or (f"left out: nothing holds it to {target}" if self.held(target) is None else None)
-
     def opens(self, dense: bool) -> str | None:
         """Its artifact of a dense or a sparse model; None where another row of the same runtime opens the same."""
         if not dense or self.own:
             return self.artifact
         return None if self.artifact.endswith("-dense") else self.artifact.replace("sparse", "plain")
-
-
-# Target of the compiler -> family -> what holds it. edgemtl has programs for the target; MLAS of ONNX Runtime asks the
-# CPU alone, and oneDNN's limit does not reach OpenVINO's other kernels: see `_wider`.
-HELD: Any = {"x86_64-avx2": {"edgemtl": {}, "openvino": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}}
 
 
 def _edgemtl(want: dict[str, Any], image: Any) -> Load:
@@ -81,6 +69,7 @@ def _edgemtl(want: dict[str, Any], image: Any) -> Load:
 
 
 def _onnxruntime(want: dict[str, Any], image: Any) -> Load:
+    held.need(want)
     ort: Any = importlib.import_module("onnxruntime")
 
     def load() -> Call:
@@ -95,6 +84,7 @@ def _onnxruntime(want: dict[str, Any], image: Any) -> Load:
 
 
 def _openvino(want: dict[str, Any], image: Any) -> Load:
+    held.need(want)
     ov: Any = importlib.import_module("openvino")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -107,8 +97,6 @@ def _openvino(want: dict[str, Any], image: Any) -> Load:
     def load() -> Call:
         core = ov.Core()
         model = core.compile_model(core.read_model(want["path"]), "CPU", settings)
-        if want.get("target", "cpu") != "cpu" and (wider := _wider(model)):
-            raise RuntimeError(f"left out: not held to {want['target']}, it multiplies with {', '.join(wider)}")
         infer = model.create_infer_request()
 
         def call() -> Any:
@@ -120,14 +108,6 @@ def _openvino(want: dict[str, Any], image: Any) -> Load:
     return load
 
 
-def _wider(model: Any) -> list[str]:
-    """The kernels of a compiled OpenVINO model that multiply with more than AVX2, by OpenVINO's names."""
-    told = [op.get_rt_info() for op in model.get_runtime_model().get_ops()]
-    kernels = {str(t["primitiveType"]) for t in told if str(t["layerType"]) in _PRODUCTS}
-    return sorted(k for k in kernels if "avx512" in k or "amx" in k or "mlas" in k)
-
-
-_PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 _ORT = "CPUExecutionProvider, all graph optimisations, sequential, intra-op threads as given"
 _OPENVINO = "LATENCY hint, inference precision f32, 1 stream, threads as given, input shared"
 _NATIVE = "one program for the task and this CPU, backend tvm-cpu, `Engine.raw`"

@@ -50,7 +50,7 @@ def measure(source: str, threads: int, seconds: float, target: str = "cpu") -> f
     run the loop at the same time. Raises CompileError where it cannot be compiled.
     """
     with tempfile.TemporaryDirectory(prefix="edgemtl-roof-") as folder:
-        library = ctypes.CDLL(str(_compile(Path(folder) / "roof.so", target)))
+        library = ctypes.CDLL(str(build("roof.cc", Path(folder) / "roof.so", target)))
     function: Any = getattr(library, SOURCES[source])
     function.restype = ctypes.c_double
     together, found = threading.Barrier(threads), [0.0] * threads
@@ -70,10 +70,11 @@ def measure(source: str, threads: int, seconds: float, target: str = "cpu") -> f
     return sum(found)
 
 
-def _compile(out: Path, target: str) -> Path:
+def build(source: str, out: Path, target: str) -> Path:
+    """The library `out` of a file of the kernels' folder, for `target`. Raises CompileError."""
     targets: Any = importlib.import_module("edgemtl_compiler.cpu.targets")
     toolchain: Any = importlib.import_module("edgemtl_compiler.toolchain")
     flags = [*toolchain.FLAGS, *targets.resolve(target, "int8").cxx_flags]
-    source = str(toolchain.KERNELS / "roof.cc")
-    toolchain.run([toolchain.find_compiler(), *flags, "-shared", "-o", str(out), source], "compiling the roofs")
+    file = str(toolchain.KERNELS / source)
+    toolchain.run([toolchain.find_compiler(), *flags, "-shared", "-o", str(out), file], f"compiling {source}")
     return out

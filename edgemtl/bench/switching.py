@@ -64,7 +64,7 @@ def walk(run: Comparison) -> None:
             run.tell(f"switches of the task on {engine}, {policy}")
             want = {"policy": policy, "threads": threads, "models": models}
             try:
-                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, run.environment(engine, threads))
+                (said,) = child("edgemtl.bench.switching", want, run.settings.timeout, run.environment(threads))
                 done = Walk(engine, policy, json.loads(said))
             except (ProcessError, ValueError) as e:
                 done = Walk(engine, policy, failure=str(e))
